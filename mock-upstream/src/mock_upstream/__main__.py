@@ -1,0 +1,3 @@
+from mock_upstream.cli import main
+
+main()

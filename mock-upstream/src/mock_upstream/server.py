@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import resource
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+
+from mock_upstream.app import MockUpstream
+
+BACKLOG = 65_535
+_GRACE = 0.05
+
+
+@asynccontextmanager
+async def listening(mock: MockUpstream, *, host: str, port: int) -> AsyncIterator[MockUpstream]:
+    """Serve on the running loop until the block ends; port 0 picks a free one.
+
+    `mock.url` then says where. Raises OSError if the address cannot be had. At the end, requests
+    still in flight are cut off.
+    """
+    server = web.Server(mock.handle, handler_cancellation=True, access_log=None)
+    runner = web.ServerRunner(server, shutdown_timeout=_GRACE)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        bound_host, bound_port = runner.addresses[0][:2]
+        mock.url = f"http://{f'[{bound_host}]' if ':' in bound_host else bound_host}:{bound_port}"
+        yield mock
+    finally:
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def run_mock(
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    event_delay: float = 0.5,
+    users: int | None = None,
+    events_per_user: int = 10,
+    accept: int = 5,
+    refuse: int = 10,
+    seed: int = 0,
+) -> AsyncIterator[MockUpstream]:
+    """A mock upstream on a socket of its own, for tests: `async with run_mock() as mock`."""
+    mock = MockUpstream(
+        event_delay=event_delay,
+        users=users,
+        events_per_user=events_per_user,
+        accept=accept,
+        refuse=refuse,
+        seed=seed,
+    )
+    async with listening(mock, host=host, port=port):
+        yield mock
+
+
+def raise_file_limit() -> None:
+    """Allow this process as many open sockets as its user may have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mock_upstream.data import DataSet, Event, User
+
+MAX_ADDED = 100_000
+
+
+class Store:
+    """The data set one starts with, and over it the events that were added.
+
+    It keeps the latest `max_added` of those, so a benchmark that writes for hours does not fill
+    the memory.
+    """
+
+    def __init__(self, data: DataSet, max_added: int = MAX_ADDED) -> None:
+        self._data = data
+        self._max_added = max_added
+        self._added: dict[str, Event] = {}
+        self._added_by_user: dict[str, dict[str, None]] = {}
+
+    def user(self, user_id: str) -> User | None:
+        user = self._data.user(user_id)
+        added = self._added_by_user.get(user_id)
+        if user is None or not added:
+            return user
+        return User(user.id, user.name, [*user.events, *added])
+
+    def event(self, event_id: str) -> Event | None:
+        return self._added.get(event_id) or self._data.event(event_id)
+
+    def users(self) -> Iterator[User]:
+        for user_id in self._data.user_ids():
+            user = self.user(user_id)
+            if user is not None:
+                yield user
+
+    def events(self) -> Iterator[Event]:
+        """Users in order, and each user's events in the order of the user's list."""
+        for user in self.users():
+            for event_id in user.events:
+                event = self.event(event_id)
+                if event is not None:
+                    yield event
+
+    def add(self, event: Event) -> None:
+        """Store an event whose id is free and whose user exists."""
+        self._added[event.id] = event
+        self._added_by_user.setdefault(event.user_id, {})[event.id] = None
+        if len(self._added) > self._max_added:
+            oldest = self._added.pop(next(iter(self._added)))
+            del self._added_by_user[oldest.user_id][oldest.id]
+
+    def clear(self) -> None:
+        """Forget every added event."""
+        self._added.clear()
+        self._added_by_user.clear()
