@@ -1,5 +1,5 @@
-from mock_upstream.app import MockUpstream
 from mock_upstream.faults import Fault
 from mock_upstream.server import run_mock
+from mock_upstream.upstream import MockUpstream
 
 __all__ = ["Fault", "MockUpstream", "run_mock"]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from mock_upstream.data import ID, Event
+from mock_upstream.data import Event
 from mock_upstream.store import Store
 
 MAX_KEYS = 10_000
@@ -27,7 +27,7 @@ class _NewEvent(msgspec.Struct, rename="camel"):
     user_id: str
     title: Annotated[str, msgspec.Meta(min_length=1)]
     description: str = ""
-    id: str | None = None
+    id: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")] | None = None
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
@@ -68,23 +68,26 @@ class AddEvent:
         self.set_cycle(self._started_with)
 
     def __call__(self, body: bytes, idempotency_key: str | None) -> tuple[int, Outcome]:
+        """The status and what to say with it."""
         try:
             new = _decode(body)
         except msgspec.DecodeError as error:
             return HTTPStatus.BAD_REQUEST, Outcome(success=False, message=str(error))
         if idempotency_key is not None and idempotency_key in self._accepted:
             return HTTPStatus.OK, self._accepted[idempotency_key]
-        if new.id is not None and not ID.fullmatch(new.id):
-            return HTTPStatus.BAD_REQUEST, Outcome(success=False, message="malformed id")
+        return self._refusal(new) or (HTTPStatus.OK, self._accept(new, idempotency_key))
+
+    def _refusal(self, new: _NewEvent) -> tuple[int, Outcome] | None:
         if self._store.user(new.user_id) is None:
             return HTTPStatus.OK, Outcome(success=False, message=f"unknown user {new.user_id}")
         if new.id is not None and self._store.event(new.id) is not None:
             return HTTPStatus.CONFLICT, Outcome(success=False, message=f"event {new.id} exists")
         if not self.cycle.accepts(next(self._calls)):
-            return (
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                Outcome(success=False, message="overloaded, try again later"),
-            )
+            message = "overloaded, try again later"
+            return HTTPStatus.SERVICE_UNAVAILABLE, Outcome(success=False, message=message)
+        return None
+
+    def _accept(self, new: _NewEvent, idempotency_key: str | None) -> Outcome:
         event_id = new.id or self._free_id()
         self._store.add(Event(event_id, new.user_id, new.title, new.description))
         outcome = Outcome(success=True, id=event_id)
@@ -92,7 +95,7 @@ class AddEvent:
             self._accepted[idempotency_key] = outcome
             if len(self._accepted) > self._max_keys:
                 del self._accepted[next(iter(self._accepted))]
-        return HTTPStatus.OK, outcome
+        return outcome
 
     def _free_id(self) -> str:
         return next(

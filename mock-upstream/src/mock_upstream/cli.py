@@ -2,23 +2,16 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import math
 import signal
 from typing import Annotated
 
 import typer
 import uvloop
 
-from mock_upstream.app import MockUpstream
-from mock_upstream.server import listening, raise_file_limit
+from mock_upstream.server import listening, prepare_process_for_many_requests
+from mock_upstream.upstream import MockUpstream
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-
-
-def _finite(value: float) -> float:
-    if not math.isfinite(value):
-        raise typer.BadParameter(f"{value} is not a finite number.")
-    return value
 
 
 @app.command()
@@ -29,7 +22,7 @@ def serve(
         int, typer.Option(min=0, max=65535, help="Port to listen on; 0 picks a free one.")
     ] = 4010,
     event_delay: Annotated[
-        float, typer.Option(min=0, callback=_finite, help="Seconds that getEventById takes.")
+        float, typer.Option(min=0, max=3600, help="Seconds that getEventById takes.")
     ] = 0.5,
     users: Annotated[
         int | None, typer.Option(min=1, help="Generate so many users instead of the sample ones.")
@@ -54,7 +47,7 @@ def serve(
         refuse=refuse,
         seed=seed,
     )
-    raise_file_limit()
+    prepare_process_for_many_requests()
     try:
         uvloop.run(_until_told_to_stop(mock, host, port))
     except OSError as error:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
 import msgspec
-
-ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
 class User(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ import struct
 import zlib
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
+from http.client import responses
 from typing import NoReturn
 
 from aiohttp import web
@@ -58,7 +59,8 @@ async def fail(
 
 
 def _headers(fault: Fault) -> dict[str, str]:
-    return JSON | fault.headers
+    names = {name.lower() for name in fault.headers}
+    return fault.headers if "content-type" in names else JSON | fault.headers
 
 
 def _answer(fault: Fault) -> web.Response:
@@ -102,9 +104,12 @@ async def _oversize(request: web.BaseRequest, fault: Fault) -> web.StreamRespons
 
 def _write_half(request: web.BaseRequest, fault: Fault, reply: Reply, part: str) -> None:
     """Write the first part of a good answer, by hand because the library only writes whole ones."""
-    status = HTTPStatus(fault.status or reply.status)
+    status = fault.status or reply.status
     headers = {**_headers(fault), "Content-Length": str(len(reply.body))}
-    lines = [f"HTTP/1.1 {status} {status.phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    lines = [
+        f"HTTP/1.1 {status} {responses.get(status, '')}",
+        *(f"{k}: {v}" for k, v in headers.items()),
+    ]
     head = "\r\n".join([*lines, "", ""]).encode("ascii")
     parts = {
         "half-headers": head[: len(head) // 2],

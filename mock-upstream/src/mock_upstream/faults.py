@@ -84,14 +84,12 @@ class Faults:
 
     def set(self, operation: str, fault: Fault) -> None:
         """Replace the operation's fault; raises KeyError for an unknown operation."""
-        if operation not in self._operations:
-            raise KeyError(operation)
+        self._check(operation)
         self._active[operation] = _Active(fault, random.Random(f"{self._seed}/{operation}"))
 
     def get(self, operation: str) -> Fault:
         """The operation's fault as it stands, with `first_n` counted down; harmless if none."""
-        if operation not in self._operations:
-            raise KeyError(operation)
+        self._check(operation)
         active = self._active.get(operation)
         if active is None:
             return Fault()
@@ -101,8 +99,7 @@ class Faults:
         return {operation: self.get(operation) for operation in self._active}
 
     def clear(self, operation: str) -> None:
-        if operation not in self._operations:
-            raise KeyError(operation)
+        self._check(operation)
         self._active.pop(operation, None)
 
     def clear_all(self) -> None:
@@ -118,3 +115,7 @@ class Faults:
             if not active.left:
                 del self._active[operation]
         return active.strike()
+
+    def _check(self, operation: str) -> None:
+        if operation not in self._operations:
+            raise KeyError(operation)

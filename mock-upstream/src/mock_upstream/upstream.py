@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+from mock_upstream.add_event import AddEvent, Cycle
+from mock_upstream.data import DataSet, GeneratedData, SampleData
+from mock_upstream.faults import Faults
+from mock_upstream.journal import Journal
+from mock_upstream.store import Store
+
+OPERATIONS = ("getUsers", "getUserById", "getEvents", "getEventById", "addEvent")
+
+
+class MockUpstream:
+    """The upstream's whole state, all of it open to tests in the same process.
+
+    `event_delay` is in seconds. Without `users` there are three sample users; with it, so many
+    generated ones with `events_per_user` events each. `url` is empty until it is served.
+    """
+
+    def __init__(
+        self,
+        *,
+        event_delay: float = 0.5,
+        users: int | None = None,
+        events_per_user: int = 10,
+        accept: int = 5,
+        refuse: int = 10,
+        seed: int = 0,
+    ) -> None:
+        data: DataSet = (
+            SampleData() if users is None else GeneratedData(users, events_per_user, seed)
+        )
+        self.url = ""
+        self.event_delay = event_delay
+        self.store = Store(data)
+        self.add_event = AddEvent(self.store, Cycle(accept, refuse))
+        self.faults = Faults(OPERATIONS, seed)
+        self.journal = Journal(OPERATIONS)
+        self._started_with = event_delay
+
+    def reset(self) -> None:
+        """Back to how it started; calls in flight stay as they are."""
+        self.event_delay = self._started_with
+        self.store.clear()
+        self.add_event.reset()
+        self.faults.clear_all()
+        self.journal.clear()
