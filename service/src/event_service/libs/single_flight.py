@@ -7,14 +7,15 @@ V = TypeVar("V")
 
 
 class FlightCancelled(Exception):
-    """The shared call was cancelled by someone other than those who wait for it."""
+    """The shared call was cancelled, though not by those who waited for it."""
 
 
-class _Flight(Generic[V]):
-    __slots__ = ("task", "waiters")
+class _Flight(dict[asyncio.Future[V], None]):
+    """Who waits for a call, in order of arrival. Empty once it has landed or was abandoned."""
+
+    __slots__ = ("task",)
 
     task: asyncio.Task[None]
-    waiters: dict[asyncio.Future[V], None]  # in order of arrival; empty once the flight has landed
 
 
 class SingleFlight(Generic[K, V]):
@@ -25,7 +26,8 @@ class SingleFlight(Generic[K, V]):
     nobody. Its result or error goes to everyone who waited and is then forgotten: a later
     caller starts afresh, and so does one that arrives while an abandoned call still ends.
 
-    All callers get the very same value or exception object. Use from one event loop only.
+    All of them get the very same object. An error's traceback starts anew with each of them, so
+    it does not grow with their number. Use from one event loop only.
     """
 
     def __init__(self, on_shared: Callable[[], None] | None = None) -> None:
@@ -39,24 +41,26 @@ class SingleFlight(Generic[K, V]):
         return len(self._flights)
 
     async def run(self, key: K, fn: Callable[[], Awaitable[V]]) -> V:
-        """Raise what `fn` raises; `FlightCancelled` when the call was cancelled from within."""
+        """Raise what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
+        is never told that it was itself cancelled when it was not.
+        """
         loop = asyncio.get_running_loop()
         flight = self._flights.get(key)
-        waiter: asyncio.Future[V] = loop.create_future()
         if flight is None:
             flight = self._flights[key] = _Flight()
-            flight.waiters = {waiter: None}
-            flight.task = loop.create_task(self._fly(key, flight, fn))
-        else:
-            if self._on_shared is not None:
-                self._on_shared()
-            flight.waiters[waiter] = None
+            # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
+            # of the cost of the whole.
+            flight.task = asyncio.Task(self._fly(key, flight, fn), loop=loop, name="single flight")
+        elif self._on_shared is not None:
+            self._on_shared()
+        waiter: asyncio.Future[V] = loop.create_future()
+        flight[waiter] = None
         try:
             return await waiter
         finally:
-            if flight.waiters:
+            if flight:
                 self._leave(key, flight, waiter)
-            # An error's traceback holds this frame; the frame must not hold the error.
+            # An error's traceback holds this frame; the frame must not hold the error in turn.
             del flight, waiter
 
     async def _fly(self, key: K, flight: _Flight[V], fn: Callable[[], Awaitable[V]]) -> None:
@@ -68,24 +72,26 @@ class SingleFlight(Generic[K, V]):
             self._land_with_error(key, flight, FlightCancelled())
             raise
         else:
-            for waiter in self._landed(key, flight):
+            for waiter in self._land(key, flight):
                 waiter.set_result(value)
 
     def _land_with_error(self, key: K, flight: _Flight[V], error: Exception) -> None:
-        for waiter in self._landed(key, flight):
+        for waiter in self._land(key, flight):
             waiter.set_exception(error)
-            # A caller cancelled at this very moment never looks; that is no reason to warn.
+            # A caller cancelled at this very moment will not look; that is no reason to warn.
             waiter.exception()
 
-    def _landed(self, key: K, flight: _Flight[V]) -> list[asyncio.Future[V]]:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
-        waiters, flight.waiters = flight.waiters, {}
-        return [waiter for waiter in waiters if not waiter.done()]
+    def _land(self, key: K, flight: _Flight[V]) -> list[asyncio.Future[V]]:
+        if not flight:
+            return []
+        del self._flights[key]
+        waiters = [waiter for waiter in flight if not waiter.done()]
+        flight.clear()
+        return waiters
 
     def _leave(self, key: K, flight: _Flight[V], waiter: asyncio.Future[V]) -> None:
-        del flight.waiters[waiter]
-        if flight.waiters:
+        del flight[waiter]
+        if flight:
             return
         del self._flights[key]
         self._abandoned.add(flight.task)

@@ -1,0 +1,57 @@
+# `make help` lists the targets. Everything installs into .venv on first use and is then offline.
+.DEFAULT_GOAL := help
+.ONESHELL:
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+DISTRIBUTIONS := halfopen mock-upstream service
+
+.PHONY: help dev test test-all check format install install-dev clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# The stamps keep what is installed from being installed again, and a second run offline.
+$(VENV)/.run: requirements/build.txt requirements/run.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing what the service needs (once) ..."
+	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/run.txt
+	@$(PIP) --no-build-isolation --no-deps --no-index $(DISTRIBUTIONS:%=-e ./%)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo "installing what the tests need (once) ..."
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+install: $(VENV)/.run ## Install what the service needs
+install-dev: $(VENV)/.dev ## Install what the tests and checks need
+
+dev: $(VENV)/.run ## Run the mock upstream on 4010 and the service on 3000 until Ctrl-C
+	@exec $(BIN)/event-service dev
+
+test: $(VENV)/.dev ## Run every test
+	@$(BIN)/python -m pytest
+
+check: $(VENV)/.dev ## Format, lint, types, import layers, tests with coverage
+	@set -e
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report --include='halfopen/*' --fail-under=100
+	$(BIN)/python -m coverage report --include='service/*' --fail-under=95
+	$(BIN)/python -m coverage report --include='mock-upstream/*' --fail-under=95
+
+format: $(VENV)/.dev ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what was installed and built
+	rm -rf $(VENV) dist build htmlcov .coverage* coverage.xml .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -1,0 +1,3 @@
+from event_service.cli import main
+
+main()

@@ -1,0 +1,123 @@
+"""What can go wrong with a request, by meaning. `problems.py` gives each its HTTP status."""
+
+from typing import ClassVar
+
+
+class EventServiceError(Exception):
+    """An error that a client may be told about; `str(error)` is safe to show to anyone."""
+
+
+class InvalidRequest(EventServiceError):
+    """The id, the query, a header or the JSON of a request is malformed."""
+
+
+class ValidationFailed(EventServiceError):
+    """The body is JSON, but breaks its schema; `errors` are (path, message) pairs, never none."""
+
+    def __init__(self, errors: list[tuple[str, str]]) -> None:
+        super().__init__("; ".join(f"{path}: {message}" for path, message in errors))
+        self.errors = errors
+
+
+class UnsupportedMediaType(EventServiceError):
+    pass
+
+
+class PayloadTooLarge(EventServiceError):
+    pass
+
+
+class UserNotFound(EventServiceError):
+    """The upstream does not know the user."""
+
+    def __init__(self, user_id: str) -> None:
+        super().__init__(f"There is no user with the id {user_id!r}.")
+        self.user_id = user_id
+
+
+class Overloaded(EventServiceError):
+    """Too much is in flight already. `retry_after` is in seconds."""
+
+    def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class RateLimited(EventServiceError):
+    """The client is over its rate. `retry_after` is in seconds, `headers` describe the limit."""
+
+    def __init__(self, detail: str, *, retry_after: float, headers: dict[str, str]) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+        self.headers = headers
+
+
+class DeadlineExceeded(EventServiceError):
+    """The request's deadline passed before there was an answer."""
+
+
+class UpstreamError(EventServiceError):
+    """A call to the upstream did not bring what was asked for.
+
+    `reason` is for the operator's log; neither it nor the text holds what the upstream sent.
+    `outcome` names the kind of error in metrics.
+    """
+
+    outcome: ClassVar[str]
+
+    def __init__(self, operation: str, detail: str, *, reason: str) -> None:
+        super().__init__(detail)
+        self.operation = operation
+        self.reason = reason
+
+
+class UpstreamRefused(UpstreamError):
+    """The upstream works and refused this one call: another 4xx, a redirect, `success:false`."""
+
+    outcome = "refused"
+
+
+class UpstreamNotFound(UpstreamRefused):
+    """The upstream knows nothing under this id."""
+
+    outcome = "not_found"
+
+
+class UpstreamFault(UpstreamError):
+    """The upstream itself is in trouble; these are the failures that a breaker counts.
+
+    `passing`: whether the same call may well succeed a moment later.
+    """
+
+    passing = True
+
+
+class UpstreamFailed(UpstreamFault):
+    """A 5xx, or a broken connection."""
+
+    outcome = "failed"
+
+
+class UpstreamNonsense(UpstreamFault):
+    """A reply that cannot be understood, is misshapen or too large."""
+
+    outcome = "nonsense"
+    passing = False
+
+
+class UpstreamUnavailable(UpstreamFault):
+    """The upstream said 429 or 503. `retry_after`: the seconds it asked for, None if it did not."""
+
+    outcome = "unavailable"
+
+    def __init__(
+        self, operation: str, detail: str, *, reason: str, retry_after: float | None
+    ) -> None:
+        super().__init__(operation, detail, reason=reason)
+        self.retry_after = retry_after
+
+
+class UpstreamTimeout(UpstreamFault):
+    """No complete reply within the time an attempt may take."""
+
+    outcome = "timeout"

@@ -1,0 +1,45 @@
+"""The request at hand, carried in a context variable down to the calls it causes.
+
+Tasks inherit it with their context, so a call shared by several requests speaks for the first.
+"""
+
+import random
+import re
+from contextvars import ContextVar
+from math import inf
+
+_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
+
+
+class CallContext:
+    """Who asks, for how long, and what it has cost so far.
+
+    `deadline` is in seconds on the event loop's clock, which runs with `time.monotonic`.
+    `trace_id` and `traceparent` follow W3C Trace Context: a valid incoming `traceparent` is
+    continued under a span id of our own, anything else starts a new trace.
+    """
+
+    __slots__ = (
+        "deadline",
+        "request_id",
+        "trace_id",
+        "traceparent",
+        "tracestate",
+        "upstream_calls",
+    )
+
+    def __init__(
+        self, request_id: str, traceparent: str | None = None, tracestate: str | None = None
+    ) -> None:
+        self.request_id = request_id
+        self.deadline = inf
+        self.upstream_calls = 0
+        parent = _traceparent.match(traceparent) if traceparent else None
+        if parent and parent[1].strip("0") and parent[2].strip("0"):
+            self.trace_id, flags, self.tracestate = parent[1], parent[3], tracestate
+        else:
+            self.trace_id, flags, self.tracestate = f"{random.getrandbits(128):032x}", "00", None
+        self.traceparent = f"00-{self.trace_id}-{random.getrandbits(64):016x}-{flags}"
+
+
+current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)

@@ -1,0 +1,118 @@
+import asyncio
+import re
+import time
+from collections.abc import Callable, Sequence
+
+import uuid_utils
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from event_service.libs import call_context
+from event_service.libs.call_context import CallContext
+from event_service.problems import problem_for
+from event_service.telemetry.records import RequestRecord
+
+UNMATCHED = "unmatched"
+# What nginx logs when the client left before there was a reply; it is never sent.
+CLIENT_GONE = 499
+
+_is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
+
+
+class RequestContext:
+    """The outermost layer: gives each request its identity and its end.
+
+    Every response carries `X-Request-ID`, every error becomes problem details, and every
+    finished request is told to `observers` once, as a RequestRecord.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        deadline: float,
+        observers: Sequence[Callable[[RequestRecord], None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`deadline`: seconds from a request's arrival until what it asks of others must end."""
+        self._app = app
+        self._deadline = deadline
+        self._observers = observers
+        self._clock = clock
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = self._clock()
+        call = _call_context(scope)
+        call.deadline = asyncio.get_running_loop().time() + self._deadline
+        call_context.current.set(call)
+        identity = (b"x-request-id", call.request_id.encode())
+        status = 0
+        failure: Exception | None = None
+
+        async def send_with_identity(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"].append(identity)
+            await send(message)
+
+        try:
+            try:
+                await self._app(scope, receive, send_with_identity)
+            except Exception as error:  # noqa: BLE001  the boundary: every error gets its reply
+                failure = error
+                if status == 0:
+                    await _send_problem(error, scope, call, send_with_identity)
+        finally:
+            record = RequestRecord(
+                method=scope["method"],
+                route=_route(scope),
+                path=scope["raw_path"].decode("latin-1"),
+                status=status or CLIENT_GONE,
+                duration=self._clock() - started,
+                client=_client(scope),
+                request_id=call.request_id,
+                trace_id=call.trace_id,
+                upstream_calls=call.upstream_calls,
+                error=failure,
+            )
+            for observe in self._observers:
+                observe(record)
+
+
+def _call_context(scope: Scope) -> CallContext:
+    request_id = traceparent = tracestate = None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            request_id = value.decode("latin-1")
+        elif name == b"traceparent":
+            traceparent = value.decode("latin-1")
+        elif name == b"tracestate":
+            tracestate = value.decode("latin-1")
+    if request_id is None or not _is_request_id(request_id):
+        request_id = str(uuid_utils.uuid7())
+    return CallContext(request_id, traceparent, tracestate)
+
+
+async def _send_problem(error: Exception, scope: Scope, call: CallContext, send: Send) -> None:
+    problem = problem_for(error)
+    body = problem.body(instance=scope["raw_path"].decode("latin-1"), request_id=call.request_id)
+    headers = [
+        (b"content-type", b"application/problem+json"),
+        (b"content-length", str(len(body)).encode()),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": problem.row.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _route(scope: Scope) -> str:
+    route = scope.get("route")
+    return route.path_format if route is not None else UNMATCHED
+
+
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""

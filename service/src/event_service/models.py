@@ -1,0 +1,48 @@
+"""What the service speaks of. Decoding with msgspec validates; there is no second model layer."""
+
+import re
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from event_service.errors import InvalidRequest
+
+ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
+_matches_id = re.compile(ID_PATTERN).match
+
+Id = Annotated[str, Meta(pattern=ID_PATTERN, max_length=64)]
+Title = Annotated[str, Meta(min_length=1, max_length=200)]
+Description = Annotated[str, Meta(max_length=2_000)]
+
+
+def is_id(text: str) -> bool:
+    """Whether the text may stand in a path as an id."""
+    return _matches_id(text) is not None
+
+
+def parse_id(text: str) -> str:
+    """The id itself; raises InvalidRequest for anything that is none."""
+    if not is_id(text):
+        raise InvalidRequest("An id is 1 to 64 letters, digits, '_' or '-'.")
+    return text
+
+
+class User(Struct, frozen=True):
+    id: Id
+    name: str
+    events: list[str]  # as the upstream sent them: to be checked before they go into a path
+
+
+class Event(Struct, frozen=True):
+    id: Id
+    userId: str  # noqa: N815  the wire's name
+    title: str
+    description: str = ""
+
+
+class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
+    """What a client sends to add an event."""
+
+    userId: Id  # noqa: N815  the wire's name
+    title: Title
+    description: Description | None = None

@@ -1,0 +1,113 @@
+"""The one table from error to HTTP status, and the problem details of RFC 9457."""
+
+import math
+from typing import Any, NamedTuple
+
+import msgspec
+from starlette.exceptions import HTTPException
+
+from event_service import errors
+from halfopen import CircuitOpen
+
+
+class Row(NamedTuple):
+    status: int
+    slug: str
+    title: str
+
+
+UPSTREAM_ERROR = Row(502, "upstream-error", "The upstream failed")
+UPSTREAM_TIMEOUT = Row(504, "upstream-timeout", "The upstream took too long")
+INTERNAL_ERROR = Row(500, "internal-error", "Internal error")
+NOT_FOUND = Row(404, "not-found", "Not found")
+
+# An error that is not listed takes the row of its nearest listed ancestor.
+TABLE: dict[type[Exception], Row] = {
+    errors.InvalidRequest: Row(400, "invalid-request", "Invalid request"),
+    errors.ValidationFailed: Row(422, "validation-failed", "Validation failed"),
+    errors.UnsupportedMediaType: Row(415, "unsupported-media-type", "Unsupported media type"),
+    errors.PayloadTooLarge: Row(413, "payload-too-large", "Payload too large"),
+    errors.UserNotFound: Row(404, "user-not-found", "User not found"),
+    errors.UpstreamError: UPSTREAM_ERROR,
+    errors.UpstreamUnavailable: Row(503, "upstream-unavailable", "The upstream is unavailable"),
+    CircuitOpen: Row(503, "circuit-open", "Circuit open"),
+    errors.Overloaded: Row(503, "overloaded", "Overloaded"),
+    errors.UpstreamTimeout: UPSTREAM_TIMEOUT,
+    errors.DeadlineExceeded: UPSTREAM_TIMEOUT,
+    errors.RateLimited: Row(429, "rate-limited", "Rate limited"),
+    Exception: INTERNAL_ERROR,
+}
+
+# What the router itself refuses.
+_ROUTING: dict[int, Row] = {
+    404: NOT_FOUND,
+    405: Row(405, "method-not-allowed", "Method not allowed"),
+}
+
+
+class Problem(NamedTuple):
+    """`members` is the problem's JSON object, ready to encode; `headers` go beside it."""
+
+    row: Row
+    members: dict[str, Any]
+    headers: dict[str, str]
+
+    def body(self, *, instance: str, request_id: str) -> bytes:
+        return msgspec.json.encode({**self.members, "instance": instance, "request_id": request_id})
+
+
+def problem_for(error: Exception) -> Problem:
+    """What a client may know of the error: its row, its own members, its headers."""
+    row = _row(error)
+    members: dict[str, Any] = {
+        "type": f"/problems/{row.slug}",
+        "title": row.title,
+        "status": row.status,
+        "detail": _detail(error, row),
+    }
+    headers: dict[str, str] = {}
+    match error:
+        case errors.ValidationFailed():
+            members["errors"] = [{"path": path, "message": text} for path, text in error.errors]
+        case CircuitOpen():
+            members["breaker"] = error.name
+            headers["retry-after"] = _whole_seconds(error.retry_after)
+        case errors.Overloaded():
+            headers["retry-after"] = _whole_seconds(error.retry_after)
+        case errors.UpstreamUnavailable():
+            headers["retry-after"] = _whole_seconds(error.retry_after or 1.0)
+        case errors.RateLimited():
+            headers["retry-after"] = _whole_seconds(error.retry_after)
+            headers |= error.headers
+        case HTTPException():
+            headers |= error.headers or {}
+        case _:
+            pass
+    return Problem(row, members, headers)
+
+
+def _row(error: Exception) -> Row:
+    if isinstance(error, HTTPException):
+        return _ROUTING.get(error.status_code, INTERNAL_ERROR)
+    return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
+
+
+def _detail(error: Exception, row: Row) -> str:
+    match error:
+        case CircuitOpen():
+            seconds = _whole_seconds(error.retry_after)
+            return (
+                f"The {error.name} circuit is {error.state.value}; the next try is in {seconds} s."
+            )
+        case errors.EventServiceError():
+            return str(error)
+        case HTTPException(status_code=404):
+            return "There is nothing at this path."
+        case HTTPException(status_code=405):
+            return "This path does not answer to this method."
+        case _:
+            return f"{row.title}. The request id leads the operators to the cause."
+
+
+def _whole_seconds(seconds: float) -> str:
+    return str(max(1, math.ceil(seconds)))

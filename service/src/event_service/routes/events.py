@@ -1,0 +1,43 @@
+import re
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from event_service.errors import InvalidRequest
+from event_service.models import Event, NewEvent
+from event_service.routes.body import read_json
+from event_service.routes.endpoint import Endpoint, Reply
+from event_service.services.add_event import AddEvent
+
+_encode = msgspec.json.Encoder().encode
+_new_event = msgspec.json.Decoder(NewEvent)
+_is_key = re.compile(r"[\x21-\x7e]{1,255}\Z").match
+
+
+def event_routes(
+    list_events: Callable[[], Awaitable[list[Event]]], add_event: AddEvent
+) -> list[BaseRoute]:
+    async def get_events(_request: Request) -> Reply:
+        return Reply(_encode(await list_events()))
+
+    async def post_add_event(request: Request) -> Reply:
+        key = _idempotency_key(request)
+        event = await read_json(request, _new_event)
+        event_id = await add_event.add(event, idempotency_key=key)
+        return Reply(_encode({"success": True, "id": event_id}))
+
+    return [
+        Route("/api/getEvents", Endpoint(get_events), methods=["GET"]),
+        Route("/api/addEvent", Endpoint(post_add_event), methods=["POST"]),
+    ]
+
+
+def _idempotency_key(request: Request) -> str | None:
+    keys = request.headers.getlist("idempotency-key")
+    if not keys:
+        return None
+    if len(keys) > 1 or not _is_key(keys[0]):
+        raise InvalidRequest("An Idempotency-Key is 1 to 255 visible ASCII characters, given once.")
+    return keys[0]

@@ -1,0 +1,32 @@
+from collections.abc import Mapping
+
+import msgspec
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from event_service.routes.endpoint import Endpoint, Reply
+from halfopen import CircuitBreaker, State
+
+_encode = msgspec.json.Encoder().encode
+
+
+def health_routes(breakers: Mapping[str, CircuitBreaker]) -> list[BaseRoute]:
+    async def livez(_request: Request) -> Reply:
+        return Reply(_encode({"status": "ok"}))
+
+    async def readyz(_request: Request) -> Reply:
+        states = {name: breaker.state for name, breaker in breakers.items()}
+        healthy = all(state is State.CLOSED for state in states.values())
+        return Reply(
+            _encode(
+                {
+                    "status": "ok" if healthy else "degraded",
+                    "breakers": {name: state.value for name, state in states.items()},
+                }
+            )
+        )
+
+    return [
+        Route("/livez", Endpoint(livez), methods=["GET"]),
+        Route("/readyz", Endpoint(readyz), methods=["GET"]),
+    ]

@@ -1,0 +1,28 @@
+from collections.abc import Callable
+from typing import Protocol
+
+from event_service.models import NewEvent
+
+
+class EventSink(Protocol):
+    """Where new events go."""
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str: ...
+
+
+class AddEvent:
+    """Adds an event under an id that we give, so that the same write can be told from a new one."""
+
+    def __init__(self, api: EventSink, *, new_id: Callable[[], str]) -> None:
+        self._api = api
+        self._new_id = new_id
+
+    async def add(self, event: NewEvent, *, idempotency_key: str | None = None) -> str:
+        """The id under which the event is stored.
+
+        With the idempotency key of an earlier call, that call's id: nothing is stored twice.
+        """
+        event_id = self._new_id()
+        return await self._api.add_event(
+            event, event_id=event_id, idempotency_key=idempotency_key or event_id
+        )

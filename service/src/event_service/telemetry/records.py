@@ -1,0 +1,19 @@
+from msgspec import Struct
+
+
+class RequestRecord(Struct, frozen=True, gc=False):
+    """One request that is over. `route` is the route's template, never the path of the request.
+
+    `duration` is in seconds. `error` is set when the request did not end as its route meant it.
+    """
+
+    method: str
+    route: str
+    path: str
+    status: int
+    duration: float
+    client: str
+    request_id: str
+    trace_id: str
+    upstream_calls: int
+    error: Exception | None

@@ -1,0 +1,249 @@
+"""The events API over HTTP: the one seam that knows the client library."""
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import msgspec
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import ConnectError, PyreqwestError, RequestTimeoutError
+from pyreqwest.request import RequestBuilder
+from pyreqwest.response import Response
+
+from event_service.errors import (
+    UpstreamFailed,
+    UpstreamNonsense,
+    UpstreamNotFound,
+    UpstreamRefused,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+    UserNotFound,
+)
+from event_service.libs import call_context
+from event_service.models import Event, NewEvent, User, is_id
+from event_service.upstream.policy import Guard, Read
+
+T = TypeVar("T")
+
+# An upstream that asks for longer than a day is not to be taken at its word.
+LONGEST_RETRY_AFTER = 86_400.0
+
+
+class _Added(msgspec.Struct):
+    success: bool
+    id: str | None = None
+
+
+_users = msgspec.json.Decoder(list[User])
+_user = msgspec.json.Decoder(User | None)
+_events = msgspec.json.Decoder(list[Event])
+_event = msgspec.json.Decoder(Event)
+_added = msgspec.json.Decoder(_Added)
+
+
+def build_client(*, headers: Mapping[str, str], timeout: float) -> Client:
+    """A client that follows no redirect, heeds no proxy variable and decompresses nothing.
+
+    `timeout` bounds each attempt from connecting to the last byte, in seconds.
+    """
+    return (
+        ClientBuilder()
+        .no_proxy()
+        .follow_redirects(enable=False)
+        .gzip(enable=False)
+        .brotli(enable=False)
+        .zstd(enable=False)
+        .deflate(enable=False)
+        .referer(enable=False)
+        .user_agent("event-service")
+        .default_headers({"accept": "application/json", **headers})
+        .timeout(timedelta(seconds=timeout))
+        .build()
+    )
+
+
+class HttpEventsApi:
+    """Users and events over HTTP. Raises UserNotFound, UpstreamError, CircuitOpen, Overloaded."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        url: str,
+        paths: Mapping[str, str],
+        max_body: int,
+        guards: Mapping[str, Guard],
+        read: Callable[[Guard, Callable[[str], Any]], Read[Any]],
+    ) -> None:
+        """`guards` by operation; `read` makes the policy of one read operation."""
+        self._client = client
+        self._max_body = max_body
+        self._urls = {operation: (url + path).split("{id}") for operation, path in paths.items()}
+        self._add_guard = guards["addEvent"]
+        self._users: Read[list[User]] = read(guards["getUsers"], self._fetch_users)
+        self._user: Read[User] = read(guards["getUserById"], self._fetch_user)
+        self._events: Read[list[Event]] = read(guards["getEvents"], self._fetch_events)
+        self._event: Read[Event] = read(guards["getEventById"], self._fetch_event)
+
+    async def users(self) -> list[User]:
+        return await self._users()
+
+    async def user(self, user_id: str) -> User:
+        try:
+            return await self._user(user_id)
+        except UpstreamNotFound:
+            raise UserNotFound(user_id) from None
+
+    async def events(self) -> list[Event]:
+        return await self._events()
+
+    async def event(self, event_id: str) -> Event:
+        if not is_id(event_id):
+            raise UpstreamRefused(
+                "getEventById",
+                "The upstream listed an event under an impossible id.",
+                reason="impossible event id",
+            )
+        return await self._event(event_id)
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
+        """The id under which the upstream stores the event: ours, or that of an earlier try."""
+        body = msgspec.json.encode(
+            {
+                "id": event_id,
+                "userId": event.userId,
+                "title": event.title,
+                "description": event.description or "",
+            }
+        )
+        try:
+            added = await self._add_guard(lambda: self._send_event(body, idempotency_key))
+        except UpstreamNotFound:
+            raise UserNotFound(event.userId) from None
+        return added if added is not None and is_id(added) else event_id
+
+    async def _fetch_users(self, _key: str) -> list[User]:
+        return _decode("getUsers", await self._get("getUsers"), _users)
+
+    async def _fetch_user(self, user_id: str) -> User:
+        body = await self._get("getUserById", user_id)
+        user = _decode("getUserById", body, _user) if body else None
+        if user is None:
+            raise _not_found("getUserById")
+        return user
+
+    async def _fetch_events(self, _key: str) -> list[Event]:
+        return _decode("getEvents", await self._get("getEvents"), _events)
+
+    async def _fetch_event(self, event_id: str) -> Event:
+        return _decode("getEventById", await self._get("getEventById", event_id), _event)
+
+    async def _send_event(self, body: bytes, idempotency_key: str) -> str | None:
+        request = (
+            self._client.post(self._urls["addEvent"][0])
+            .header("content-type", "application/json")
+            .header("idempotency-key", idempotency_key)
+            .body_bytes(body)
+        )
+        added = _decode("addEvent", await self._exchange("addEvent", request), _added)
+        if not added.success:
+            raise UpstreamRefused(
+                "addEvent", "The upstream refused the event.", reason="success:false"
+            )
+        return added.id
+
+    async def _get(self, operation: str, key: str = "") -> bytes:
+        return await self._exchange(operation, self._client.get(key.join(self._urls[operation])))
+
+    async def _exchange(self, operation: str, request: RequestBuilder) -> bytes:
+        call = call_context.current.get()
+        if call is not None:
+            call.upstream_calls += 1
+            request = request.header("x-request-id", call.request_id)
+            request = request.header("traceparent", call.traceparent)
+            if call.tracestate:
+                request = request.header("tracestate", call.tracestate)
+        try:
+            async with request.build_streamed() as response:
+                _refuse_by_status(operation, response)
+                return await self._read(operation, response)
+        except RequestTimeoutError as exc:
+            raise UpstreamTimeout(
+                operation, "The upstream did not answer in time.", reason=type(exc).__name__
+            ) from exc
+        except PyreqwestError as exc:
+            where = "could not be reached" if isinstance(exc, ConnectError) else "broke off"
+            raise UpstreamFailed(
+                operation, f"The upstream {where}.", reason=_innermost(exc)
+            ) from exc
+
+    async def _read(self, operation: str, response: Response) -> bytes:
+        if response.get_header("content-encoding") not in {None, "identity"}:
+            raise _nonsense(operation, "encoded although we accept no encoding")
+        limit = self._max_body
+        reader = response.body_reader
+        body = b""
+        while (chunk := await reader.read(limit + 1 - len(body))) is not None:
+            body = body + bytes(chunk) if body else bytes(chunk)
+            if len(body) > limit:
+                raise _nonsense(operation, f"more than {limit} bytes")
+        return body
+
+
+def _refuse_by_status(operation: str, response: Response) -> None:
+    status = response.status
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        return
+    reason = f"status {status}"
+    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
+        raise UpstreamUnavailable(
+            operation,
+            "The upstream takes no calls at the moment.",
+            reason=reason,
+            retry_after=_seconds(response.get_header("retry-after")),
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise UpstreamFailed(operation, "The upstream failed.", reason=reason)
+    if status == HTTPStatus.NOT_FOUND:
+        raise _not_found(operation)
+    raise UpstreamRefused(operation, "The upstream refused the call.", reason=reason)
+
+
+def _decode(operation: str, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+        raise _nonsense(operation, "not the JSON it should be") from exc
+
+
+def _nonsense(operation: str, reason: str) -> UpstreamNonsense:
+    return UpstreamNonsense(
+        operation, "The upstream sent a reply that makes no sense.", reason=reason
+    )
+
+
+def _not_found(operation: str) -> UpstreamNotFound:
+    return UpstreamNotFound(
+        operation, "The upstream does not know what it lists.", reason="not found"
+    )
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """Seconds from a Retry-After header: a number of seconds or a date (RFC 9110, 10.2.3)."""
+    if retry_after is None:
+        return None
+    if retry_after.isascii() and retry_after.isdecimal():
+        return min(float(retry_after[:6]), LONGEST_RETRY_AFTER)
+    try:
+        seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+
+
+def _innermost(exc: PyreqwestError) -> str:
+    causes = getattr(exc, "details", {}).get("causes") or [{"message": exc.message}]
+    return f"{type(exc).__name__}: {causes[-1]['message']}"
