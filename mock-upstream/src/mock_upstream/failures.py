@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from http.client import responses
-from typing import NoReturn
 
 from aiohttp import web
 
@@ -31,8 +30,8 @@ async def fail(
 ) -> web.StreamResponse:
     """Answer as the fault says.
 
-    Only truncate and slow-body, and reset and hang after half a body, ask for the good `reply`:
-    in every other case the operation does not take place.
+    Only truncate and slow-body, and reset and hang with an `after`, ask for the good `reply`: in
+    every other case the operation does not take place.
     """
     match fault.mode:
         case "none":
@@ -132,7 +131,7 @@ def _reset(transport: asyncio.Transport) -> None:
     transport.abort()
 
 
-async def _until_the_client_is_gone() -> NoReturn:
+async def _until_the_client_is_gone() -> web.StreamResponse:
     """Wait for the cancellation that the server sends when the connection is lost."""
-    await asyncio.get_running_loop().create_future()
-    raise AssertionError("nobody completes this future")
+    never: asyncio.Future[web.StreamResponse] = asyncio.get_running_loop().create_future()
+    return await never
