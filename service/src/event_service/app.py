@@ -23,6 +23,7 @@ from event_service.services.add_event import AddEvent, EventSink
 from event_service.services.user_events import UserEvents, UsersAndEvents
 from event_service.settings import Settings, load_settings
 from event_service.telemetry.logs import LogLines, configure_logging
+from event_service.telemetry.signals import Signals
 from event_service.upstream.events_api import HttpEventsApi, build_client
 from event_service.upstream.policy import Guard, Observer, Read
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
@@ -48,7 +49,7 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
 ) -> ASGIApp:
     """The whole service as one ASGI app. `api` stands in for the upstream in tests."""
-    signals = LogLines()
+    signals = Signals([LogLines()])
     breakers = build_breakers(settings, clock=clock)
     for breaker in breakers.values():
         signals.watch(breaker)
@@ -76,7 +77,7 @@ def create_app(
     return RequestContext(
         router,
         deadline=settings.request_deadline,
-        observers=[signals.request_done],
+        observer=signals,
         clock=clock,
     )
 

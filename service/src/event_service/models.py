@@ -10,7 +10,7 @@ from event_service.errors import InvalidRequest
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 _matches_id = re.compile(ID_PATTERN).match
 
-Id = Annotated[str, Meta(pattern=ID_PATTERN, max_length=64)]
+Id = Annotated[str, Meta(pattern=ID_PATTERN)]
 Title = Annotated[str, Meta(min_length=1, max_length=200)]
 Description = Annotated[str, Meta(max_length=2_000)]
 

@@ -1,7 +1,8 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Protocol
 
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,11 +19,19 @@ CLIENT_GONE = 499
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
 
 
+class RequestObserver(Protocol):
+    """Told of each request when it comes and when it is over."""
+
+    def request_started(self, method: str) -> None: ...
+
+    def request_done(self, record: RequestRecord) -> None: ...
+
+
 class RequestContext:
     """The outermost layer: gives each request its identity and its end.
 
     Every response carries `X-Request-ID`, every error becomes problem details, and every
-    finished request is told to `observers` once, as a RequestRecord.
+    finished request is told to the observer once.
     """
 
     def __init__(
@@ -30,13 +39,13 @@ class RequestContext:
         app: ASGIApp,
         *,
         deadline: float,
-        observers: Sequence[Callable[[RequestRecord], None]],
+        observer: RequestObserver,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`deadline`: seconds from a request's arrival until what it asks of others must end."""
         self._app = app
         self._deadline = deadline
-        self._observers = observers
+        self._observer = observer
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,9 +53,12 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         started = self._clock()
+        self._observer.request_started(scope["method"])
         call = _call_context(scope)
         call.deadline = asyncio.get_running_loop().time() + self._deadline
         call_context.current.set(call)
+        # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
+        scope["app"] = self
         identity = (b"x-request-id", call.request_id.encode())
         status = 0
         failure: Exception | None = None
@@ -66,20 +78,20 @@ class RequestContext:
                 if status == 0:
                     await _send_problem(error, scope, call, send_with_identity)
         finally:
-            record = RequestRecord(
-                method=scope["method"],
-                route=_route(scope),
-                path=scope["raw_path"].decode("latin-1"),
-                status=status or CLIENT_GONE,
-                duration=self._clock() - started,
-                client=_client(scope),
-                request_id=call.request_id,
-                trace_id=call.trace_id,
-                upstream_calls=call.upstream_calls,
-                error=failure,
+            self._observer.request_done(
+                RequestRecord(
+                    method=scope["method"],
+                    route=_route(scope),
+                    path=scope["raw_path"].decode("latin-1"),
+                    status=status or CLIENT_GONE,
+                    duration=self._clock() - started,
+                    client=_client(scope),
+                    request_id=call.request_id,
+                    trace_id=call.trace_id,
+                    upstream_calls=call.upstream_calls,
+                    error=failure,
+                )
             )
-            for observe in self._observers:
-                observe(record)
 
 
 def _call_context(scope: Scope) -> CallContext:

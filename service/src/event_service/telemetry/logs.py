@@ -12,6 +12,7 @@ import structlog
 from event_service.errors import UpstreamError
 from event_service.libs import call_context
 from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.signals import Listener
 from halfopen import CircuitBreaker, StateChanged
 
 EventDict = MutableMapping[str, Any]
@@ -65,14 +66,15 @@ def _add_call(_logger: object, _method: str, line: EventDict) -> EventDict:
 
 
 def _json(_logger: object, _method: str, line: EventDict) -> bytes:
-    return msgspec.json.encode(line, enc_hook=repr)
+    head = {name: line.pop(name, None) for name in ("timestamp", "level", "event")}
+    return msgspec.json.encode({**head, **line}, enc_hook=repr)
 
 
 def _json_text(logger: object, method: str, line: EventDict) -> str:
     return _json(logger, method, line).decode()
 
 
-class LogLines:
+class LogLines(Listener):
     """Writes what an operator reads: requests, breaker transitions, retries that gave up."""
 
     def __init__(self) -> None:
@@ -114,9 +116,6 @@ class LogLines:
             retry_after_s=snapshot.retry_after,
         )
 
-    def called(self, operation: str, outcome: str, duration: float) -> None:
-        pass
-
     def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:
         self._log.debug(
             "upstream retry", operation=operation, attempt=attempt, error=repr(error), wait_s=wait
@@ -130,6 +129,3 @@ class LogLines:
             error=type(error).__name__,
             why=reason,
         )
-
-    def shared(self, operation: str) -> None:
-        pass

@@ -38,7 +38,7 @@ class _Added(msgspec.Struct):
 
 
 _users = msgspec.json.Decoder(list[User])
-_user = msgspec.json.Decoder(User | None)
+_user: msgspec.json.Decoder[User | None] = msgspec.json.Decoder(User | None)
 _events = msgspec.json.Decoder(list[Event])
 _event = msgspec.json.Decoder(Event)
 _added = msgspec.json.Decoder(_Added)
