@@ -87,6 +87,18 @@ def test_only_the_latest_added_events_are_kept():
     assert store.user("2") == User("2", "Bob Anderson", ["b", "c"])
 
 
+def test_events_can_be_listed_while_the_oldest_added_one_goes():
+    store = Store(SampleData(), max_added=2)
+    store.add(Event("a", "1", "Concert", ""))
+    store.add(Event("b", "1", "Concert", ""))
+    listing = store.events()
+    next(listing)
+
+    store.add(Event("c", "1", "Concert", ""))
+
+    assert [event.id for event in listing] == ["102", "b", "103"]
+
+
 def test_clearing_forgets_what_was_added_and_nothing_else():
     store = Store(SampleData())
     store.add(Event("x", "2", "Concert", ""))

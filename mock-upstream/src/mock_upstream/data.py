@@ -23,7 +23,7 @@ class Event(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class DataSet(Protocol):
-    def user_ids(self) -> Iterator[str]: ...
+    def users(self) -> Iterator[User]: ...
     def user(self, user_id: str) -> User | None: ...
     def event(self, event_id: str) -> Event | None: ...
 
@@ -44,8 +44,8 @@ class SampleData:
             for user_id, name in names.items()
         }
 
-    def user_ids(self) -> Iterator[str]:
-        return iter(self._users)
+    def users(self) -> Iterator[User]:
+        return iter(self._users.values())
 
     def user(self, user_id: str) -> User | None:
         return self._users.get(user_id)
@@ -92,19 +92,20 @@ class GeneratedData:
         self._events_per_user = events_per_user
         self._seed = seed
 
-    def user_ids(self) -> Iterator[str]:
-        return map(str, range(1, self._users + 1))
+    def users(self) -> Iterator[User]:
+        return (self._user(str(number)) for number in range(1, self._users + 1))
 
     def user(self, user_id: str) -> User | None:
-        if _number(user_id, self._users) is None:
-            return None
+        return self._user(user_id) if _is_number(user_id, self._users) else None
+
+    def _user(self, user_id: str) -> User:
         chance = self._chance(user_id)
         name = f"{_FIRST_NAMES[chance & 15]} {_LAST_NAMES[chance >> 4 & 15]}"
         return User(user_id, name, [f"{user_id}-{n}" for n in range(1, self._events_per_user + 1)])
 
     def event(self, event_id: str) -> Event | None:
         user_id, _, number = event_id.partition("-")
-        if _number(user_id, self._users) is None or _number(number, self._events_per_user) is None:
+        if not (_is_number(user_id, self._users) and _is_number(number, self._events_per_user)):
             return None
         chance = self._chance(event_id)
         return Event(
@@ -119,9 +120,8 @@ class GeneratedData:
         return zlib.crc32(f"{self._seed}/{name}".encode())
 
 
-def _number(text: str, highest: int) -> int | None:
-    """The number from 1 to `highest` that `text` spells, in the one way we spell it ourselves."""
+def _is_number(text: str, highest: int) -> bool:
+    """Whether `text` spells a number from 1 to `highest`, in the one way we spell it ourselves."""
     if not (text.isascii() and text.isdigit()) or text[0] == "0" or len(text) > len(str(highest)):
-        return None
-    number = int(text)
-    return number if number <= highest else None
+        return False
+    return int(text) <= highest

@@ -22,27 +22,28 @@ class Store:
 
     def user(self, user_id: str) -> User | None:
         user = self._data.user(user_id)
-        added = self._added_by_user.get(user_id)
-        if user is None or not added:
-            return user
-        return User(user.id, user.name, [*user.events, *added])
+        return None if user is None else self._with_added(user)
 
     def event(self, event_id: str) -> Event | None:
         return self._added.get(event_id) or self._data.event(event_id)
 
     def users(self) -> Iterator[User]:
-        for user_id in self._data.user_ids():
-            user = self.user(user_id)
-            if user is not None:
-                yield user
+        return map(self._with_added, self._data.users())
 
     def events(self) -> Iterator[Event]:
-        """Users in order, and each user's events in the order of the user's list."""
+        """Users in order, and each user's events in the order of the user's list.
+
+        Events may be added meanwhile.
+        """
         for user in self.users():
             for event_id in user.events:
                 event = self.event(event_id)
                 if event is not None:
                     yield event
+
+    def _with_added(self, user: User) -> User:
+        added = self._added_by_user.get(user.id)
+        return User(user.id, user.name, [*user.events, *added]) if added else user
 
     def add(self, event: Event) -> None:
         """Store an event whose id is free and whose user exists."""
