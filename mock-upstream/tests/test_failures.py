@@ -246,4 +246,4 @@ async def test_a_fault_for_the_first_call_spares_the_second(client, mock):
             statuses.append(response.status)
 
     assert statuses == [503, 200]
-    assert [entry.fault for entry in mock.journal.entries] == ["none", None]
+    assert [entry.fault for entry in mock.journal.entries] == ["status", None]

@@ -77,7 +77,7 @@ class App:
             if strike.delay:
                 await asyncio.sleep(strike.delay)
             if strike.failure is not None:
-                entry.fault = strike.failure.mode
+                entry.fault = strike.failure.name
                 return await fail(request, strike.failure, reply)
         return await respond(request, await reply())
 

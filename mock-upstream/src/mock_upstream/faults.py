@@ -43,6 +43,11 @@ class Fault(
             raise ValueError("`after` needs `mode` reset or hang")
 
     @property
+    def name(self) -> str:
+        """What the journal calls it."""
+        return "status" if self.mode == "none" else self.mode
+
+    @property
     def share(self) -> float:
         """The share of calls that fail, from 0 to 1."""
         if self.error_rate is not None:
