@@ -74,7 +74,7 @@ class Connection(asyncio.Protocol):
         self.samples.add(due, int(head[9:12]))
         self.on_free(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         if self.due is not None:
             self.samples.add(self.due, -1)
             self.due = None

@@ -1,0 +1,130 @@
+"""`python -m benchmarks`: measures all contenders side by side and prints one table."""
+
+import argparse
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks import report
+from benchmarks.bench import Bench
+from benchmarks.chart import chart
+from benchmarks.contenders import CONTENDERS, OURS, Contender
+from benchmarks.plan import FULL, QUICK, SMOKE
+from benchmarks.scenario import Scenario
+from benchmarks.scenarios import scenarios
+
+HERE = Path(__file__).parent
+TOOLS = {
+    "wrk": "apt-get install wrk",
+    "nginx": "apt-get install nginx-light",
+    "taskset": "apt-get install util-linux",
+    "node": "apt-get install nodejs npm",
+}
+
+
+def main() -> int:
+    options = arguments()
+    plan = options.plan
+    everything = scenarios(plan)
+    contenders = [c for c in CONTENDERS if c.name in options.only] or list(CONTENDERS)
+    chosen = [s for s in everything if s.name in options.only] or list(everything)
+    if options.install:
+        return install(contenders)
+    absent = missing(contenders)
+    if absent:
+        print("Not installed:", *absent, sep="\n  ", file=sys.stderr)
+        return 2
+
+    # Ending this process unwinds the stack of its children, each of which is then stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    usable = sorted(os.sched_getaffinity(0))
+    server_core, load_core = usable[0], usable[-1]
+    os.sched_setaffinity(0, {load_core})  # and so the load generators, which are its children
+    bench = Bench(
+        plan,
+        contenders,
+        server_core=server_core,
+        load_core=load_core,
+        say=lambda line: print(line, flush=True),
+    )
+    try:
+        run(bench, chosen)
+    except KeyboardInterrupt:
+        print("Interrupted; everything that was started has been stopped.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+    print(f"\n{report.table(bench.results)}\n", *report.notes(bench.results), sep="\n")
+    whole = plan is FULL and not options.only
+    path = HERE / "results.json" if whole else HERE / "results" / f"{plan.name}.json"
+    document = report.document(bench.results, plan)
+    report.write(document, path)
+    path.with_suffix(".svg").write_text(chart(document))
+    print(f"\nWritten: {path} and {path.with_suffix('.svg').name}")
+    return 1 if any(OURS.title in failure for failure in bench.results.failures) else 0
+
+
+def arguments() -> argparse.Namespace:
+    names = [item.name for item in (*scenarios(FULL), *CONTENDERS)]
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    plans = parser.add_mutually_exclusive_group()
+    for plan, words in (
+        (QUICK, "in under two minutes; fewer contenders, wider spread"),
+        (SMOKE, "only see that it works; its figures mean nothing"),
+    ):
+        plans.add_argument(
+            f"--{plan.name}", dest="plan", action="store_const", const=plan, help=words
+        )
+    parser.set_defaults(plan=FULL)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        choices=names,
+        help=f"scenarios, contenders or both: {', '.join(names)}",
+    )
+    parser.add_argument("--install", action="store_true", help="install the contenders, then end")
+    return parser.parse_args()
+
+
+def run(bench: Bench, chosen: Sequence[Scenario]) -> None:
+    began = time.monotonic()
+    if bench.server_core == bench.load_core:
+        bench.say("One core only: the server shares it with its load, and its figures are low.")
+    bench.measure_limits()
+    for scenario in chosen:
+        bench.say(f"{scenario.name} ({time.monotonic() - began:.0f} s)")
+        bench.run(scenario)
+    bench.say(f"done ({time.monotonic() - began:.0f} s)")
+
+
+def missing(contenders: Sequence[Contender]) -> list[str]:
+    """What is not installed, each with the commands that install it."""
+    needed = [tool for tool in TOOLS if tool != "node"]
+    if any(contender.command[0] == "node" for contender in contenders):
+        needed.append("node")
+    lines = [f"{tool}: {TOOLS[tool]}" for tool in needed if not shutil.which(tool)]
+    for contender in contenders:
+        if not contender.needs.exists():
+            commands = " && ".join(map(shlex.join, contender.install))
+            lines.append(f"{contender.title}: {commands}")
+    return lines
+
+
+def install(contenders: Sequence[Contender]) -> int:
+    """Install whatever the contenders lack, each into its own folder."""
+    for contender in contenders:
+        if not contender.needs.exists():
+            for command in contender.install:
+                subprocess.run(command, check=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

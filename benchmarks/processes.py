@@ -1,0 +1,100 @@
+"""Child processes on one core each: started, watched and stopped by id."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Process:
+    """A command, its children included, pinned to one core.
+
+    Everything it prints is read at once, so that no contender waits for its own log; how many
+    lines there were is in `lines`, the last of them in `last_words`.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        *,
+        core: int,
+        environment: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ):
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        self.lines = 0
+        self.last_words = b""
+        self._child = subprocess.Popen(
+            ["taskset", "--cpu-list", str(core), *command],
+            env={**inherited, **(environment or {})},
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    @property
+    def alive(self) -> bool:
+        return self._child.poll() is None
+
+    def tree(self) -> list[psutil.Process]:
+        try:
+            root = psutil.Process(self._child.pid)
+            return [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def cpu_seconds(self) -> float:
+        total = 0.0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                times = process.cpu_times()
+                total += times.user + times.system
+        return total
+
+    def memory(self) -> int:
+        """Bytes: each page of the tree once, a page shared with others in equal parts (PSS)."""
+        total = 0
+        for process in self.tree():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total
+
+    def stop(self) -> None:
+        """Ask the process to end, then end whatever of its group is left."""
+        if self.alive:
+            self._child.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(timeout=5)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        self._reader.join(timeout=5)
+
+    def _read(self) -> None:
+        with self._child.stdout as output:
+            while content := os.read(output.fileno(), 65536):
+                self.lines += content.count(b"\n")
+                self.last_words = (self.last_words + content)[-2000:]

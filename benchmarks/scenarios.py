@@ -1,0 +1,130 @@
+"""All that is measured, with the goals."""
+
+from benchmarks import failing, footprint, parallel, throughput
+from benchmarks.contenders import STRONGEST, Tuning
+from benchmarks.goals import Row, at_least, at_most
+from benchmarks.plan import Plan
+from benchmarks.scenario import Scenario
+from benchmarks.upstreams import Fast, Slow
+
+UNDICI = STRONGEST
+FETCH = "fastify-fetch"
+HTTPX = "fastapi-httpx"
+
+
+def _rate(key: str, title: str, *goals) -> Row:
+    return Row(key, title, "req/s", goals, more_is_better=True, saturates=True)
+
+
+def scenarios(plan: Plan) -> tuple[Scenario, ...]:
+    return (
+        Scenario(
+            "parallel",
+            (
+                Row("events-10", "10 events of 500 ms", "× delay", (at_most(1.01),), "1.00"),
+                Row("events-100", "100 events of 500 ms", "× delay", (at_most(1.03),), "1.00"),
+                Row("events-1000", "1 000 events of 500 ms", "× delay", (at_most(1.10),), "1.00"),
+            ),
+            upstream=Slow(event_delay=parallel.DELAY),
+            measure=parallel.measure,
+        ),
+        Scenario(
+            "pass-through",
+            (
+                _rate(
+                    "pass-distinct",
+                    "pass-through, distinct keys",
+                    at_least(1.2, UNDICI),
+                    at_least(4, FETCH),
+                    at_least(20, HTTPX),
+                ),
+                _rate("pass-hot", "pass-through, hot keys", at_least(2, UNDICI)),
+            ),
+            upstream=Fast(),
+            measure=throughput.distinct_and_hot("pass", events=0),
+            warm=throughput.warm(events=0),
+        ),
+        Scenario(
+            "ten-events",
+            (
+                _rate("ten-distinct", "10 events, distinct users", at_least(1.2, UNDICI)),
+                _rate("ten-hot", "10 events, hot users", at_least(3, UNDICI)),
+            ),
+            upstream=Fast(),
+            measure=throughput.distinct_and_hot("ten", events=10),
+            warm=throughput.warm(events=10),
+        ),
+        Scenario(
+            "open-breaker",
+            (
+                _rate("refused", "open breaker, refusals"),
+                Row(
+                    "refused-share",
+                    "… to the server's empty reply",
+                    "×",
+                    (at_least(0.8),),
+                    "1.00",
+                    more_is_better=True,
+                ),
+                Row("refused-p99", "… p99 at half that rate", "ms"),
+            ),
+            upstream=Fast(refuses_events=True),
+            measure=throughput.open_breaker,
+            warm=throughput.warm_refused,
+        ),
+        Scenario(
+            "in-flight",
+            (
+                Row(
+                    "in-flight-memory",
+                    f"{plan.in_flight} requests in flight, memory each",
+                    "kB",
+                    (at_most(20),),
+                ),
+                Row("in-flight-p99", "… p99", "s", (at_most(1.1),), "1.00"),
+            ),
+            upstream=Slow(user_delay=0.5, event_delay=0.5),
+            measure=footprint.in_flight,
+            tuning=Tuning(in_flight=plan.in_flight + 1000),
+            fresh=True,
+        ),
+        Scenario(
+            "open-load",
+            (
+                Row("open-p50", "70 % of capacity, p50", "ms"),
+                Row("open-p99", "… p99", "ms", (at_most(1, UNDICI),)),
+                Row("open-p999", "… p99.9", "ms"),
+            ),
+            upstream=Fast(),
+            measure=throughput.open_load,
+            warm=throughput.warm(events=0),
+        ),
+        Scenario(
+            "dead-upstream",
+            (
+                Row("dead-calls", f"dead for {plan.dead_seconds:g} s, calls to it", "× normal"),
+                Row("dead-busiest", "… in the busiest second", "× normal", (at_most(1.1),)),
+                Row("dead-p99", "… p99 of refusals", "ms", (at_most(5),)),
+                Row(
+                    "dead-recovery",
+                    f"… to full service (cooldown {plan.cooldown:g} s)",
+                    "s",
+                    (at_most(plan.cooldown + 1),),
+                ),
+            ),
+            upstream=Slow(),
+            measure=failing.dead_upstream,
+            tuning=Tuning(cooldown=plan.cooldown),
+            once=True,
+        ),
+        Scenario(
+            "start",
+            (
+                Row("cold-start", "cold start to first 200", "s", (at_most(0.7),)),
+                Row("idle-memory", "idle memory", "MB", (at_most(70),)),
+            ),
+            upstream=Fast(),
+            measure=footprint.start,
+            fresh=True,
+        ),
+    )
