@@ -141,7 +141,7 @@ class Settings(BaseSettings):
                 raise ValueError("required in production")
             return DEVELOPMENT_UPSTREAM
         parts = urlsplit(value)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
             raise ValueError("must be an absolute http:// or https:// address")
         if parts.username or parts.password:
             raise ValueError("must not hold credentials; send them with UPSTREAM_HEADERS")

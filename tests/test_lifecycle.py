@@ -1,0 +1,175 @@
+import asyncio
+import json
+import os
+import signal
+import socket
+
+import aiohttp
+import pytest
+
+from .processes import Process, event_service, free_port, mock_upstream
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_sigterm_under_load_loses_no_request():
+    with (
+        mock_upstream("--event-delay", "0.5") as upstream,
+        event_service(upstream) as (url, process),
+    ):
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client:
+            # Each asks for a user of its own: no two share an upstream call.
+            requests = [
+                asyncio.create_task(fetch(client, f"{url}/api/getEventsByUserId/1"))
+                for _ in range(50)
+            ]
+            await until_in_flight(client, upstream)
+            process.send(signal.SIGTERM)
+            statuses = await asyncio.gather(*requests)
+            code = await asyncio.to_thread(process.wait)
+            with pytest.raises(aiohttp.ClientConnectorError):
+                await client.get(f"{url}/livez")
+
+    assert statuses == [200] * 50
+    assert code == 0
+    assert json.loads(process.output.splitlines()[-1])["event"] == "service stopped"
+
+
+async def fetch(client: aiohttp.ClientSession, url: str) -> int:
+    async with client.get(url) as response:
+        await response.read()
+        return response.status
+
+
+async def until_in_flight(client: aiohttp.ClientSession, upstream: str) -> None:
+    while True:
+        async with client.get(f"{upstream}/__admin/requests") as response:
+            if (await response.json())["in_flight"] > 0:
+                return
+
+
+def test_one_json_line_at_start_tells_the_effective_configuration_and_no_secret():
+    with (
+        mock_upstream() as upstream,
+        event_service(upstream, OPS_TOKEN="hush-hush") as (_, process),
+    ):
+        first = json.loads(process.output.splitlines()[0])
+
+    assert first["event"] == "service started"
+    assert first["settings"]["EVENT_SERVICE_UPSTREAM_URL"] == upstream
+    assert "hush-hush" not in process.output
+
+
+def test_a_wrong_configuration_stops_the_start_with_exit_code_2():
+    for command in ("serve", "dev", "check-config"):
+        process = Process(
+            "event-service", command, EVENT_SERVICE_PORT="no", EVENT_SERVICE_UNHEARD_OF="1"
+        )
+
+        assert process.wait() == 2
+        assert process.output.splitlines() == [
+            "The configuration is wrong:",
+            "EVENT_SERVICE_UNHEARD_OF: unknown variable",
+            "EVENT_SERVICE_PORT: should be a valid integer, unable to parse string as an integer",
+        ]
+
+
+def test_check_config_prints_the_effective_settings_with_secrets_masked():
+    process = Process(
+        "event-service",
+        "check-config",
+        EVENT_SERVICE_ENV="production",
+        EVENT_SERVICE_UPSTREAM_URL="https://events.example",
+        EVENT_SERVICE_UPSTREAM_HEADERS='{"authorization":"Bearer hush-hush"}',
+        EVENT_SERVICE_OPS_TOKEN="hush-hush",
+    )
+
+    assert process.wait() == 0
+    lines = process.output.splitlines()
+    assert "EVENT_SERVICE_UPSTREAM_URL=https://events.example" in lines
+    assert 'EVENT_SERVICE_UPSTREAM_HEADERS={"authorization": "**********"}' in lines
+    assert "EVENT_SERVICE_OPS_TOKEN=**********" in lines
+    assert "EVENT_SERVICE_BREAKER_FAILURES=3" in lines
+    assert "hush" not in process.output
+
+
+@pytest.mark.parametrize("command", ["serve", "dev"])
+def test_a_taken_port_is_said_plainly(command: str):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = Process(
+            "event-service",
+            command,
+            EVENT_SERVICE_PORT=str(port),
+            EVENT_SERVICE_UPSTREAM_URL=f"http://127.0.0.1:{free_port()}",
+        )
+
+        assert process.wait() == 1
+
+    assert process.output == (
+        f"Cannot listen on 127.0.0.1 port {port} (Address already in use); "
+        "choose another with EVENT_SERVICE_PORT.\n"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_runs_both_programs_says_what_to_try_and_stops_both(number: signal.Signals):
+    port, upstream_port = free_port(), free_port()
+    process = Process(
+        "event-service",
+        "dev",
+        EVENT_SERVICE_PORT=str(port),
+        EVENT_SERVICE_UPSTREAM_URL=f"http://127.0.0.1:{upstream_port}",
+    )
+    try:
+        process.wait_for(f"http://127.0.0.1:{port}/api/getUsers")
+        process.wait_for_output("Ctrl-C stops both")
+        process.send(number)
+
+        assert process.wait() == 0
+    finally:
+        process.stop()
+
+    assert f"curl http://127.0.0.1:{port}/api/getEventsByUserId/1" in process.output
+    assert "Traceback" not in process.output
+    for each in (port, upstream_port):
+        assert_nothing_listens(each)
+
+
+def assert_nothing_listens(port: int) -> None:
+    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
+        probe.connect(("127.0.0.1", port))
+
+
+def test_dev_ends_when_one_of_the_two_ends():
+    port, upstream_port = free_port(), free_port()
+    process = Process(
+        "event-service",
+        "dev",
+        EVENT_SERVICE_PORT=str(port),
+        EVENT_SERVICE_UPSTREAM_URL=f"http://127.0.0.1:{upstream_port}",
+    )
+    try:
+        process.wait_for_output("Ctrl-C stops both")
+        os.kill(process.child("mock_upstream"), signal.SIGKILL)
+
+        assert process.wait() == 1
+    finally:
+        process.stop()
+
+    assert "the mock upstream ended by itself" in process.output
+    assert_nothing_listens(port)
+
+
+def test_dev_refuses_to_run_in_production():
+    process = Process(
+        "event-service",
+        "dev",
+        EVENT_SERVICE_ENV="production",
+        EVENT_SERVICE_UPSTREAM_URL="http://127.0.0.1:9",
+    )
+
+    assert process.wait() == 2
+    assert "`dev` is for development" in process.output
