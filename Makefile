@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev test test-all check format install install-dev clean
+.PHONY: help dev test lint coverage check format install install-dev clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,20 +34,26 @@ dev: $(VENV)/.run ## Run the mock upstream on 4010 and the service on 3000 until
 	@exec $(BIN)/event-service dev
 
 test: $(VENV)/.dev ## Run every test
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m coverage erase
+	@$(BIN)/python -m coverage run -m pytest
 
-check: $(VENV)/.dev ## Format, lint, types, import layers, tests with coverage
-	@set -e
+lint: $(VENV)/.dev ## Check format, lint, types and import layers
+	@set -ex
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
-	$(BIN)/python -m coverage erase
-	$(BIN)/python -m coverage run -m pytest
+	$(BIN)/lint-imports
+
+coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail below the thresholds
+	@set -e
 	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage html --quiet
+	$(BIN)/python -m coverage xml --quiet
 	$(BIN)/python -m coverage report --include='halfopen/*' --fail-under=100
 	$(BIN)/python -m coverage report --include='service/*' --fail-under=95
 	$(BIN)/python -m coverage report --include='mock-upstream/*' --fail-under=95
+
+check: lint test coverage ## All that a change must pass
 
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
