@@ -9,13 +9,11 @@ from halfopen.events import (
     ProbeExpired,
     StateChanged,
 )
-from halfopen.isolation import Isolation
-from halfopen.permit import Guard, Permit
+from halfopen.permit import Guard, Isolation, Permit
 from halfopen.recovery import Backoff
 from halfopen.registry import BreakerRegistry
 from halfopen.rules import ConsecutiveFailures, FailureCount, FailureRate, Reading, SlowCallRate
-from halfopen.snapshot import Snapshot
-from halfopen.state import State
+from halfopen.state import Snapshot, State
 from halfopen.windows import CallWindow, TimeWindow
 
 __all__ = [

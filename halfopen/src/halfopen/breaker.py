@@ -3,40 +3,40 @@ from __future__ import annotations
 import inspect
 import random as chance
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from collections.abc import Awaitable, Callable
 from functools import wraps
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, ParamSpec, TypeVar, cast
 
-from halfopen import checks
+from halfopen import calls, checks
 from halfopen.circuit import Circuit
 from halfopen.events import Event
-from halfopen.judge import ErrorTypes, Judge
 from halfopen.listeners import E
-from halfopen.isolation import Isolation
-from halfopen.permit import Guard, Permit
+from halfopen.permit import Guard, Isolation, Permit
 from halfopen.recovery import Backoff
 from halfopen.rules import FailureCount, Rule
-from halfopen.snapshot import Snapshot
-from halfopen.state import State
+from halfopen.state import Snapshot, State
+from halfopen.verdicts import ErrorTypes, Judge
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
-_RUNS_LATER = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+_DEFAULT_RULE = FailureCount(5, within=60.0)
 
 
 class CircuitBreaker:
-    """Stops calling what keeps failing, and finds out with single probes whether it works again."""
+    """Stops calling what keeps failing, and tries with single probes whether it works again.
 
-    __slots__ = ("__weakref__", "_circuit", "_judge", "name")
+    Safe to use from any number of threads and tasks, also without a GIL. It holds no lock while
+    code that is not its own runs. A caller sees the exceptions of what it called unchanged; what
+    ends in another state than it began in counts nowhere.
+    """
 
     def __init__(
         self,
         name: str,
         *,
-        trip: Rule | tuple[Rule, ...] = FailureCount(5, within=60.0),
+        trip: Rule | tuple[Rule, ...] = _DEFAULT_RULE,
         cooldown: float | Backoff = 10.0,
         success_threshold: int = 1,
         probe_timeout: float | None = None,
@@ -46,247 +46,132 @@ class CircuitBreaker:
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = chance.random,
     ) -> None:
+        """Times are in seconds. Raises `ValueError` or `TypeError`, naming the wrong parameter.
+
+        `trip` is what opens the circuit: any of the rules. `cooldown` is how long it stays open.
+        Half-open, it lets one probe in, and for each that succeeds twice as many at once, until
+        `success_threshold` have. A probe silent for `probe_timeout`, by default the cooldown, has
+        lost its slot. `Judge` says what counts as a failure.
+        """
         if not isinstance(name, str):
             raise TypeError(f"name must be a text, not {name!r}")
         if not name.strip():
             raise ValueError("name must not be empty")
+        self.name = name
         rules = trip if isinstance(trip, tuple) else (trip,)
         if not rules:
-            raise ValueError("trip must hold at least one rule")
+            raise ValueError("trip must hold a rule")
         for rule in rules:
             if not isinstance(rule, Rule):
                 raise TypeError(f"trip must be a rule or a tuple of rules, not {rule!r}")
         if not isinstance(cooldown, Backoff):
-            checks.seconds("cooldown", cooldown)
+            checks.positive("cooldown", cooldown)
             cooldown = Backoff(cooldown, multiplier=1.0, maximum=cooldown)
         checks.count("success_threshold", success_threshold)
         if probe_timeout is not None:
-            checks.seconds("probe_timeout", probe_timeout)
+            checks.positive("probe_timeout", probe_timeout)
         checks.function("clock", clock)
         checks.function("random", random)
-        self.name = name
-        self._judge = Judge(failure_on, ignore, failure_result)
+        judge = Judge(failure_on, ignore, failure_result)
         self._circuit = Circuit(
-            self,
-            rules=rules,
-            cooldown=cooldown,
-            success_threshold=success_threshold,
-            probe_timeout=probe_timeout,
-            reads_results=failure_result is not None,
-            clock=clock,
-            random=random,
+            self, rules, cooldown, success_threshold, probe_timeout, judge, clock, random
         )
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r}: {self.state}>"
 
-    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """`fn(*args, **kwargs)`, guarded. Raises `CircuitOpen` instead of calling it.
+    # Calls
 
-        If `fn` returns a coroutine, a generator or an async generator, what is returned in its
-        place does the same, and the verdict falls when it ends.
+    def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """`fn(*args, **kwargs)` under guard. Raises `CircuitOpen` instead of calling it.
+
+        If it returns a coroutine, a generator or an async generator, the caller gets one that does
+        the same, and the verdict falls when that ends.
         """
-        circuit = self._circuit
-        generation = circuit.calm
-        permit = None if generation else circuit.admit()
-        try:
-            result = fn(*args, **kwargs)
-        except BaseException as exc:
-            self._raised(permit or Permit(circuit, generation), exc)
-            raise
-        if permit or circuit.calm != generation or type(result) in _RUNS_LATER:
-            return cast("R", self._returned(permit or Permit(circuit, generation), result))
-        return result
+        return cast("R", calls.function(self._circuit, fn)(*args, **kwargs))
 
     async def acall(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """`await fn(*args, **kwargs)`, guarded. Raises `CircuitOpen` instead of calling it."""
-        circuit = self._circuit
-        generation = circuit.calm
-        permit = None if generation else circuit.admit()
-        try:
-            result = await fn(*args, **kwargs)
-        except BaseException as exc:
-            self._raised(permit or Permit(circuit, generation), exc)
-            raise
-        if permit or circuit.calm != generation:
-            self._judged(permit or Permit(circuit, generation), result)
-        return result
+        """`await fn(*args, **kwargs)` under guard. Raises `CircuitOpen` instead of calling it."""
+        return cast("R", await calls.coroutine_function(self._circuit, fn)(*args, **kwargs))
 
     def __call__(self, fn: F) -> F:
-        """Decorate a function, coroutine function, generator function or async generator function.
+        """Decorate a function, coroutine function, generator or async generator function.
 
-        The circuit is asked when the body would start to run: for a generator, at its first item.
+        The circuit is asked when the body starts to run: for generators, with the first item.
         """
+        guarded: Callable[..., Any]
         if inspect.iscoroutinefunction(fn):
-            guarded: Any = self._coroutine_function(fn)
+            guarded = calls.coroutine_function(self._circuit, fn)
         elif inspect.isgeneratorfunction(fn):
-            guarded = self._generator_function(fn)
+            guarded = calls.generator_function(self._circuit, fn, self._circuit.acquire)
         elif inspect.isasyncgenfunction(fn):
-            guarded = self._async_generator_function(fn)
+            guarded = calls.async_generator_function(self._circuit, fn, self._circuit.acquire)
         else:
-            guarded = self._function(fn)
+            guarded = calls.function(self._circuit, fn)
         return cast("F", wraps(fn)(guarded))
 
     def guard(self) -> Guard:
-        """A context manager, for `with` and `async with`, around what is to be guarded."""
-        return Guard(self._circuit, self._judge)
+        """For `with` and `async with`; entering it raises `CircuitOpen`, or gives the permit."""
+        return Guard(self._circuit)
 
     def acquire(self) -> Permit:
         """A permit for one call, to be settled by hand. Raises `CircuitOpen`."""
-        circuit = self._circuit
-        generation = circuit.calm
-        return Permit(circuit, generation) if generation else circuit.admit()
+        return self._circuit.acquire()
+
+    # Reading, which changes nothing
 
     @property
     def state(self) -> State:
-        """Open also when the cooldown is over: half-open begins with the first call after it."""
+        """Still `OPEN` when the cooldown is over: the first call after it makes it half-open."""
         return self._circuit.state
 
     def snapshot(self) -> Snapshot:
-        """Everything a dashboard shows, at one instant. Changes nothing."""
         return self._circuit.snapshot()
 
-    def trip(self, for_: float | None = None) -> None:
-        """Open it now, for so many seconds instead of the cooldown, and start over if it is open.
+    # By hand
 
-        Nothing happens to an isolated breaker.
+    def trip(self, for_: float | None = None) -> None:
+        """Open it, for so many seconds instead of the cooldown. An isolated breaker stays isolated.
+
+        If it is open, the time begins again.
         """
         if for_ is not None:
-            checks.seconds("for_", for_)
+            checks.positive("for_", for_)
         self._circuit.trip(for_)
 
     def isolate(self) -> Isolation:
-        """Refuse every call until the handle is released; of several handles, all must be."""
-        return Isolation(self._circuit)
+        """Let no call in until the handle is released: all of them, if there are several.
+
+        Then the circuit is closed, with nothing counted.
+        """
+        handle = Isolation(self._circuit)
+        self._circuit.isolate(handle)
+        return handle
 
     def reset(self) -> None:
-        """Back to the start: closed, nothing counted, no growth of the cooldown, no isolation."""
+        """As new: closed, with nothing counted. Isolation ends, calls in flight count nowhere."""
         self._circuit.reset()
+
+    # Listening
 
     def on(self, event: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call `listener` with every such event; returns the function that ends it.
 
-        Events arrive one at a time, in order, in the thread of a caller, without a lock being held:
-        a listener may use the breaker, and should be quick. What it raises is logged.
+        Events come in order and one at a time, in the thread of some caller, with no lock held: a
+        listener may use the breaker. It should be quick. What it raises is logged.
         """
-        if not (isinstance(event, type) and issubclass(event, Event)) or event is Event:
-            raise TypeError(f"event must be one of the event types, not {event!r}")
-        if inspect.iscoroutinefunction(listener):
-            raise TypeError("listener must be a plain function: nobody would await it")
-        checks.function("listener", listener)
-        return self._circuit.listen(event, listener)
+        return self._listen(event, listener, once=False)
 
     def once(self, event: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
-        """As `on`, for the next such event alone."""
+        """As `on`, but for one event."""
+        return self._listen(event, listener, once=True)
 
-        def first(happened: E) -> None:
-            unsubscribe()
-            listener(happened)
-
-        unsubscribe = self.on(event, first)
-        return unsubscribe
-
-    def _function(self, fn: Callable[P, R]) -> Callable[P, R]:
-        call = self.call
-
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            return call(fn, *args, **kwargs)
-
-        return guarded
-
-    def _coroutine_function(
-        self, fn: Callable[P, Coroutine[Any, Any, R]]
-    ) -> Callable[P, Coroutine[Any, Any, R]]:
-        circuit = self._circuit
-
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            # The body of `acall` again: going through it would cost a second coroutine a call.
-            generation = circuit.calm
-            permit = None if generation else circuit.admit()
-            try:
-                result = await fn(*args, **kwargs)
-            except BaseException as exc:
-                self._raised(permit or Permit(circuit, generation), exc)
-                raise
-            if permit or circuit.calm != generation:
-                self._judged(permit or Permit(circuit, generation), result)
-            return result
-
-        return guarded
-
-    def _generator_function(
-        self,
-        fn: Callable[P, Generator[Any, Any, Any]],
-        begin: Callable[[], Permit] | None = None,
-    ) -> Callable[P, Generator[Any, Any, Any]]:
-        begin = begin or self.acquire
-
-        def guarded(*args: P.args, **kwargs: P.kwargs) -> Generator[Any, Any, Any]:
-            permit = begin()
-            try:
-                result = yield from fn(*args, **kwargs)
-            except BaseException as exc:
-                self._raised(permit, exc)
-                raise
-            permit.success()
-            return result
-
-        return guarded
-
-    def _async_generator_function(
-        self,
-        fn: Callable[P, AsyncGenerator[Any, Any]],
-        begin: Callable[[], Permit] | None = None,
-    ) -> Callable[P, AsyncGenerator[Any, Any]]:
-        begin = begin or self.acquire
-
-        async def guarded(*args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[Any, Any]:
-            permit = begin()
-            try:
-                source = fn(*args, **kwargs)
-                step = source.asend(None)
-                while True:
-                    try:
-                        item = await step
-                    except StopAsyncIteration:
-                        break
-                    try:
-                        sent = yield item
-                    except GeneratorExit:
-                        await source.aclose()
-                        raise
-                    except BaseException as exc:
-                        step = source.athrow(exc)
-                    else:
-                        step = source.asend(sent)
-            except BaseException as exc:
-                self._raised(permit, exc)
-                raise
-            permit.success()
-
-        return guarded
-
-    async def _awaited(self, permit: Permit, running: Awaitable[R]) -> R:
-        try:
-            result = await running
-        except BaseException as exc:
-            self._raised(permit, exc)
-            raise
-        self._judged(permit, result)
-        return result
-
-    def _returned(self, permit: Permit, result: Any) -> Any:
-        if isinstance(result, CoroutineType):
-            return self._awaited(permit, result)
-        if isinstance(result, GeneratorType):
-            return self._generator_function(lambda: result, lambda: permit)()
-        if isinstance(result, AsyncGeneratorType):
-            return self._async_generator_function(lambda: result, lambda: permit)()
-        self._judged(permit, result)
-        return result
-
-    def _judged(self, permit: Permit, result: object) -> None:
-        self._circuit.settle(permit, self._judge.result(result), None)
-
-    def _raised(self, permit: Permit, exc: BaseException) -> None:
-        self._circuit.settle(permit, self._judge.error(exc), exc)
+    def _listen(
+        self, event: type[E], listener: Callable[[E], object], *, once: bool
+    ) -> Callable[[], None]:
+        if event not in Event.__subclasses__():
+            raise TypeError(f"event must be one of the event types, not {event!r}")
+        checks.function("listener", listener)
+        if inspect.iscoroutinefunction(listener):
+            raise TypeError("listener must not be a coroutine function: nobody would await it")
+        return self._circuit.listen(event, listener, once=once)

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from halfopen.errors import CircuitOpen, stand_in
 from halfopen.events import (
@@ -11,16 +12,16 @@ from halfopen.events import (
     CallIgnored,
     CallRejected,
     CallSucceeded,
+    Event,
     ProbeExpired,
     StateChanged,
 )
-from halfopen.judge import Outcome
 from halfopen.listeners import E, Listeners
-from halfopen.permit import Permit, Probe
+from halfopen.permit import Isolation, Permit, Probe
 from halfopen.recovery import Backoff
 from halfopen.rules import Rule, SlowCallRate
-from halfopen.snapshot import Snapshot
-from halfopen.state import State
+from halfopen.state import Snapshot, State
+from halfopen.verdicts import Judge, Verdict
 
 if TYPE_CHECKING:
     from halfopen.breaker import CircuitBreaker
@@ -29,204 +30,178 @@ _MANY = 1 << 20
 
 
 class Circuit:
-    """The state machine: calls are admitted, then settled; both may enter another state.
+    """The state machine. A call is admitted, then settled, and either may change the state.
 
-    Every entry into a state has a number of its own, the generation. A permit remembers the one it
-    was given in, and a verdict of another generation counts nowhere.
+    Every entry into a state begins a generation. A permit carries the one that it was given in, and
+    a verdict of another one counts nowhere.
 
-    Threads: everything that decides happens under one lock. The clock, the source of chance,
-    predicates and listeners run outside it. `closed` and `calm` are read without it, once a call:
-    whoever reads them too late holds a permit of an old generation, which is harmless.
+    Threads: whatever decides runs under one lock; the clock, predicates and listeners never do.
+    Calls look at `closed` and `calm` without it: who sees an old value has an old generation.
     """
-
-    __slots__ = (
-        "_allowed",
-        "_breaker",
-        "_chance",
-        "_clock",
-        "_cooldown",
-        "_counters",
-        "_failed",
-        "_given_back",
-        "_isolations",
-        "_last_failure",
-        "_lock",
-        "_next_cooldown",
-        "_opened",
-        "_probe_limit",
-        "_probe_timeout",
-        "_probes",
-        "_random",
-        "_reads_results",
-        "_rejected",
-        "_retry_at",
-        "_rules",
-        "_since",
-        "_slow",
-        "_success_threshold",
-        "_successes",
-        "_total_probes",
-        "calm",
-        "closed",
-        "generation",
-        "listeners",
-        "state",
-    )
 
     def __init__(
         self,
         breaker: CircuitBreaker,
-        *,
         rules: tuple[Rule, ...],
         cooldown: Backoff,
         success_threshold: int,
         probe_timeout: float | None,
-        reads_results: bool,
+        judge: Judge,
         clock: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
+        self.name = breaker.name
         self._breaker = breaker
         self._rules = rules
         self._cooldown = cooldown
         self._success_threshold = success_threshold
         self._probe_timeout = probe_timeout
-        self._reads_results = reads_results
+        self._judge = judge
         self._clock = clock
         self._random = random
-        self._lock = Lock()
-        self.listeners = Listeners()
         self._slow = min(
             (rule.slower_than for rule in rules if isinstance(rule, SlowCallRate)), default=None
         )
-        self._chance: float | None = None
-        self._failed = self._rejected = self._opened = self._total_probes = 0
-        self._isolations: set[object] = set()
-        self._probes: dict[int, float] = {}  # number of a probe in flight: when it loses its slot
-        self._given_back: deque[int] = deque()
+        self._lock = Lock()
+        self._listeners = Listeners()
+        self._failed = self._rejected = self._opened = 0
+        self._isolations: set[Isolation] = set()
+        self._probes: dict[int, float] = {}  # the number of a probe: when it loses its slot
+        self._numbered = 0
+        self.given_back: deque[int] = deque()  # numbers of probes that ended without a verdict
         self._last_failure: BaseException | None = None
+        self._chance: float | None = None
         self._retry_at = 0.0
         self._next_cooldown = self._probe_limit = cooldown.initial
+        self._counters = [rule.start() for rule in rules]
         self._allowed = 1
         self._successes = 0
-        self.generation = 0
         self.state = State.CLOSED
         self._since = clock()
-        self._enter(State.CLOSED, self._since, "")
+        self.generation = 1
+        self._look_for_calm()
 
-    # -- calls
+    def acquire(self) -> Permit:
+        """Raises `CircuitOpen` if no call may be made."""
+        generation = self.calm
+        return Permit(self, generation) if generation else self.admit()
 
     def admit(self) -> Permit:
-        """Raises `CircuitOpen` if the call must not be made now."""
         generation = self.closed
         if generation:
             return Permit(self, generation, self._clock() if self._slow else 0.0)
         now = self._clock()
+        refused_until = self._refused_until
+        if now < refused_until:  # the short way to say no
+            self._rejected += 1
+            raise CircuitOpen(self.name, self.state, refused_until - now, self._last_failure)
         with self._lock:
-            permit = self._admit(now)
+            permit = self._try_to_admit(now)
             if permit is None:
-                retry_after = self._retry_after(now)
-                state = self.state
-                last_failure = self._last_failure
                 self._rejected += 1
-                if self.listeners.wants(CallRejected):
-                    self.listeners.queue(CallRejected(self._breaker, state, retry_after))
-        self.listeners.deliver()
+                wait = self._retry_after(now)
+                refusal = CircuitOpen(self.name, self.state, wait, self._last_failure)
+                self._say(CallRejected, self.state, wait)
+        self._listeners.deliver()
         if permit is None:
-            raise CircuitOpen(self._breaker.name, state, retry_after, last_failure)
+            raise refusal
         return permit
 
-    def settle(self, permit: Permit, outcome: Outcome, error: BaseException | None) -> bool:
-        """Take the verdict on a call; did it count?"""
-        if outcome is Outcome.NEUTRAL:
+    def raised(self, permit: Permit, exc: BaseException) -> None:
+        self.settle(permit, self._judge.of_error(exc), exc)
+
+    def returned(self, permit: Permit, result: object) -> None:
+        self.settle(permit, self._judge.of_result(result))
+
+    def settle(self, permit: Permit, verdict: Verdict, error: BaseException | None = None) -> bool:
+        if verdict is Verdict.NEUTRAL:
             return self._ignore(permit, error)
-        if outcome is Outcome.SUCCESS and self.calm == permit.generation:
+        if verdict is Verdict.SUCCESS and self.calm == permit.generation:
             first = not permit.settled
             permit.settled = True
             return first
+        failed = verdict is Verdict.FAILURE
+        kept = stand_in(error) if failed and error is not None else None
         now = self._clock()
-        failed = outcome is Outcome.FAILURE
-        kept = stand_in(error) if error is not None and failed else None
-        chance = self._draw()
+        self._draw()
         with self._lock:
             if permit.settled:
                 return False
             permit.settled = True
             counts = self._is_current(permit, now)
-            self._announce(counts, failed, error)
+            if not counts:
+                self._say(CallIgnored, error)
+            elif failed:
+                self._say(CallFailed, error)
+                self._failed += 1
+                self._last_failure = kept
+            else:
+                self._say(CallSucceeded)
             if counts:
-                count = self._count_probe if isinstance(permit, Probe) else self._count_call
-                count(failed, now, now - permit.started, chance, kept)
-        self.listeners.deliver()
+                self._count(permit, now, failed=failed)
+        self._listeners.deliver()
         return counts
 
-    def give_back(self, probe: Probe) -> None:
-        """Free the slot of a probe without a verdict. Takes no lock: finalizers end up here."""
-        self._given_back.append(probe.number)
-
     def _ignore(self, permit: Permit, error: BaseException | None) -> bool:
-        # Garbage collection closes forgotten generators, which lands here, possibly while this very
-        # thread holds the lock. So nothing here waits for it; and while somebody holds it, whoever
-        # does delivers the event afterwards.
+        # A forgotten generator is closed by garbage collection, maybe while this very thread holds
+        # the lock. So this never waits for it, and leaves the event to whoever holds it.
         if permit.settled:
             return False
         permit.settled = True
         if isinstance(permit, Probe):
-            self.give_back(permit)
-        if self.listeners.wants(CallIgnored):
-            self.listeners.queue(CallIgnored(self._breaker, error))
-            if not self._lock.locked():
-                self.listeners.deliver()
+            self.given_back.append(permit.number)
+        self._say(CallIgnored, error)
+        if not self._lock.locked():
+            self._listeners.deliver()
         return permit.generation == self.generation
 
-    # -- by hand
+    def _draw(self) -> None:
+        # One number for each opening, kept until it is used.
+        if self._cooldown.jitter and self._chance is None:
+            self._chance = self._random()
 
     def trip(self, lasting: float | None) -> None:
-        now = self._clock()
-        chance = self._draw()
-        with self._lock:
+        with self._by_hand() as now:
             if self.state is not State.ISOLATED:
-                self._last_failure = None
-                self._open("tripped by hand", now, chance, lasting)
-        self.listeners.deliver()
+                self._open("tripped by hand", now, lasting)
 
-    def isolate(self, handle: object) -> None:
-        now = self._clock()
-        with self._lock:
+    def isolate(self, handle: Isolation) -> None:
+        with self._by_hand() as now:
             self._isolations.add(handle)
             if self.state is not State.ISOLATED:
                 self._enter(State.ISOLATED, now, "isolated by hand")
-        self.listeners.deliver()
 
-    def release(self, handle: object) -> None:
-        now = self._clock()
-        with self._lock:
-            held = handle in self._isolations
-            self._isolations.discard(handle)
-            if held and not self._isolations:
-                self._enter(State.CLOSED, now, "released by hand")
-        self.listeners.deliver()
+    def release(self, handle: Isolation) -> None:
+        with self._by_hand() as now:
+            if handle in self._isolations:
+                self._isolations.remove(handle)
+                if not self._isolations:
+                    self._enter(State.CLOSED, now, "released by hand")
 
     def reset(self) -> None:
-        now = self._clock()
-        with self._lock:
+        with self._by_hand() as now:
             self._isolations.clear()
-            self._last_failure = None
             self._enter(State.CLOSED, now, "reset by hand")
-        self.listeners.deliver()
 
-    # -- reading
+    @contextmanager
+    def _by_hand(self) -> Iterator[float]:
+        now = self._clock()
+        self._draw()
+        with self._lock:
+            yield now
+        self._listeners.deliver()
 
     def snapshot(self) -> Snapshot:
         now = self._clock()
         with self._lock:
             return Snapshot(
-                name=self._breaker.name,
+                name=self.name,
                 state=self.state,
                 in_state_for=now - self._since,
                 retry_after=self._retry_after(now),
                 next_cooldown=self._next_cooldown,
                 rules=tuple(counter.reading(now) for counter in self._counters),
-                probes=len(self._live_probes(now)),
+                probes=len(self._deadlines(now)),
                 probes_allowed=self._allowed,
                 successes=self._successes,
                 success_threshold=self._success_threshold,
@@ -236,130 +211,76 @@ class Circuit:
                 last_failure=self._last_failure,
             )
 
-    def _refresh(self) -> None:
-        """Work out `calm` again: the generation while a success has nothing to tell, else 0."""
-        talks = (
-            self._slow
-            or self._reads_results
-            or self.listeners.wants(CallSucceeded)
-            or any(counter.hears_success for counter in self._counters)
-        )
-        self.calm = 0 if talks else self.closed
-
-    def listen(self, event: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
-        remove = self.listeners.add(event, listener)
-        with self._lock:
-            self._refresh()
+    def listen(
+        self, event: type[E], listener: Callable[[E], object], *, once: bool
+    ) -> Callable[[], None]:
+        remove = self._listeners.add(event, listener, once=once)
 
         def unsubscribe() -> None:
             remove()
             with self._lock:
-                self._refresh()
+                self._look_for_calm()
 
+        with self._lock:
+            self._look_for_calm()
         return unsubscribe
 
-    def _draw(self) -> float:
-        """One number for each opening, drawn before the lock is taken and kept until used."""
-        if self._cooldown.jitter and self._chance is None:
-            self._chance = self._random()
-        return self._chance or 0.0
+    # The rest runs under the lock
 
-    # -- what follows runs under the lock
-
-    def _announce(self, counts: bool, failed: bool, error: BaseException | None) -> None:
-        listeners = self.listeners
-        if not counts:
-            if listeners.wants(CallIgnored):
-                listeners.queue(CallIgnored(self._breaker, error))
-        elif failed:
-            self._failed += 1
-            if listeners.wants(CallFailed):
-                listeners.queue(CallFailed(self._breaker, error))
-        elif listeners.wants(CallSucceeded):
-            listeners.queue(CallSucceeded(self._breaker))
-
-    def _admit(self, now: float) -> Permit | None:
+    def _try_to_admit(self, now: float) -> Permit | None:
         if self.state is State.OPEN and now >= self._retry_at:
             self._enter(State.HALF_OPEN, now, "cooldown elapsed")
-        if self.state is State.HALF_OPEN:
-            return self._admit_probe(now)
-        if self.state is State.CLOSED:  # it closed since `closed` was read
+        if self.state is State.CLOSED:  # since it was looked at
             return Permit(self, self.generation, now)
-        return None
-
-    def _admit_probe(self, now: float) -> Permit | None:
-        while self._given_back:
-            self._probes.pop(self._given_back.popleft(), None)
-        # All wait equally long, so the oldest is the first to expire.
+        if self.state is not State.HALF_OPEN:
+            return None
+        while self.given_back:
+            self._probes.pop(self.given_back.popleft(), None)
+        # All had the same time, so the first to come is the first to lose its slot.
         while self._probes and next(iter(self._probes.values())) <= now:
             self._expire(next(iter(self._probes)))
         if len(self._probes) >= self._allowed:
             return None
-        self._total_probes += 1
-        self._probes[self._total_probes] = now + self._probe_limit
-        return Probe(self, self.generation, now, self._total_probes)
-
-    def _expire(self, number: int) -> None:
-        del self._probes[number]
-        if self.listeners.wants(ProbeExpired):
-            self.listeners.queue(ProbeExpired(self._breaker))
+        self._numbered += 1
+        self._probes[self._numbered] = now + self._probe_limit
+        return Probe(self, self.generation, now, self._numbered)
 
     def _is_current(self, permit: Permit, now: float) -> bool:
         if permit.generation != self.generation:
             return False
-        if isinstance(permit, Probe):
-            loses_slot_at = self._probes.get(permit.number)
-            if loses_slot_at is None:
-                return False
-            if loses_slot_at <= now:
-                self._expire(permit.number)
-                return False
-            del self._probes[permit.number]
-        return True
+        if not isinstance(permit, Probe):
+            return True
+        if permit.number in self._probes and self._probes[permit.number] <= now:
+            self._expire(permit.number)
+        return self._probes.pop(permit.number, None) is not None
 
-    def _count_call(
-        self,
-        failed: bool,
-        now: float,
-        duration: float,
-        chance: float,
-        error: BaseException | None,
-    ) -> None:
-        # Every rule hears of every call, also of the one that trips another rule.
-        tripped = [
-            rule
-            for rule, counter in zip(self._rules, self._counters, strict=True)
-            if counter.record(now, duration, failed=failed)
-        ]
-        if tripped:
-            self._last_failure = error
-            self._open(repr(tripped[0]), now, chance)
-        else:
-            self._refresh()
+    def _expire(self, number: int) -> None:
+        del self._probes[number]
+        self._say(ProbeExpired)
 
-    def _count_probe(
-        self,
-        failed: bool,
-        now: float,
-        duration: float,
-        chance: float,
-        error: BaseException | None,
-    ) -> None:
-        slow = self._slow is not None and duration > self._slow
-        if failed or slow:
-            self._last_failure = error
-            self._open("a probe failed" if failed else "a probe was slow", now, chance)
-            return
-        self._successes += 1
-        if self._successes == self._success_threshold:
-            self._enter(State.CLOSED, now, "recovered")
+    def _count(self, permit: Permit, now: float, *, failed: bool) -> None:
+        duration = now - permit.started
+        if not isinstance(permit, Probe):
+            # Every rule hears of every call, even if an earlier one trips.
+            tripped = [c for c in self._counters if c.trips(now, duration, failed=failed)]
+            if tripped:
+                self._open(str(tripped[0].rule), now)
+            else:
+                self._look_for_calm()
+        elif failed:
+            self._open("a probe failed", now)
+        elif self._slow is not None and duration > self._slow:
+            self._open("a probe was slow", now)
         else:
+            self._successes += 1
             self._allowed = min(self._allowed * 2, _MANY)
+            if self._successes == self._success_threshold:
+                self._enter(State.CLOSED, now, "recovered")
 
-    def _open(self, reason: str, now: float, chance: float, lasting: float | None = None) -> None:
+    def _open(self, reason: str, now: float, lasting: float | None = None) -> None:
         self._probe_limit = self._probe_timeout or self._next_cooldown
         if lasting is None:
-            lasting = self._cooldown.jittered(self._next_cooldown, chance)
+            lasting = self._cooldown.jittered(self._next_cooldown, self._chance or 0.0)
             self._next_cooldown = self._cooldown.after(self._next_cooldown)
             self._chance = None
         self._retry_at = now + lasting
@@ -369,23 +290,35 @@ class Circuit:
     def _enter(self, state: State, now: float, reason: str) -> None:
         old, self.state = self.state, state
         self.generation += 1
-        self.closed = self.generation if state is State.CLOSED else 0
         self._probes.clear()
-        self._given_back.clear()
+        self.given_back.clear()
         self._allowed = 1
         self._successes = 0
         if state is State.CLOSED:
             self._counters = [rule.start() for rule in self._rules]
             self._next_cooldown = self._cooldown.initial
-        self._refresh()
+            self._last_failure = None
+        self._look_for_calm()
         if state is not old:
             self._since = now
-            if self.listeners.wants(StateChanged):
-                self.listeners.queue(StateChanged(self._breaker, old, state, reason))
+            self._say(StateChanged, old, state, reason)
 
-    def _live_probes(self, now: float) -> list[float]:
-        """When each probe that still holds its slot will lose it."""
-        gone = set(self._given_back)
+    def _look_for_calm(self) -> None:
+        """Set what calls look at without the lock; 0 stands for no."""
+        self.closed = self.generation if self.state is State.CLOSED else 0
+        eventful = (
+            self._slow
+            or self._judge.hears_results
+            or CallSucceeded in self._listeners
+            or any(counter.hears_successes for counter in self._counters)
+        )
+        self.calm = 0 if eventful else self.closed
+        quiet = self.state is State.OPEN and CallRejected not in self._listeners
+        self._refused_until = self._retry_at if quiet else 0.0
+
+    def _deadlines(self, now: float) -> list[float]:
+        """When the probes in flight will lose their slots."""
+        gone = set(self.given_back)
         return [at for number, at in self._probes.items() if at > now and number not in gone]
 
     def _retry_after(self, now: float) -> float:
@@ -393,7 +326,9 @@ class Circuit:
             return max(self._retry_at - now, 0.0)
         if self.state is State.ISOLATED:
             return self._next_cooldown
-        live = self._live_probes(now)
-        if self.state is State.CLOSED or len(live) < self._allowed:
-            return 0.0
-        return min(live) - now
+        deadlines = self._deadlines(now)
+        return min(deadlines) - now if len(deadlines) >= self._allowed else 0.0
+
+    def _say(self, event: type[Event], *fields: Any) -> None:
+        if event in self._listeners:
+            self._listeners.queue(event(self._breaker, *fields))

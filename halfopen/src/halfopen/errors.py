@@ -10,8 +10,7 @@ class CircuitBreakerError(Exception):
 class CircuitOpen(CircuitBreakerError):
     """The circuit refused the call, which never started. Every refusal is a new instance.
 
-    Its four attributes are its arguments, in this order: that makes it cheap to raise, and lets it
-    be pickled.
+    Its attributes are its arguments, in this order, which makes it cheap to raise and to pickle.
     """
 
     @property
@@ -20,7 +19,7 @@ class CircuitOpen(CircuitBreakerError):
 
     @property
     def state(self) -> State:
-        """Why: `OPEN`, `HALF_OPEN` (all probes are in flight) or `ISOLATED`."""
+        """`OPEN`, `HALF_OPEN` (as many probes as may be are in flight) or `ISOLATED`."""
         return cast("State", self.args[1])
 
     @property
@@ -33,10 +32,7 @@ class CircuitOpen(CircuitBreakerError):
 
     @property
     def last_failure(self) -> BaseException | None:
-        """The failure that last opened the circuit, as a `stand_in`.
-
-        None if it was a returned value, a slow call, or `trip`.
-        """
+        """A `stand_in` for the last exception that counted as a failure since it was closed."""
         return cast("BaseException | None", self.args[3])
 
     def __str__(self) -> str:
@@ -48,17 +44,16 @@ _PLAIN = (str, bytes, int, float, bool, type(None))
 
 
 def stand_in(exc: BaseException) -> BaseException:
-    """An exception of the same type and text, without traceback, cause, context and attributes.
+    """An exception of the same type and text, without traceback, cause, context or attributes.
 
-    It can be kept for as long as a circuit stays open without keeping alive what the call touched.
-    Arguments of the exception that are not plain values are kept as their texts. A type that cannot
-    be built this way is replaced by a `CircuitBreakerError` that quotes it.
+    It may be kept while a circuit is open without keeping alive what the call touched: arguments
+    that are not plain values are replaced by their texts. Where a type cannot be built like that, a
+    `CircuitBreakerError` quotes it.
     """
     try:
-        copy = type(exc).__new__(
-            type(exc), *(arg if type(arg) in _PLAIN else str(arg) for arg in exc.args)
-        )
+        plain = (arg if type(arg) in _PLAIN else str(arg) for arg in exc.args)
+        copy = type(exc).__new__(type(exc), *plain)
         str(copy)
-    except Exception:
+    except Exception:  # noqa: BLE001 - the exception's own code ran, whatever it does
         return CircuitBreakerError(f"{type(exc).__qualname__}: {exc}")
     return copy

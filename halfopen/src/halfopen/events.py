@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What every event has: the breaker it happened to (`event.breaker.name` names it)."""
+    """What all events have: the breaker itself. Its `name` is the label for logs and metrics."""
 
     breaker: CircuitBreaker
 
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """The circuit went from `old` to `new`; `reason` is one of a few fixed texts, fit for a label."""
+    """From `old` to `new`. `reason` is one of few texts, such as the rule that tripped."""
 
     old: State
     new: State
@@ -27,26 +27,26 @@ class StateChanged(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallSucceeded(Event):
-    """A call counted as a success. Listening to it makes every healthy call tell about itself."""
+    """A call counted as a success. While somebody listens, healthy calls take a lock."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallFailed(Event):
-    """A call counted as a failure: it raised `error`, or returned a bad result (then None)."""
+    """A call counted as a failure. `error` is None for a bad result."""
 
     error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
 class CallIgnored(Event):
-    """A call counted as neither: it was neutral, or came too late, from an earlier state."""
+    """A call counted as neither: it was neutral, or its result came too late."""
 
     error: BaseException | None
 
 
 @dataclass(frozen=True, slots=True)
 class CallRejected(Event):
-    """A call was refused in `state`; the next try may be in `retry_after` seconds."""
+    """A call was refused in `state`, for another `retry_after` seconds."""
 
     state: State
     retry_after: float
@@ -54,4 +54,4 @@ class CallRejected(Event):
 
 @dataclass(frozen=True, slots=True)
 class ProbeExpired(Event):
-    """A probe was silent for the probe timeout and lost its slot; its result will not count."""
+    """A probe lost its slot after the probe timeout; its result will not count."""

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from halfopen.judge import Judge, Outcome
+from halfopen.verdicts import Verdict
 
 if TYPE_CHECKING:
     from halfopen.circuit import Circuit
 
 
 class Permit:
-    """The right to make one call, and the duty to say once how it went.
+    """The right to make one call, and the duty to say how it went.
 
-    Each of the three verdicts returns whether it counted: not when one was given before, nor when
-    the circuit has changed its state since (the result is late), nor when the probe had lost its
-    slot. The verdict is the caller's own: `failure_on` and `ignore` are not asked.
+    Each verdict returns whether it counted: not if there was one before, nor if the circuit has
+    changed its state since (the result is late), nor if the probe had lost its slot. `failure_on`
+    and `ignore` are not asked: who settles by hand decides by hand.
     """
 
     __slots__ = ("__weakref__", "_circuit", "generation", "settled", "started")
@@ -26,20 +26,17 @@ class Permit:
         self.settled = False
 
     def success(self) -> bool:
-        return self._circuit.settle(self, Outcome.SUCCESS, None)
+        return self._circuit.settle(self, Verdict.SUCCESS)
 
     def failure(self, exc: BaseException | None = None) -> bool:
-        return self._circuit.settle(self, Outcome.FAILURE, exc)
+        return self._circuit.settle(self, Verdict.FAILURE, exc)
 
     def ignore(self) -> bool:
-        return self._circuit.settle(self, Outcome.NEUTRAL, None)
+        return self._circuit.settle(self, Verdict.NEUTRAL)
 
 
 class Probe(Permit):
-    """A permit of the half-open state, which holds one of its slots.
-
-    Forgotten without a verdict, it gives the slot back when it is collected.
-    """
+    """A permit in the half-open state, which holds a slot. Abandoned, it gives the slot back."""
 
     __slots__ = ("number",)
 
@@ -49,53 +46,68 @@ class Probe(Permit):
 
     def __del__(self) -> None:
         if not self.settled:
-            self._circuit.give_back(self)
+            self._circuit.given_back.append(self.number)
 
 
 class Guard:
-    """Acquires a permit on entry; settles it on exit, unless the block did so by itself.
+    """Acquires a permit on entry and settles it on exit, unless the block has done so.
 
-    One guard serves one `with` or `async with`. It may be left in another thread or context than it
-    was entered in.
+    It serves one `with` or `async with`, whose ends may lie in different threads and contexts.
     """
 
-    __slots__ = ("_circuit", "_judge", "_permit")
+    __slots__ = ("_circuit", "_permit")
 
-    def __init__(self, circuit: Circuit, judge: Judge) -> None:
+    def __init__(self, circuit: Circuit) -> None:
         self._circuit = circuit
-        self._judge = judge
         self._permit: Permit | None = None
 
     def __enter__(self) -> Permit:
         if self._permit is not None:
             raise RuntimeError("a guard serves once: call guard() again")
-        circuit = self._circuit
-        generation = circuit.calm
-        self._permit = permit = Permit(circuit, generation) if generation else circuit.admit()
-        return permit
+        self._permit = self._circuit.acquire()
+        return self._permit
 
     def __exit__(
         self,
-        exc_type: type[BaseException] | None,
+        _type: type[BaseException] | None,
         exc: BaseException | None,
-        traceback: TracebackType | None,
+        _tb: TracebackType | None,
     ) -> None:
         permit = self._permit
-        assert permit is not None
-        if permit.settled:
+        if permit is None or permit.settled:
             return
         if exc is None:
             permit.success()
         else:
-            self._circuit.settle(permit, self._judge.error(exc), exc)
+            self._circuit.raised(permit, exc)
 
     async def __aenter__(self) -> Permit:
         return self.__enter__()
 
     async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
     ) -> None:
-        self.__exit__(exc_type, exc, traceback)
+        self.__exit__(kind, exc, tb)
+
+
+class Isolation:
+    """Keeps a breaker from letting any call in, until it is released or its `with` block ends.
+
+    Calling it releases it, too. To release it again does nothing.
+    """
+
+    __slots__ = ("_circuit",)
+
+    def __init__(self, circuit: Circuit) -> None:
+        self._circuit = circuit
+
+    def release(self) -> None:
+        self._circuit.release(self)
+
+    __call__ = release
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,4 +1,3 @@
-import sys
 from dataclasses import dataclass
 
 from halfopen import checks
@@ -21,10 +20,10 @@ class Backoff:
     jitter: float = 0.0
 
     def __post_init__(self) -> None:
-        checks.seconds("initial", self.initial)
-        checks.number("multiplier", self.multiplier, at_least=1.0, at_most=sys.float_info.max)
-        checks.seconds("maximum", self.maximum)
-        checks.number("jitter", self.jitter, at_least=0.0, at_most=1.0)
+        checks.positive("initial", self.initial)
+        checks.number("multiplier", self.multiplier, at_least=1.0)
+        checks.positive("maximum", self.maximum)
+        checks.number("jitter", self.jitter, at_most=1.0)
         if self.maximum < self.initial:
             raise ValueError(f"maximum ({self.maximum}) must not be below initial ({self.initial})")
 

@@ -1,15 +1,13 @@
-import logging
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Generic, TypeVar
 
 from halfopen import checks
 from halfopen.breaker import CircuitBreaker
+from halfopen.listeners import logger
 from halfopen.state import State
 
 K = TypeVar("K")
-
-logger = logging.getLogger("halfopen")
 
 
 class BreakerRegistry(Generic[K]):

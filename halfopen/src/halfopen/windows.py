@@ -2,23 +2,11 @@
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TypeAlias
 
 from halfopen import checks
 
 _BUCKETS = 100
-
-
-class Tally(Protocol):
-    """How many calls lie in a window, and how many of them were bad."""
-
-    calls: int
-    bad: int
-
-    def add(self, now: float, *, bad: bool) -> None: ...
-    def at(self, now: float) -> tuple[int, int]:
-        """Calls and bad calls as they stand at `now`, without changing anything."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,32 +18,30 @@ class CallWindow:
     def __post_init__(self) -> None:
         checks.count("n", self.n)
 
-    def start(self) -> Tally:
+    def start(self) -> "Tally":
         return _LastCalls(self.n)
 
 
 @dataclass(frozen=True, slots=True)
 class TimeWindow:
-    """The last `seconds` seconds, in memory that does not depend on how many calls they hold.
+    """The last `seconds`, in memory that does not depend on how many calls they saw.
 
-    Calls less than a hundredth of the window apart may share a bucket, which is forgotten when the
-    youngest call in it is too old: every call counts for `seconds` (the last instant included) and
-    for at most a hundredth longer.
+    Calls less than a hundredth of the window apart may share a bucket, which counts for as long as
+    the latest of them does. So every call counts for `seconds`, the last instant included, and for
+    at most a hundredth more.
     """
 
     seconds: float
 
     def __post_init__(self) -> None:
-        checks.seconds("seconds", self.seconds)
+        checks.positive("seconds", self.seconds)
 
-    def start(self) -> Tally:
+    def start(self) -> "Tally":
         return _LastSeconds(self.seconds)
 
 
 class _LastCalls:
-    """A ring of outcomes, one byte each."""
-
-    __slots__ = ("_next", "_outcomes", "bad", "calls")
+    """A ring of outcomes, a byte each."""
 
     def __init__(self, n: int) -> None:
         self._outcomes = bytearray(n)
@@ -63,14 +49,14 @@ class _LastCalls:
         self.calls = 0
         self.bad = 0
 
-    def add(self, now: float, *, bad: bool) -> None:  # noqa: ARG002 - a tally of seconds needs it
-        outcomes = self._outcomes
-        self.bad += bad - outcomes[self._next]
-        outcomes[self._next] = bad
-        self._next = (self._next + 1) % len(outcomes)
-        self.calls = min(self.calls + 1, len(outcomes))
+    def add(self, _now: float, *, bad: bool) -> None:
+        ring = self._outcomes
+        self.bad += bad - ring[self._next]
+        ring[self._next] = bad
+        self._next = (self._next + 1) % len(ring)
+        self.calls = min(self.calls + 1, len(ring))
 
-    def at(self, now: float) -> tuple[int, int]:  # noqa: ARG002
+    def at(self, _now: float) -> tuple[int, int]:
         return self.calls, self.bad
 
 
@@ -78,17 +64,11 @@ class _Bucket:
     __slots__ = ("bad", "calls", "first", "last")
 
     def __init__(self, now: float) -> None:
-        self.first = now
-        self.last = now
-        self.calls = 0
-        self.bad = 0
+        self.first = self.last = now
+        self.calls = self.bad = 0
 
 
 class _LastSeconds:
-    """Buckets that start with a call and take in the calls of the following hundredth."""
-
-    __slots__ = ("_buckets", "_seconds", "bad", "calls")
-
     def __init__(self, seconds: float) -> None:
         self._buckets: deque[_Bucket] = deque()
         self._seconds = seconds
@@ -97,23 +77,26 @@ class _LastSeconds:
 
     def add(self, now: float, *, bad: bool) -> None:
         buckets = self._buckets
-        # At most about a hundred turns, after however long a pause.
-        while buckets and not self._holds(buckets[0], now):
+        while buckets and not self._counts(buckets[0], now):  # a hundred times at most
             old = buckets.popleft()
             self.calls -= old.calls
             self.bad -= old.bad
         if not buckets or now >= buckets[-1].first + self._seconds / _BUCKETS:
             buckets.append(_Bucket(now))
-        newest = buckets[-1]
-        newest.last = max(newest.last, now)  # threads may bring their times out of order
-        newest.calls += 1
-        newest.bad += bad
+        bucket = buckets[-1]
+        bucket.last = max(bucket.last, now)  # threads may come with their times out of order
+        bucket.calls += 1
+        bucket.bad += bad
         self.calls += 1
         self.bad += bad
 
     def at(self, now: float) -> tuple[int, int]:
-        live = [bucket for bucket in self._buckets if self._holds(bucket, now)]
+        """Calls and bad calls in the window that ends now. Changes nothing."""
+        live = [bucket for bucket in self._buckets if self._counts(bucket, now)]
         return sum(bucket.calls for bucket in live), sum(bucket.bad for bucket in live)
 
-    def _holds(self, bucket: _Bucket, now: float) -> bool:
+    def _counts(self, bucket: _Bucket, now: float) -> bool:
         return bucket.last + self._seconds >= now
+
+
+Tally: TypeAlias = _LastCalls | _LastSeconds
