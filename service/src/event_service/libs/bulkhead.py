@@ -48,7 +48,9 @@ class Bulkhead:
             raise
 
     def release(self) -> None:
-        """Give the slot back; every `acquire` that returned needs exactly one."""
+        """Give the slot back: exactly once for every `acquire` that returned."""
+        if self._in_flight == 0:
+            raise RuntimeError("A slot was released that nobody holds.")
         while self._queue:
             turn, _ = self._queue.popitem(last=False)
             if not turn.done():
