@@ -32,7 +32,8 @@ def main() -> int:
     options = arguments()
     plan = options.plan
     everything = scenarios(plan)
-    contenders = [c for c in CONTENDERS if c.name in options.only] or list(CONTENDERS)
+    named = [c for c in CONTENDERS if c.name in options.only]
+    contenders = named or list(CONTENDERS)
     chosen = [s for s in everything if s.name in options.only] or list(everything)
     if options.install:
         return install(contenders)
@@ -49,6 +50,7 @@ def main() -> int:
     bench = Bench(
         plan,
         contenders,
+        everyone=bool(named) or plan.all_contenders,
         server_core=server_core,
         load_core=load_core,
         say=lambda line: print(line, flush=True),

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.checks import WrongReply, check, check_log
 from benchmarks.contenders import OURS, STRONGEST, Contender, DidNotStart, Server, start
 from benchmarks.goals import Row, Values
-from benchmarks.load import LoadFailed, Open, closed, quantile
+from benchmarks.load import Busy, LoadFailed, Open, closed, quantile
 from benchmarks.plan import Plan
 from benchmarks.scenario import Figures, Scenario, Site
 from benchmarks.upstreams import Fast, Slow
@@ -25,7 +25,7 @@ class Measured:
 
     row: Row
     values: Values = field(default_factory=dict)
-    server_busy: Values = field(default_factory=dict)  # how much of its core a server used
+    busy: dict[str, list[Busy]] = field(default_factory=dict)
 
 
 @dataclass
@@ -41,12 +41,14 @@ class Bench:
         plan: Plan,
         contenders: Sequence[Contender],
         *,
+        everyone: bool,
         server_core: int,
         load_core: int,
         say: Callable[[str], None],
     ):
         self.plan = plan
         self.contenders = contenders
+        self.everyone = everyone
         self.server_core = server_core
         self.load_core = load_core
         self.say = say
@@ -68,12 +70,13 @@ class Bench:
 
     def run(self, scenario: Scenario) -> None:
         contenders = self._contenders(scenario)
-        rounds = 1 if scenario.once else self.plan.rounds
+        rounds = scenario.rounds or self.plan.rounds
         order = [
             contender for number in range(rounds) for contender in _rotated(contenders, number)
         ]
         with scenario.upstream.running(self.load_core) as upstream, ExitStack() as stack:
-            run = _Run(self, scenario, Site(self.plan, upstream), stack)
+            site = Site(self.plan, upstream, self.server_core)
+            run = _Run(self, scenario, site, stack)
             if scenario.fresh:
                 run.each(order, run.measure_fresh)
             else:
@@ -82,8 +85,8 @@ class Bench:
                 run.each(contenders, run.finish)
 
     def _contenders(self, scenario: Scenario) -> list[Contender]:
-        """In a short run only ours, the strongest, and those that a goal compares it with."""
-        if self.plan.all_contenders:
+        """Everyone, or only ours, the strongest, and those that a goal compares it with."""
+        if self.everyone:
             return list(self.contenders)
         named = {goal.of for row in scenario.rows for goal in row.goals}
         named |= {OURS.name, STRONGEST}
@@ -162,8 +165,8 @@ class _Run:
             figure = figures[row.key]
             self.values(row, contender).append(figure.value)
             if figure.busy:
-                shares = self.bench.results.rows[row.key].server_busy
-                shares.setdefault(contender.name, []).append(figure.busy.server)
+                busy = self.bench.results.rows[row.key].busy
+                busy.setdefault(contender.name, []).append(figure.busy)
             if figure.reason:
                 self.fail(f"{row.title}, {contender.title}: {figure.reason}")
             shown.append(f"{row.key} {figure.value:.4g}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from benchmarks.contenders import Server
-from benchmarks.load import quantile
+from benchmarks.load import Sample, quantile
 from benchmarks.processes import Process
 from benchmarks.scenario import Figure, Figures, Site
 from benchmarks.throughput import by_user, expect_all
@@ -38,18 +38,25 @@ class Peak:
 
 
 def in_flight(site: Site, server: Server) -> Figures:
+    """Memory while a new process takes its first load; the 99th percentile once it is warm."""
     time.sleep(SETTLE)
     idle = server.process.memory()
     peak = Peak(server.process)
     with peak.watching():
-        samples = site.open(
-            server, site.plan.in_flight_seconds, by_user(1), in_flight=site.plan.in_flight
-        )
-    expect_all(samples, 200)
+        _hold(site, server)
+    latencies = [sample.latency_ms for sample in _hold(site, server)]
     return {
         "in-flight-memory": Figure((peak.memory - idle) / site.plan.in_flight / 1000),
-        "in-flight-p99": Figure(quantile([sample.latency_ms for sample in samples], 0.99) / 1000),
+        "in-flight-p99": Figure(quantile(latencies, 0.99) / 1000),
     }
+
+
+def _hold(site: Site, server: Server) -> list[Sample]:
+    samples = site.open(
+        server, site.plan.in_flight_seconds, by_user(1), in_flight=site.plan.in_flight
+    )
+    expect_all(samples, 200)
+    return samples
 
 
 def start(_: Site, server: Server) -> Figures:

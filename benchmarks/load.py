@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from benchmarks.contenders import Server
+import psutil
+
 from benchmarks.processes import Process
 
 HERE = Path(__file__).parent
@@ -27,27 +28,31 @@ class Busy:
     """How much of a core each part used while a figure was taken, 0 to 1."""
 
     server: float = 0.0
+    others: float = 0.0  # of the server's core, by anything that is not the server
     upstream: float = 0.0
     load: float = 0.0
 
 
 @contextmanager
-def watched(server: Server | None, upstream: Process) -> Iterator[Busy]:
+def watched(server: Process, server_core: int, upstream: Process) -> Iterator[Busy]:
+    def spent() -> tuple[float, float, float, float]:
+        return server.cpu_seconds(), _core_seconds(server_core), upstream.cpu_seconds(), _load()
+
     busy = Busy()
-    processes = {"upstream": upstream}
-    if server:
-        processes["server"] = server.process
-    began = time.monotonic()
-    before = {name: process.cpu_seconds() for name, process in processes.items()}
-    load_before = _children_seconds()
+    began, before = time.monotonic(), spent()
     yield busy
     seconds = time.monotonic() - began
-    busy.load = (_children_seconds() - load_before) / seconds
-    for name, process in processes.items():
-        setattr(busy, name, (process.cpu_seconds() - before[name]) / seconds)
+    shares = [(late - early) / seconds for early, late in zip(before, spent(), strict=True)]
+    busy.server, core, busy.upstream, busy.load = shares
+    busy.others = core - busy.server
 
 
-def _children_seconds() -> float:
+def _core_seconds(core: int) -> float:
+    times = psutil.cpu_times(percpu=True)[core]
+    return sum(times) - times.idle - times.iowait
+
+
+def _load() -> float:
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)  # of those that have ended: the load
     return usage.ru_utime + usage.ru_stime
 

@@ -9,6 +9,7 @@ class Plan:
 
     name: str
     rounds: int
+    long_rounds: int  # of scenarios that take long
     warm_seconds: int  # of load before a server's first figure: Node.js compiles what it runs often
     seconds: int  # of load for each throughput figure
     open_seconds: int  # of load for each latency figure
@@ -24,6 +25,7 @@ class Plan:
 FULL = Plan(
     name="full",
     rounds=5,
+    long_rounds=3,
     warm_seconds=3,
     seconds=4,
     open_seconds=8,
@@ -38,6 +40,7 @@ FULL = Plan(
 QUICK = Plan(
     name="quick",
     rounds=2,
+    long_rounds=1,
     warm_seconds=1,
     seconds=1,
     open_seconds=2,
@@ -52,6 +55,7 @@ QUICK = Plan(
 SMOKE = Plan(
     name="smoke",
     rounds=1,
+    long_rounds=1,
     warm_seconds=1,
     seconds=1,
     open_seconds=1,

@@ -27,9 +27,10 @@ class Site:
 
     plan: Plan
     upstream: Upstream
+    server_core: int
 
     def closed(self, server: Server, *kind: object, seconds: int = 0) -> tuple[Closed, Busy]:
-        with watched(server, self.upstream.process) as busy:
+        with watched(server.process, self.server_core, self.upstream.process) as busy:
             found = closed(server.port, seconds or self.plan.seconds, *kind)
         server.answered += found.requests
         return found, busy
@@ -55,4 +56,4 @@ class Scenario:
     warm: Callable[[Site, Server], None] | None = None  # before a server's first figure
     tuning: Tuning = field(default_factory=Tuning)
     fresh: bool = False  # a new process for every figure, and no other beside it
-    once: bool = False  # one round is enough, or takes too long to repeat
+    rounds: int | None = None  # instead of the plan's

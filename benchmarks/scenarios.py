@@ -87,6 +87,7 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             measure=footprint.in_flight,
             tuning=Tuning(in_flight=plan.in_flight + 1000),
             fresh=True,
+            rounds=plan.long_rounds,
         ),
         Scenario(
             "open-load",
@@ -115,7 +116,7 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             upstream=Slow(),
             measure=failing.dead_upstream,
             tuning=Tuning(cooldown=plan.cooldown),
-            once=True,
+            rounds=1,
         ),
         Scenario(
             "start",
