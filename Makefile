@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 .ONESHELL:
 SHELL := /bin/sh
+.SHELLFLAGS := -ec
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,14 +39,13 @@ test: $(VENV)/.dev ## Run every test
 	@$(BIN)/python -m coverage run -m pytest
 
 lint: $(VENV)/.dev ## Check format, lint, types and import layers
-	@set -ex
+	@set -x
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail below the thresholds
-	@set -e
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage xml --quiet
