@@ -1,6 +1,7 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from typing import TypeVar
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -15,15 +16,7 @@ async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: 
     """
     if len(keys) <= 1:
         return [await fn(key) for key in keys]
-    results: dict[int, V] = {}
-    todo = iter(enumerate(keys))
-
-    async def work() -> None:
-        for index, key in todo:
-            results[index] = await fn(key)
-
-    await _run_all([work() for _ in range(min(limit, len(keys)))])
-    return [results[index] for index in range(len(keys))]
+    return await _FanOut(fn, keys).run(limit)
 
 
 async def fan_out_settled(
@@ -40,44 +33,64 @@ async def fan_out_settled(
     return await fan_out(settle, keys, limit=limit)
 
 
-async def _run_all(workers: Sequence[Coroutine[None, None, None]]) -> None:
-    # A TaskGroup would lose a cancellation that meets an error, take a worker cancelled from
-    # within for a success, wrap the error in a group, and cost half a microsecond a worker more.
-    loop = asyncio.get_running_loop()
-    failed: asyncio.Task[None] | None = None
-    cancelled: asyncio.CancelledError | None = None
-    over: asyncio.Future[None] = loop.create_future()
+class _FanOut(Generic[K, V]):
+    """As many workers as may run at once, each taking the next key until there is none.
 
-    def on_end(task: asyncio.Task[None]) -> None:
-        nonlocal failed
-        running.discard(task)
-        # Asked of every task: an exception that nobody looks at would be warned of.
-        if (task.cancelled() or task.exception() is not None) and failed is None:
-            failed = task
-            _cancel(running)
-        if not running and not over.done():
-            over.set_result(None)
+    A TaskGroup would lose a cancellation that meets an error, take a worker cancelled from within
+    for a success, wrap the error in a group, and cost half a microsecond a worker more.
+    """
 
-    running = {asyncio.Task(worker, loop=loop, name="fan-out") for worker in workers}
-    for task in running:
-        task.add_done_callback(on_end)
-    while running:
+    def __init__(self, fn: Callable[[K], Awaitable[V]], keys: Sequence[K]) -> None:
+        self._fn = fn
+        self._todo = deque(enumerate(keys))
+        self._results: dict[int, V] = {}
+        self._workers: set[asyncio.Task[None]] = set()
+        self._failed: asyncio.Task[None] | None = None
+        self._over = asyncio.Event()
+
+    async def run(self, limit: int) -> list[V]:
+        count = len(self._todo)
+        loop = asyncio.get_running_loop()
+        for _ in range(min(limit, count)):
+            worker = asyncio.Task(self._work(), loop=loop, name="fan-out")
+            worker.add_done_callback(self._on_end)
+            self._workers.add(worker)
+        cancelled = await self._all_ended()
         try:
-            await over
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-            over = loop.create_future()
-            _cancel(running)
-    try:
-        if cancelled is not None:
-            raise cancelled
-        if failed is not None:
-            failed.result()
-    finally:
-        # An error's traceback holds this frame; the frame must not hold the error in turn.
-        failed = cancelled = None
+            if cancelled is not None:
+                raise cancelled
+            if self._failed is not None:
+                self._failed.result()
+        finally:
+            # An error's traceback holds this frame; the frame must not hold the error in turn.
+            self._failed = cancelled = None
+        return [self._results[index] for index in range(count)]
 
+    async def _all_ended(self) -> asyncio.CancelledError | None:
+        cancelled = None
+        while self._workers:
+            try:
+                await self._over.wait()
+            except asyncio.CancelledError as exc:
+                cancelled = exc
+                self._stop()
+        return cancelled
 
-def _cancel(tasks: Iterable[asyncio.Task[None]]) -> None:
-    for task in tasks:
-        task.cancel()
+    async def _work(self) -> None:
+        while self._todo:
+            index, key = self._todo.popleft()
+            self._results[index] = await self._fn(key)
+
+    def _on_end(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        # Asked of every worker: an exception that nobody looks at would be warned of.
+        if (worker.cancelled() or worker.exception() is not None) and self._failed is None:
+            self._failed = worker
+            self._stop()
+        if not self._workers:
+            self._over.set()
+
+    def _stop(self) -> None:
+        self._todo.clear()
+        for worker in self._workers:
+            worker.cancel()

@@ -214,6 +214,28 @@ async def test_cancelled_while_an_error_is_cleaned_up_it_is_cancelled():
     await turns()
 
 
+@BOTH
+async def test_a_call_that_answers_its_cancellation_with_an_error_is_not_followed_by_another(
+    gather,
+):
+    asked = []
+
+    async def look_up(key):
+        asked.append(key)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError(key)
+
+    task = asyncio.create_task(gather(look_up, "abcd", limit=2))
+    await turns()
+    task.cancel()
+    await turns()
+
+    assert task.cancelled()
+    assert asked == ["a", "b"]
+
+
 async def test_an_error_leaves_no_garbage_behind():
     class OurError(Exception):
         pass
