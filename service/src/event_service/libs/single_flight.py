@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
+from contextvars import Context, copy_context
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -13,8 +14,9 @@ class FlightCancelled(Exception):
 class _Flight(dict[asyncio.Future[V], None]):
     """Who waits for a call, in order of arrival. Empty once it has landed or was abandoned."""
 
-    __slots__ = ("task",)
+    __slots__ = ("context", "task")
 
+    context: Context
     task: asyncio.Task[None]
 
 
@@ -30,8 +32,10 @@ class SingleFlight(Generic[K, V]):
     it does not grow with their number. Use from one event loop only.
     """
 
-    def __init__(self, on_shared: Callable[[], None] | None = None) -> None:
-        """`on_shared` is called for each caller that joins a call already under way."""
+    def __init__(self, on_shared: Callable[[Context], None] | None = None) -> None:
+        """`on_shared` is called for each caller that joins a call already under way, with the
+        context in which that call runs.
+        """
         self._on_shared = on_shared
         self._flights: dict[K, _Flight[V]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
@@ -50,9 +54,15 @@ class SingleFlight(Generic[K, V]):
             flight = self._flights[key] = _Flight()
             # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
             # of the cost of the whole.
-            flight.task = asyncio.Task(self._fly(key, flight, fn), loop=loop, name="single flight")
+            flight.context = copy_context()
+            flight.task = asyncio.Task(
+                self._fly(key, flight, fn),
+                loop=loop,
+                name="single flight",
+                context=flight.context,
+            )
         elif self._on_shared is not None:
-            self._on_shared()
+            self._on_shared(flight.context)
         waiter: asyncio.Future[V] = loop.create_future()
         flight[waiter] = None
         try:

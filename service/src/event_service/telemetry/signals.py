@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 
+from event_service.libs.call_context import CallContext
 from event_service.telemetry.records import RequestRecord
 from halfopen import CircuitBreaker
 
@@ -17,6 +18,9 @@ class Listener:
     def request_done(self, record: RequestRecord) -> None:
         """A request is over."""
 
+    def attempt_started(self, operation: str, number: int) -> None:
+        """An attempt of a read begins, in the task and context it was told in; counted from 1."""
+
     def called(self, operation: str, outcome: str, duration: float) -> None:
         """One attempt at the upstream is over."""
 
@@ -26,8 +30,11 @@ class Listener:
     def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:
         """No further retry: `reason` is attempts, deadline or budget."""
 
-    def shared(self, operation: str) -> None:
-        """A caller joined a call that was already under way."""
+    def shared(self, operation: str, leader: CallContext | None) -> None:
+        """A caller joined a call that was already under way on behalf of `leader`."""
+
+    def cache_hit(self, operation: str) -> None:
+        """A read was answered from what an earlier one brought."""
 
     def watch(self, breaker: CircuitBreaker) -> None:
         """A breaker was built; subscribe to its events."""
@@ -46,10 +53,12 @@ class Signals(Listener):
 
         self._request_started = [each.request_started for each in hearing("request_started")]
         self._request_done = [each.request_done for each in hearing("request_done")]
+        self._attempt_started = [each.attempt_started for each in hearing("attempt_started")]
         self._called = [each.called for each in hearing("called")]
         self._retried = [each.retried for each in hearing("retried")]
         self._gave_up = [each.gave_up for each in hearing("gave_up")]
         self._shared = [each.shared for each in hearing("shared")]
+        self._cache_hit = [each.cache_hit for each in hearing("cache_hit")]
         self._watch = [each.watch for each in hearing("watch")]
 
     def request_started(self, method: str) -> None:
@@ -59,6 +68,10 @@ class Signals(Listener):
     def request_done(self, record: RequestRecord) -> None:
         for hear in self._request_done:
             hear(record)
+
+    def attempt_started(self, operation: str, number: int) -> None:
+        for hear in self._attempt_started:
+            hear(operation, number)
 
     def called(self, operation: str, outcome: str, duration: float) -> None:
         for hear in self._called:
@@ -72,8 +85,12 @@ class Signals(Listener):
         for hear in self._gave_up:
             hear(operation, error, attempt, reason)
 
-    def shared(self, operation: str) -> None:
+    def shared(self, operation: str, leader: CallContext | None) -> None:
         for hear in self._shared:
+            hear(operation, leader)
+
+    def cache_hit(self, operation: str) -> None:
+        for hear in self._cache_hit:
             hear(operation)
 
     def watch(self, breaker: CircuitBreaker) -> None:

@@ -6,6 +6,7 @@ The time limit of an attempt belongs to the attempt itself.
 
 import random
 from collections.abc import Awaitable, Callable
+from contextvars import Context
 from functools import partial
 from math import inf
 from typing import Generic, Protocol, TypeVar
@@ -13,6 +14,7 @@ from typing import Generic, Protocol, TypeVar
 from event_service.errors import Overloaded, UpstreamError, UpstreamFault, UpstreamUnavailable
 from event_service.libs import call_context
 from event_service.libs.bulkhead import Bulkhead, BulkheadFull
+from event_service.libs.call_context import CallContext
 from event_service.libs.retry import GaveUp, RetryBudget, backoff, with_retries
 from event_service.libs.single_flight import SingleFlight
 from halfopen import CircuitBreaker
@@ -26,13 +28,15 @@ BACKOFF_CAP = 1.0
 class Observer(Protocol):
     """Told what happens between us and the upstream. Times are in seconds."""
 
+    def attempt_started(self, operation: str, number: int) -> None: ...
+
     def called(self, operation: str, outcome: str, duration: float) -> None: ...
 
     def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None: ...
 
     def gave_up(self, operation: str, error: Exception, attempt: int, reason: GaveUp) -> None: ...
 
-    def shared(self, operation: str) -> None: ...
+    def shared(self, operation: str, leader: CallContext | None) -> None: ...
 
 
 class Guard:
@@ -101,7 +105,7 @@ class Read(Generic[T]):
         self._on_retry = partial(observer.retried, operation)
         self._on_give_up = partial(observer.gave_up, operation)
         self._flights: SingleFlight[str, T] | None = (
-            SingleFlight(partial(observer.shared, operation)) if single_flight else None
+            SingleFlight(self._on_shared) if single_flight else None
         )
 
     async def __call__(self, key: str = "") -> T:
@@ -112,9 +116,14 @@ class Read(Generic[T]):
 
     async def _with_retries(self, key: str) -> T:
         call = call_context.current.get()
-        attempt = partial(self._fetch, key)
+        fetch = partial(self._fetch, key)
+
+        def attempt(number: int) -> Awaitable[T]:
+            self._observer.attempt_started(self._guard.operation, number)
+            return self._guard(fetch)
+
         return await with_retries(
-            lambda _number: self._guard(attempt),
+            attempt,
             attempts=self._attempts,
             budget=self._budget,
             retry_after=_retry_after,
@@ -124,6 +133,9 @@ class Read(Generic[T]):
             on_give_up=self._on_give_up,
             clock=self._clock,
         )
+
+    def _on_shared(self, leading: Context) -> None:
+        self._observer.shared(self._guard.operation, leading.get(call_context.current))
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -38,7 +38,7 @@ class Lookup:
 
 async def test_callers_with_the_same_key_share_one_call():
     shared = []
-    flights = SingleFlight[str, object](on_shared=lambda: shared.append(1))
+    flights = SingleFlight[str, object](on_shared=shared.append)
     lookup = Lookup()
 
     callers = [asyncio.create_task(flights.run("ann", lookup)) for _ in range(1000)]
@@ -282,8 +282,26 @@ async def test_the_call_sees_the_context_of_its_first_caller():
     assert await asyncio.gather(*tasks) == ["first", "first"]
 
 
+async def test_the_callback_gets_the_context_of_the_call_that_is_shared():
+    trace = contextvars.ContextVar("trace")
+    leading = []
+    flights = SingleFlight[str, object](on_shared=lambda context: leading.append(context[trace]))
+    lookup = Lookup()
+
+    async def caller(name):
+        trace.set(name)
+        return await flights.run("ann", lookup)
+
+    tasks = [asyncio.create_task(caller(name)) for name in ("first", "second", "third")]
+    await turns()
+    lookup.answer.set_result("found")
+    await asyncio.gather(*tasks)
+
+    assert leading == ["first", "first"]
+
+
 async def test_a_callback_that_raises_harms_only_the_caller_that_joined():
-    def refuse():
+    def refuse(_context):
         raise RuntimeError
 
     flights = SingleFlight[str, object](on_shared=refuse)
