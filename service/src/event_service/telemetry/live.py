@@ -1,0 +1,301 @@
+"""Gathers what the dashboard shows, in fixed memory."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import NamedTuple
+
+import msgspec
+
+from event_service.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    RateLimited,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.call_context import CallContext
+from event_service.libs.retry import RetryBudget
+from event_service.telemetry import live_frame
+from event_service.telemetry.live_breakers import LiveBreakers
+from event_service.telemetry.live_frame import OUTCOMES, FailedRequest, Frame
+from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.rolling_stats import HISTORY, RECENT, Percentiles, RollingStats
+from event_service.telemetry.signals import Listener
+from halfopen import CircuitBreaker, CircuitOpen
+
+FAILURES_KEPT = 40
+OTHER = "other paths"
+_LONGEST_TEXT = 200
+
+_OK, _REFUSED, _TIMEOUT, _LIMITED, _FAILED, _CLIENT = range(len(OUTCOMES))
+_BAD = slice(_REFUSED, _FAILED + 1)
+_UPSTREAM_WORKS = {"ok", "refused", "not_found"}
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Identity(NamedTuple):
+    """Whose numbers these are. `workers`: how many processes share the port."""
+
+    version: str
+    environment: str
+    workers: int
+
+
+class _Failure(NamedTuple):
+    number: int
+    at: float
+    outcome: int
+    record: tuple[str, str, int, float, str, str]
+    cause: str
+
+
+class LiveFeed(Listener):
+    """The dashboard's view of this process; use it on one event loop only.
+
+    Requests count for their endpoint; those that no route took, for the one whose path they ask
+    for, else for "other paths". The service's own pages are left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        identity: Identity,
+        endpoints: Mapping[str, str],
+        operations: Sequence[str],
+        bulkhead: Bulkhead,
+        budget: RetryBudget,
+        clock: Callable[[], float],
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`endpoints`: the method of each route's template."""
+        self._identity = identity
+        self._bulkhead = bulkhead
+        self._budget = budget
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._started = clock()
+        self._second = int(self._started)
+        self._methods = {**endpoints, OTHER: ""}
+        self._endpoints = {route: RollingStats(len(OUTCOMES)) for route in self._methods}
+        self._prefixes = [
+            (route.partition("{")[0], stats)
+            for route, stats in self._endpoints.items()
+            if "{" in route
+        ]
+        self._operations = {name: RollingStats(2) for name in operations}
+        self._all_stats = [*self._endpoints.values(), *self._operations.values()]
+        self._breakers = LiveBreakers(clock)
+        self._retries = self._gave_up = self._shared = self._cache_hits = 0
+        self._failed = 0
+        self._failures: deque[_Failure] = deque(maxlen=FAILURES_KEPT)
+        self._frame_number = 0
+        self._framed_second = -1
+        self._encoded = b""
+
+    def request_done(self, record: RequestRecord) -> None:
+        stats = self._endpoints.get(record.route) or self._stats_of_unrouted(record)
+        if stats is None:
+            return
+        now = self._clock()
+        if int(now) != self._second:
+            self._close_seconds(now)
+        if record.error is None and record.status < HTTPStatus.BAD_REQUEST:
+            stats.add(_OK, record.duration)
+            return
+        outcome = _outcome(record)
+        stats.add(outcome, record.duration)
+        if outcome != _CLIENT:
+            self._keep_failure(record, outcome, now)
+
+    def called(self, operation: str, outcome: str, duration: float) -> None:
+        now = self._clock()
+        if int(now) != self._second:
+            self._close_seconds(now)
+        if outcome != "cancelled":
+            self._operations[operation].add(outcome not in _UPSTREAM_WORKS, duration)
+
+    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:  # noqa: ARG002
+        self._retries += 1
+
+    def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:  # noqa: ARG002
+        self._gave_up += 1
+
+    def shared(self, operation: str, leader: CallContext | None) -> None:  # noqa: ARG002
+        self._shared += 1
+
+    def cache_hit(self, operation: str) -> None:  # noqa: ARG002
+        self._cache_hits += 1
+
+    def watch(self, breaker: CircuitBreaker) -> None:
+        self._breakers.watch(breaker)
+
+    def frame(self) -> tuple[int, bytes]:
+        """The number and the JSON of the newest frame, made anew at most once a second."""
+        now = self._clock()
+        if int(now) != self._framed_second:
+            self._close_seconds(now)
+            self._framed_second = int(now)
+            self._frame_number += 1
+            self._encoded = _encode(self.read())
+        return self._frame_number, self._encoded
+
+    def read(self) -> Frame:
+        """Everything as it is now."""
+        now = self._clock()
+        self._close_seconds(now)
+        endpoints = [
+            self._endpoint(route, stats)
+            for route, stats in self._endpoints.items()
+            if route != OTHER or any(map(any, stats.counts_by_second()))
+        ]
+        return Frame(
+            number=self._frame_number,
+            time=self._wall_clock(),
+            uptime=now - self._started,
+            version=self._identity.version,
+            environment=self._identity.environment,
+            worker=os.getpid(),
+            workers=self._identity.workers,
+            recent=RECENT,
+            rate=round(sum(endpoint.rate for endpoint in endpoints), 1),
+            breakers=self._breakers.read(now),
+            endpoints=endpoints,
+            upstream=self._upstream(),
+            transitions=self._breakers.transitions(now),
+            failures=[_failed_request(failure, now) for failure in self._failures],
+            failed=self._failed,
+        )
+
+    def _close_seconds(self, now: float) -> None:
+        second = int(now)
+        for _ in range(min(second - self._second, HISTORY)):
+            for stats in self._all_stats:
+                stats.close_second()
+        self._second = second
+
+    def _stats_of_unrouted(self, record: RequestRecord) -> RollingStats | None:
+        if record.route != "unmatched":
+            return None
+        stats = self._endpoints.get(record.path)
+        if stats is not None:
+            return stats
+        for prefix, stats in self._prefixes:
+            if record.path.startswith(prefix):
+                return stats
+        return self._endpoints[OTHER]
+
+    def _keep_failure(self, record: RequestRecord, outcome: int, now: float) -> None:
+        # Texts alone: an error would keep its traceback, and with it the request, alive.
+        self._failed += 1
+        self._failures.append(
+            _Failure(
+                self._failed,
+                now,
+                outcome,
+                (
+                    record.method[:_LONGEST_TEXT],
+                    record.path[:_LONGEST_TEXT],
+                    record.status,
+                    record.duration,
+                    record.request_id,
+                    record.trace_id,
+                ),
+                _cause(record.error),
+            )
+        )
+
+    def _endpoint(self, route: str, stats: RollingStats) -> live_frame.Endpoint:
+        by_second = stats.counts_by_second()
+        recent = stats.recent()
+        calls = sum(recent.counts)
+        totals = [sum(column) for column in zip(*by_second, strict=True)]
+        return live_frame.Endpoint(
+            method=self._methods[route],
+            route=route,
+            requests=[sum(counts) for counts in by_second],
+            errors=[sum(counts[_BAD]) for counts in by_second],
+            counts=dict(zip(OUTCOMES, totals, strict=True)),
+            rate=calls / RECENT,
+            error_share=sum(recent.counts[_BAD]) / calls if calls else None,
+            latency=_latency(recent.latency),
+        )
+
+    def _upstream(self) -> live_frame.Upstream:
+        return live_frame.Upstream(
+            in_flight=self._bulkhead.in_flight,
+            limit=self._bulkhead.limit,
+            waiting=self._bulkhead.waiting,
+            retries_left=round(self._budget.remaining, 1),
+            retries=self._retries,
+            gave_up=self._gave_up,
+            shared=self._shared,
+            cache_hits=self._cache_hits,
+            operations=[_operation(name, stats) for name, stats in self._operations.items()],
+        )
+
+
+def _operation(name: str, stats: RollingStats) -> live_frame.Operation:
+    by_second = stats.latency_by_second()
+    recent = stats.recent()
+    calls = sum(recent.counts)
+    return live_frame.Operation(
+        name=name,
+        p50=[_rounded(second.p50) for second in by_second],
+        p95=[_rounded(second.p95) for second in by_second],
+        rate=calls / RECENT,
+        error_share=recent.counts[1] / calls if calls else None,
+        latency=_latency(recent.latency),
+    )
+
+
+def _outcome(record: RequestRecord) -> int:
+    match record.error:
+        case CircuitOpen():
+            return _REFUSED
+        case UpstreamTimeout() | DeadlineExceeded():
+            return _TIMEOUT
+        case RateLimited() | Overloaded():
+            return _LIMITED
+        case _:
+            return _FAILED if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _CLIENT
+
+
+def _cause(error: Exception | None) -> str:
+    match error:
+        case None:
+            return ""
+        case UpstreamError():
+            return f"{error.operation}: {error.reason}"[:_LONGEST_TEXT]
+        case CircuitOpen():
+            return f"{error.name} is {error.state.value.replace('_', '-')}"
+        case _:
+            return type(error).__name__
+
+
+def _failed_request(failure: _Failure, now: float) -> FailedRequest:
+    method, path, status, duration, request_id, trace_id = failure.record
+    return FailedRequest(
+        number=failure.number,
+        age=round(now - failure.at, 3),
+        outcome=OUTCOMES[failure.outcome],
+        method=method,
+        path=path,
+        status=status,
+        duration=_rounded(duration) or 0.0,
+        request_id=request_id,
+        trace_id=trace_id,
+        cause=failure.cause,
+    )
+
+
+def _latency(percentiles: Percentiles) -> live_frame.Latency:
+    return live_frame.Latency(*map(_rounded, percentiles))
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 5)

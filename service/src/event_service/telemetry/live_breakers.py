@@ -1,0 +1,137 @@
+"""What the dashboard shows of the circuit breakers."""
+
+from collections import deque
+from collections.abc import Callable
+from typing import NamedTuple
+
+from event_service.telemetry.live_frame import Breaker, Rule, Transition
+from halfopen import (
+    CallFailed,
+    CircuitBreaker,
+    ConsecutiveFailures,
+    FailureCount,
+    FailureRate,
+    Reading,
+    SlowCallRate,
+    State,
+    StateChanged,
+    TimeWindow,
+)
+
+TRANSITIONS_KEPT = 60
+# As many as can be told apart on the window's track.
+_FAILURES_KEPT = 60
+
+
+class _Change(NamedTuple):
+    number: int
+    at: float
+    event: StateChanged
+    reason: str
+
+
+class LiveBreakers:
+    """Remembers the latest transitions of all breakers, and of each when it last failed."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._breakers: list[CircuitBreaker] = []
+        self._failed_at: dict[str, deque[float]] = {}
+        self._changes: deque[_Change] = deque(maxlen=TRANSITIONS_KEPT)
+        self._changed = 0
+
+    def watch(self, breaker: CircuitBreaker) -> None:
+        self._breakers.append(breaker)
+        self._failed_at[breaker.name] = deque(maxlen=_FAILURES_KEPT)
+        breaker.on(CallFailed, self._call_failed)
+        breaker.on(StateChanged, self._state_changed)
+
+    def read(self, now: float) -> list[Breaker]:
+        return [self._breaker(breaker, now) for breaker in self._breakers]
+
+    def transitions(self, now: float) -> list[Transition]:
+        """The latest, the oldest first."""
+        return [
+            Transition(
+                number=change.number,
+                age=round(now - change.at, 3),
+                breaker=change.event.breaker.name,
+                old=change.event.old.value,
+                new=change.event.new.value,
+                reason=change.reason,
+            )
+            for change in self._changes
+        ]
+
+    def _call_failed(self, event: CallFailed) -> None:
+        self._failed_at[event.breaker.name].append(self._clock())
+
+    def _state_changed(self, event: StateChanged) -> None:
+        if event.new is State.CLOSED:
+            self._failed_at[event.breaker.name].clear()
+        rules = [reading.rule for reading in event.breaker.snapshot().rules]
+        reason = next((_text(rule) for rule in rules if str(rule) == event.reason), event.reason)
+        self._changed += 1
+        self._changes.append(_Change(self._changed, self._clock(), event, reason))
+
+    def _breaker(self, breaker: CircuitBreaker, now: float) -> Breaker:
+        snapshot = breaker.snapshot()
+        rules = [_rule(reading) for reading in snapshot.rules]
+        window = max((rule.window or 0.0 for rule in rules), default=0.0)
+        ages = [now - at for at in self._failed_at[breaker.name]]
+        return Breaker(
+            name=snapshot.name,
+            state=snapshot.state.value,
+            in_state_for=round(snapshot.in_state_for, 3),
+            retry_after=round(snapshot.retry_after, 3),
+            cooldown=snapshot.next_cooldown,
+            rules=rules,
+            failure_ages=[round(age, 2) for age in ages if age <= window],
+            probes=snapshot.probes,
+            probes_allowed=snapshot.probes_allowed,
+            rejected=snapshot.rejected,
+            opened=snapshot.opened,
+            last_failure=None if snapshot.last_failure is None else str(snapshot.last_failure),
+        )
+
+
+def _rule(reading: Reading) -> Rule:
+    rule = reading.rule
+    window: float | None = None
+    minimum = 0
+    match rule:
+        case FailureCount():
+            window = rule.within
+        case FailureRate() | SlowCallRate():
+            minimum = rule.minimum_calls
+            window = rule.over.seconds if isinstance(rule.over, TimeWindow) else None
+        case _:
+            pass
+    return Rule(
+        text=_text(rule),
+        value=reading.value,
+        threshold=reading.threshold,
+        bad=reading.bad,
+        calls=reading.calls,
+        minimum_calls=minimum,
+        window=window,
+    )
+
+
+def _text(rule: object) -> str:
+    match rule:
+        case ConsecutiveFailures():
+            return f"{rule.n} failures in a row"
+        case FailureCount():
+            return f"{rule.n} failures within {rule.within:g} s"
+        case FailureRate():
+            return f"{rule.rate:.0%} of {_calls(rule)} failed"
+        case SlowCallRate():
+            return f"{rule.rate:.0%} of {_calls(rule)} took over {rule.slower_than:g} s"
+        case _:
+            return str(rule)
+
+
+def _calls(rule: FailureRate | SlowCallRate) -> str:
+    window = f"{rule.over.seconds:g} s" if isinstance(rule.over, TimeWindow) else "the last calls"
+    return f"at least {rule.minimum_calls} calls in {window}"

@@ -1,0 +1,131 @@
+"""What the dashboard is sent each second. Times are in seconds, ages count back from the frame."""
+
+from msgspec import Struct
+
+OUTCOMES = ("ok", "refused", "timeout", "limited", "failed", "client")
+"""How a request ended: well; refused by a breaker; too late; turned away by one of our own limits;
+failed; or it was the client's mistake, or the client left."""
+
+
+class Transition(Struct, frozen=True, rename="camel"):
+    number: int
+    age: float
+    breaker: str
+    old: str
+    new: str
+    reason: str
+
+
+class FailedRequest(Struct, frozen=True, rename="camel"):
+    number: int
+    age: float
+    outcome: str
+    method: str
+    path: str
+    status: int
+    duration: float
+    request_id: str
+    trace_id: str
+    cause: str
+
+
+class Rule(Struct, frozen=True, rename="camel"):
+    """When a breaker opens: `text` for people; `value` against `threshold`, as halfopen reads it.
+
+    `window` is None where the rule looks at calls rather than at a time.
+    """
+
+    text: str
+    value: float
+    threshold: float
+    bad: int
+    calls: int
+    minimum_calls: int
+    window: float | None
+
+
+class Breaker(Struct, frozen=True, rename="camel"):
+    name: str
+    state: str
+    in_state_for: float
+    retry_after: float
+    cooldown: float
+    rules: list[Rule]
+    failure_ages: list[float]
+    probes: int
+    probes_allowed: int
+    rejected: int
+    opened: int
+    last_failure: str | None
+
+
+class Latency(Struct, frozen=True, rename="camel"):
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Endpoint(Struct, frozen=True, rename="camel"):
+    """`requests` and `errors` are counts by second, the oldest first; `counts` sums two minutes by
+    outcome; `rate` (a second), `error_share` and `latency` are of the last seconds.
+    """
+
+    method: str
+    route: str
+    requests: list[int]
+    errors: list[int]
+    counts: dict[str, int]
+    rate: float
+    error_share: float | None
+    latency: Latency
+
+
+class Operation(Struct, frozen=True, rename="camel"):
+    """Attempts at one operation of the upstream. `p50` and `p95` are by second, the oldest first;
+    None for a second without attempts.
+    """
+
+    name: str
+    p50: list[float | None]
+    p95: list[float | None]
+    rate: float
+    error_share: float | None
+    latency: Latency
+
+
+class Upstream(Struct, frozen=True, rename="camel"):
+    """`retries_left`: what the retry budget grants now. The four after it count since the start."""
+
+    in_flight: int
+    limit: int
+    waiting: int
+    retries_left: float
+    retries: int
+    gave_up: int
+    shared: int
+    cache_hits: int
+    operations: list[Operation]
+
+
+class Frame(Struct, frozen=True, rename="camel"):
+    """All of one worker. `time` is in Unix seconds; `recent` says what "the last seconds" are.
+
+    `transitions` and `failures` are the newest ones, the oldest first, numbered from 1 since the
+    start; `failed` is how many there have been.
+    """
+
+    number: int
+    time: float
+    uptime: float
+    version: str
+    environment: str
+    worker: int
+    workers: int
+    recent: int
+    rate: float
+    breakers: list[Breaker]
+    endpoints: list[Endpoint]
+    upstream: Upstream
+    transitions: list[Transition]
+    failures: list[FailedRequest]
+    failed: int

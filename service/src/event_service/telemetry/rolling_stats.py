@@ -1,0 +1,103 @@
+"""Counts and latencies of the last seconds, in memory that does not depend on the traffic."""
+
+from bisect import bisect_left
+from collections import deque
+from itertools import islice
+from typing import NamedTuple
+
+HISTORY = 120
+"""Seconds for which counts, and percentiles of each second, are kept."""
+RECENT = 10
+"""Seconds over which the percentiles of `RollingStats.recent` are taken."""
+
+# Upper bounds of the latency bins, in seconds: 0.2 ms to about a minute, each a sixth above the one
+# before, so a percentile read from them is at most that much too high.
+_STEP = 7 / 6
+_BOUNDS = [0.0002 * _STEP**n for n in range(82)]
+_BINS = len(_BOUNDS) + 1
+
+
+class Percentiles(NamedTuple):
+    """Seconds; None where nothing was measured."""
+
+    p50: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Recent(NamedTuple):
+    """`counts` by kind, and the latency of all of them, over the last `RECENT` seconds."""
+
+    counts: list[int]
+    latency: Percentiles
+
+
+class _Second(NamedTuple):
+    counts: list[int]
+    latency: Percentiles
+
+
+_NOTHING = Percentiles(None, None, None)
+
+
+class RollingStats:
+    """What happened, by kind (an index below `kinds`), and how long it took.
+
+    It holds no clock: whoever owns it calls `close_second` at the end of each second.
+    """
+
+    __slots__ = ("_counts", "_empty", "_histogram", "_histograms", "_seconds")
+
+    def __init__(self, kinds: int) -> None:
+        self._empty = _Second([0] * kinds, _NOTHING)
+        self._seconds = deque([self._empty] * HISTORY, maxlen=HISTORY)
+        self._histograms: deque[list[int] | None] = deque([None] * RECENT, maxlen=RECENT)
+        self._counts: list[int] | None = None
+        self._histogram: list[int] = []
+
+    def add(self, kind: int, duration: float) -> None:
+        """Count one, which took `duration` seconds."""
+        if self._counts is None:
+            self._counts = [0] * len(self._empty.counts)
+            self._histogram = [0] * _BINS
+        self._counts[kind] += 1
+        self._histogram[bisect_left(_BOUNDS, duration)] += 1
+
+    def close_second(self) -> None:
+        if self._counts is None:
+            self._seconds.append(self._empty)
+            self._histograms.append(None)
+            return
+        self._seconds.append(_Second(self._counts, _percentiles(self._histogram)))
+        self._histograms.append(self._histogram)
+        self._counts = None
+
+    def counts_by_second(self) -> list[list[int]]:
+        """Of each closed second, the oldest first."""
+        return [second.counts for second in self._seconds]
+
+    def latency_by_second(self) -> list[Percentiles]:
+        """Of each closed second, the oldest first."""
+        return [second.latency for second in self._seconds]
+
+    def recent(self) -> Recent:
+        recent = islice(self._seconds, HISTORY - RECENT, None)
+        counts = [sum(column) for column in zip(*(each.counts for each in recent), strict=True)]
+        histograms = [each for each in self._histograms if each is not None]
+        summed = [sum(column) for column in zip(*histograms, strict=True)]
+        return Recent(counts, _percentiles(summed))
+
+
+def _percentiles(histogram: list[int]) -> Percentiles:
+    """The upper bounds of the bins in which the nearest ranks lie."""
+    total = sum(histogram)
+    if not total:
+        return _NOTHING
+    found: list[float] = []
+    wanted = [-(-total * percent // 100) for percent in (50, 95, 99)]
+    seen = 0
+    for index, count in enumerate(histogram):
+        seen += count
+        while len(found) < len(wanted) and seen >= wanted[len(found)]:
+            found.append(_BOUNDS[min(index, _BINS - 2)])
+    return Percentiles(*found)
