@@ -63,7 +63,8 @@ def main() -> int:
 
     print(f"\n{report.table(bench.results)}\n", *report.notes(bench.results), sep="\n")
     whole = plan is FULL and not options.only
-    path = HERE / "results.json" if whole else HERE / "results" / f"{plan.name}.json"
+    folder = options.into or (HERE if whole else HERE / "results")
+    path = folder / ("results.json" if whole else f"{plan.name}.json")
     document = report.document(bench.results, plan)
     report.write(document, path)
     path.with_suffix(".svg").write_text(chart(document))
@@ -90,6 +91,9 @@ def arguments() -> argparse.Namespace:
         metavar="NAME",
         choices=names,
         help=f"scenarios, contenders or both: {', '.join(names)}",
+    )
+    parser.add_argument(
+        "--into", type=Path, metavar="FOLDER", help="where the JSON file and the chart go"
     )
     parser.add_argument("--install", action="store_true", help="install the contenders, then end")
     return parser.parse_args()

@@ -12,7 +12,7 @@ PANEL = (WIDTH - GAP * (COLUMNS + 1)) // COLUMNS
 LABEL = 130  # room for a contender's name
 VALUE = 70  # room for its figure
 BAR = 18
-TITLE = 26
+TITLE = 40
 TITLES = {contender.name: contender.title for contender in CONTENDERS}
 
 STYLE = """
@@ -57,7 +57,7 @@ def _panel(row: dict) -> tuple[str, int]:
     hint = f"{row['unit']}, {'more' if row['more_is_better'] else 'less'} is better"
     parts = [
         f'<text class="title" y="12">{escape(row["title"])}</text>',
-        f'<text class="hint" x="{PANEL}" y="12" text-anchor="end">{escape(hint)}</text>',
+        f'<text class="hint" y="30">{escape(hint)}</text>',
     ]
     y = TITLE
     for contender in CONTENDERS:

@@ -34,9 +34,11 @@ class Goal:
     def judge(self, values: Values) -> Verdict:
         ours = values.get(OURS.name, [])
         theirs = values.get(self.of, []) if self.of else [1.0] * len(ours)
-        ratios = [a / b for a, b in zip(ours, theirs, strict=False) if b and not math.isnan(b)]
+        if ours and all(map(math.isnan, ours)):
+            return Verdict(str(self), "failed", met=False)
+        ratios = [a / b for a, b in zip(ours, theirs, strict=False) if b > 0 and not math.isnan(a)]
         if not ratios:
-            return Verdict(str(self), "—", None)
+            return Verdict(str(self), "—", met=None)
         middle = statistics.median(ratios)
         met = middle >= self.bound if self.at_least else middle <= self.bound
         figure = f"{middle:.3g}"

@@ -28,7 +28,7 @@ def shown(value: float) -> str:
         return "never"
     if value >= 1000:
         return f"{value:,.0f}".replace(",", " ")
-    return f"{value:.1f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3f}"
 
 
 def table(results: Results) -> str:

@@ -17,6 +17,7 @@ def _rate(key: str, title: str, *goals) -> Row:
 
 
 def scenarios(plan: Plan) -> tuple[Scenario, ...]:
+    dead = f"upstream dead {plan.dead_seconds:g} s"
     return (
         Scenario(
             "parallel",
@@ -57,16 +58,16 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
         Scenario(
             "open-breaker",
             (
-                _rate("refused", "open breaker, refusals"),
+                _rate("refused", "open breaker: refusals"),
                 Row(
                     "refused-share",
-                    "… to the server's empty reply",
+                    "open breaker: refusals to empty replies",
                     "×",
                     (at_least(0.8),),
                     "1.00",
                     more_is_better=True,
                 ),
-                Row("refused-p99", "… p99 at half that rate", "ms"),
+                Row("refused-p99", "open breaker: p99 at half that rate", "ms"),
             ),
             upstream=Fast(refuses_events=True),
             measure=throughput.open_breaker,
@@ -77,11 +78,17 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             (
                 Row(
                     "in-flight-memory",
-                    f"{plan.in_flight} requests in flight, memory each",
+                    f"{plan.in_flight} in flight: memory each",
                     "kB",
                     (at_most(20),),
                 ),
-                Row("in-flight-p99", "… p99", "s", (at_most(1.1),), "1.00"),
+                Row(
+                    "in-flight-p99",
+                    f"{plan.in_flight} in flight: p99",
+                    "s",
+                    (at_most(1.1),),
+                    "1.00",
+                ),
             ),
             upstream=Slow(user_delay=0.5, event_delay=0.5),
             measure=footprint.in_flight,
@@ -92,9 +99,9 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
         Scenario(
             "open-load",
             (
-                Row("open-p50", "70 % of capacity, p50", "ms"),
-                Row("open-p99", "… p99", "ms", (at_most(1, UNDICI),)),
-                Row("open-p999", "… p99.9", "ms"),
+                Row("open-p50", "70 % of capacity: p50", "ms"),
+                Row("open-p99", "70 % of capacity: p99", "ms", (at_most(1, UNDICI),)),
+                Row("open-p999", "70 % of capacity: p99.9", "ms"),
             ),
             upstream=Fast(),
             measure=throughput.open_load,
@@ -103,12 +110,12 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
         Scenario(
             "dead-upstream",
             (
-                Row("dead-calls", f"dead for {plan.dead_seconds:g} s, calls to it", "× normal"),
-                Row("dead-busiest", "… in the busiest second", "× normal", (at_most(1.1),)),
-                Row("dead-p99", "… p99 of refusals", "ms", (at_most(5),)),
+                Row("dead-calls", f"{dead}: calls to it", "× normal"),
+                Row("dead-busiest", f"{dead}: in the busiest second", "× normal", (at_most(1.1),)),
+                Row("dead-p99", f"{dead}: p99 of refusals", "ms", (at_most(5),)),
                 Row(
                     "dead-recovery",
-                    f"… to full service (cooldown {plan.cooldown:g} s)",
+                    f"{dead}: from its return to full service",
                     "s",
                     (at_most(plan.cooldown + 1),),
                 ),

@@ -1,6 +1,7 @@
 """How many requests a second one core answers, and how soon at a constant rate below that."""
 
 import json
+from collections import Counter
 
 from benchmarks import data
 from benchmarks.contenders import Server
@@ -83,6 +84,8 @@ def open_breaker(site: Site, server: Server) -> Figures:
 
 
 def expect_all(samples: list[Sample], status: int) -> None:
-    others = sum(sample.status != status for sample in samples)
+    """Raises LoadFailed with a count of each other status."""
+    others = Counter(sample.status for sample in samples if sample.status != status)
     if others:
-        raise LoadFailed(f"{others} of {len(samples)} replies were not {status}")
+        found = ", ".join(f"{count} × {other}" for other, count in others.most_common())
+        raise LoadFailed(f"of {len(samples)} replies, all to be {status}: {found}")
