@@ -3,6 +3,10 @@ from collections.abc import Generator
 
 import pytest
 
+# pytest names a test module after its folders. Imported before, the package `halfopen` is not
+# mistaken for the folder of that name.
+import halfopen  # noqa: F401
+
 # Where every program is installed a skipped test is a hole in the gate.
 SKIPS_FAIL = bool(os.environ.get("SKIPS_FAIL"))
 

@@ -26,7 +26,8 @@ from halfopen.verdicts import Judge, Verdict
 if TYPE_CHECKING:
     from halfopen.breaker import CircuitBreaker
 
-_MANY = 1 << 20
+_OPEN = State.OPEN  # looking a member up in its class takes longer than all the rest
+_MANY = 1 << 20  # beyond it, doubling means nothing but an ever longer integer
 
 
 class Circuit:
@@ -94,7 +95,7 @@ class Circuit:
         refused_until = self._refused_until
         if now < refused_until:  # the short way to say no
             self._rejected += 1
-            raise CircuitOpen(self.name, self.state, refused_until - now, self._last_failure)
+            raise CircuitOpen(self.name, _OPEN, refused_until - now, self._last_failure)
         with self._lock:
             permit = self._try_to_admit(now)
             if permit is None:
@@ -148,12 +149,14 @@ class Circuit:
         if permit.settled:
             return False
         permit.settled = True
+        current = permit.generation == self.generation
         if isinstance(permit, Probe):
+            current = permit.number in self._probes
             self.given_back.append(permit.number)
         self._say(CallIgnored, error)
         if not self._lock.locked():
             self._listeners.deliver()
-        return permit.generation == self.generation
+        return current
 
     def _draw(self) -> None:
         # One number for each opening, kept until it is used.
@@ -161,47 +164,54 @@ class Circuit:
             self._chance = self._random()
 
     def trip(self, lasting: float | None) -> None:
-        with self._by_hand() as now:
+        self._draw()
+        with self._locked() as now:
             if self.state is not State.ISOLATED:
                 self._open("tripped by hand", now, lasting)
 
     def isolate(self, handle: Isolation) -> None:
-        with self._by_hand() as now:
+        with self._locked() as now:
             self._isolations.add(handle)
             if self.state is not State.ISOLATED:
                 self._enter(State.ISOLATED, now, "isolated by hand")
 
     def release(self, handle: Isolation) -> None:
-        with self._by_hand() as now:
+        with self._locked() as now:
             if handle in self._isolations:
                 self._isolations.remove(handle)
                 if not self._isolations:
                     self._enter(State.CLOSED, now, "released by hand")
 
     def reset(self) -> None:
-        with self._by_hand() as now:
+        with self._locked() as now:
             self._isolations.clear()
             self._enter(State.CLOSED, now, "reset by hand")
 
     @contextmanager
-    def _by_hand(self) -> Iterator[float]:
+    def _locked(self) -> Iterator[float]:
         now = self._clock()
-        self._draw()
         with self._lock:
             yield now
         self._listeners.deliver()
 
     def snapshot(self) -> Snapshot:
-        now = self._clock()
-        with self._lock:
+        with self._locked() as now:
+            self._take_back()
+            deadlines = [at for at in self._probes.values() if at > now]
+            if self.state is State.CLOSED or (
+                self.state is State.HALF_OPEN and len(deadlines) < self._allowed
+            ):
+                retry_after = 0.0
+            else:
+                retry_after = max(self._retry_after(now), 0.0)
             return Snapshot(
                 name=self.name,
                 state=self.state,
                 in_state_for=now - self._since,
-                retry_after=self._retry_after(now),
+                retry_after=retry_after,
                 next_cooldown=self._next_cooldown,
                 rules=tuple(counter.reading(now) for counter in self._counters),
-                probes=len(self._deadlines(now)),
+                probes=len(deadlines),
                 probes_allowed=self._allowed,
                 successes=self._successes,
                 success_threshold=self._success_threshold,
@@ -218,10 +228,10 @@ class Circuit:
 
         def unsubscribe() -> None:
             remove()
-            with self._lock:
+            with self._locked():
                 self._look_for_calm()
 
-        with self._lock:
+        with self._locked():
             self._look_for_calm()
         return unsubscribe
 
@@ -234,8 +244,7 @@ class Circuit:
             return Permit(self, self.generation, now)
         if self.state is not State.HALF_OPEN:
             return None
-        while self.given_back:
-            self._probes.pop(self.given_back.popleft(), None)
+        self._take_back()
         # All had the same time, so the first to come is the first to lose its slot.
         while self._probes and next(iter(self._probes.values())) <= now:
             self._expire(next(iter(self._probes)))
@@ -316,18 +325,17 @@ class Circuit:
         quiet = self.state is State.OPEN and CallRejected not in self._listeners
         self._refused_until = self._retry_at if quiet else 0.0
 
-    def _deadlines(self, now: float) -> list[float]:
-        """When the probes in flight will lose their slots."""
-        gone = set(self.given_back)
-        return [at for number, at in self._probes.items() if at > now and number not in gone]
+    def _take_back(self) -> None:
+        while self.given_back:
+            self._probes.pop(self.given_back.popleft(), None)
 
     def _retry_after(self, now: float) -> float:
+        """How long a call has to wait that is refused now."""
         if self.state is State.OPEN:
-            return max(self._retry_at - now, 0.0)
+            return self._retry_at - now
         if self.state is State.ISOLATED:
             return self._next_cooldown
-        deadlines = self._deadlines(now)
-        return min(deadlines) - now if len(deadlines) >= self._allowed else 0.0
+        return next(iter(self._probes.values())) - now
 
     def _say(self, event: type[Event], *fields: Any) -> None:
         if event in self._listeners:

@@ -1,3 +1,4 @@
+from traceback import format_exception_only
 from typing import cast
 
 from halfopen.state import State
@@ -53,7 +54,7 @@ def stand_in(exc: BaseException) -> BaseException:
     try:
         plain = (arg if type(arg) in _PLAIN else str(arg) for arg in exc.args)
         copy = type(exc).__new__(type(exc), *plain)
-        str(copy)
+        str(copy), repr(copy)
     except Exception:  # noqa: BLE001 - the exception's own code ran, whatever it does
-        return CircuitBreakerError(f"{type(exc).__qualname__}: {exc}")
+        return CircuitBreakerError("".join(format_exception_only(exc)).strip())
     return copy

@@ -1,0 +1,76 @@
+import contextlib
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from halfopen import CircuitBreaker
+
+
+class Clock:
+    """A clock that moves when told to, and counts how often it was read."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.reads = 0
+
+    def __call__(self) -> float:
+        self.reads += 1
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Boom(Exception):
+    pass
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def make(clock: Clock) -> Callable[..., CircuitBreaker]:
+    def make(**settings: Any) -> CircuitBreaker:
+        return CircuitBreaker("upstream", clock=clock, **settings)
+
+    return make
+
+
+@pytest.fixture
+def boom() -> type[Boom]:
+    return Boom
+
+
+@pytest.fixture
+def fail() -> Callable[..., None]:
+    """Makes calls through a breaker that raise Boom."""
+
+    def fail(breaker: CircuitBreaker, times: int = 1) -> None:
+        def call() -> None:
+            raise Boom("down")
+
+        for _ in range(times):
+            with contextlib.suppress(Boom):
+                breaker.call(call)
+
+    return fail
+
+
+@pytest.fixture
+def succeed() -> Callable[..., None]:
+    def succeed(breaker: CircuitBreaker, times: int = 1) -> None:
+        for _ in range(times):
+            assert breaker.call(str, 42) == "42"
+
+    return succeed
+
+
+@pytest.fixture(autouse=True)
+def _collect_what_a_test_left() -> Any:
+    # A coroutine or generator left behind must be noticed in the test that left it.
+    yield
+    gc.collect()

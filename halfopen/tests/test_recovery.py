@@ -1,0 +1,338 @@
+import gc
+
+import pytest
+
+from halfopen import (
+    Backoff,
+    CallWindow,
+    CircuitOpen,
+    ConsecutiveFailures,
+    FailureCount,
+    ProbeExpired,
+    SlowCallRate,
+    State,
+)
+
+
+@pytest.fixture
+def opened(make, fail):
+    def opened(**settings):
+        breaker = make(trip=ConsecutiveFailures(1), **settings)
+        fail(breaker)
+        assert breaker.state is State.OPEN
+        return breaker
+
+    return opened
+
+
+def refusal(breaker):
+    with pytest.raises(CircuitOpen) as refused:
+        breaker.acquire()
+    return refused.value
+
+
+def test_an_open_circuit_refuses_until_its_cooldown_is_over(opened, clock):
+    breaker = opened(cooldown=10)
+
+    assert refusal(breaker).retry_after == 10
+    clock.advance(9.999)
+    assert refusal(breaker).retry_after == pytest.approx(0.001)
+    clock.advance(0.001)
+
+    assert breaker.acquire().success()
+    assert breaker.state is State.CLOSED
+
+
+def test_it_stays_open_until_somebody_calls(opened, clock):
+    breaker = opened(cooldown=10)
+
+    clock.advance(100)
+    assert breaker.state is State.OPEN
+    assert breaker.snapshot().retry_after == 0
+    probe = breaker.acquire()
+
+    assert breaker.state is State.HALF_OPEN
+    assert probe.success()
+
+
+def test_exactly_one_probe_is_let_in_first(opened, clock):
+    breaker = opened(cooldown=10, success_threshold=3)
+    clock.advance(10)
+
+    probe = breaker.acquire()
+    for _ in range(5):
+        assert refusal(breaker).state is State.HALF_OPEN
+
+    assert probe.success()
+
+
+def test_each_success_doubles_how_many_probes_may_be_in_flight(opened, clock):
+    breaker = opened(cooldown=10, success_threshold=4)
+    clock.advance(10)
+
+    in_flight = [breaker.acquire()]
+    for allowed in (2, 4, 8):
+        assert in_flight.pop().success()
+        in_flight += [breaker.acquire() for _ in range(allowed - len(in_flight))]
+        assert refusal(breaker).state is State.HALF_OPEN
+    assert in_flight.pop().success()
+
+    assert breaker.state is State.CLOSED
+
+
+def test_doubling_has_an_end(opened, clock, succeed):
+    breaker = opened(success_threshold=50)
+    clock.advance(10)
+
+    succeed(breaker, 40)
+
+    assert breaker.snapshot().probes_allowed == 2**20
+    succeed(breaker, 10)
+    assert breaker.state is State.CLOSED
+
+
+def test_one_failed_probe_opens_it_with_a_fresh_cooldown(opened, clock, fail):
+    breaker = opened(cooldown=10, success_threshold=3)
+    clock.advance(10)
+
+    assert breaker.acquire().success()
+    clock.advance(5)
+    fail(breaker)
+
+    assert breaker.state is State.OPEN
+    assert refusal(breaker).retry_after == 10
+    clock.advance(10)
+    probe = breaker.acquire()
+    refusal(breaker)  # and it begins with one probe again
+    assert probe.success()
+    assert breaker.snapshot().successes == 1
+
+
+def test_it_closes_with_nothing_counted(make, clock, fail, succeed):
+    breaker = make(trip=FailureCount(2, within=1000))
+    fail(breaker, 2)
+    clock.advance(10)
+
+    succeed(breaker)
+    fail(breaker)
+
+    assert breaker.state is State.CLOSED
+
+
+def test_half_open_tells_when_the_probe_will_lose_its_slot(opened, clock):
+    breaker = opened(cooldown=10, probe_timeout=4)
+    clock.advance(10)
+    probe = breaker.acquire()
+
+    waits = []
+    for _ in range(3):
+        waits.append(refusal(breaker).retry_after)
+        clock.advance(1)
+
+    assert waits == [4, 3, 2]
+    assert probe.success()
+
+
+def test_a_hung_probe_loses_its_slot_and_its_late_result_is_ignored(opened, clock, fail):
+    breaker = opened(cooldown=10, probe_timeout=4)
+    expired = []
+    breaker.on(ProbeExpired, expired.append)
+    clock.advance(10)
+    hung = breaker.acquire()
+    clock.advance(3.999)
+    refusal(breaker)
+
+    clock.advance(0.001)
+    second = breaker.acquire()
+    assert expired == [ProbeExpired(breaker)]
+    assert not hung.failure()
+    assert breaker.state is State.HALF_OPEN
+    refusal(breaker)
+
+    assert second.success()
+    assert breaker.state is State.CLOSED
+
+
+def test_a_probe_that_answers_too_late_counts_nowhere_though_nobody_took_its_slot(opened, clock):
+    breaker = opened(probe_timeout=4)
+    expired = []
+    breaker.on(ProbeExpired, expired.append)
+    clock.advance(10)
+
+    probe = breaker.acquire()
+    clock.advance(4)
+
+    assert not probe.success()
+    assert breaker.state is State.HALF_OPEN
+    assert expired == [ProbeExpired(breaker)]
+    assert breaker.acquire().success()
+
+
+def test_a_probe_may_take_as_long_as_the_cooldown_by_default(opened, clock):
+    breaker = opened(cooldown=7)
+    clock.advance(7)
+
+    probe = breaker.acquire()
+    assert refusal(breaker).retry_after == 7
+    clock.advance(6.999)
+
+    assert probe.success()
+
+
+def test_a_probe_may_take_as_long_as_the_cooldown_that_has_grown(opened, clock, fail):
+    breaker = opened(cooldown=Backoff(7))
+    clock.advance(7)
+    fail(breaker)
+    clock.advance(14)
+
+    probe = breaker.acquire()
+
+    assert refusal(breaker).retry_after == 14
+    assert probe.success()
+
+
+def test_all_of_several_hung_probes_lose_their_slots(opened, clock):
+    breaker = opened(success_threshold=5, probe_timeout=4)
+    clock.advance(10)
+    assert breaker.acquire().success()
+
+    hung = [breaker.acquire(), breaker.acquire()]
+    clock.advance(1)
+    assert refusal(breaker).retry_after == 3
+    clock.advance(3)
+
+    assert breaker.snapshot().probes == 0
+    fresh = [breaker.acquire(), breaker.acquire()]
+    refusal(breaker)
+    assert [probe.success() for probe in hung] == [False, False]
+    assert [probe.success() for probe in fresh] == [True, True]
+
+
+def test_an_ignored_probe_gives_its_slot_back_at_once(opened, clock):
+    breaker = opened()
+    clock.advance(10)
+
+    assert breaker.acquire().ignore()
+
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.snapshot().probes == 0
+    assert breaker.acquire().success()
+    assert breaker.state is State.CLOSED
+
+
+def test_an_abandoned_probe_gives_its_slot_back_when_it_is_collected(opened, clock):
+    breaker = opened()
+    clock.advance(10)
+
+    probe = breaker.acquire()
+    refusal(breaker)
+    del probe
+    gc.collect()
+
+    assert breaker.snapshot().probes == 0
+    assert breaker.acquire().success()
+
+
+def test_a_probe_ignored_after_it_lost_its_slot_frees_no_other(opened, clock):
+    breaker = opened(probe_timeout=4)
+    clock.advance(10)
+    hung = breaker.acquire()
+    clock.advance(4)
+    second = breaker.acquire()
+
+    assert not hung.ignore()
+
+    refusal(breaker)
+    assert second.success()
+
+
+def test_a_slow_probe_counts_as_a_failed_one_where_slowness_does(make, clock):
+    breaker = make(trip=SlowCallRate(0.5, slower_than=2, over=CallWindow(4), minimum_calls=2))
+    breaker.call(clock.advance, 3)
+    breaker.call(clock.advance, 3)
+    clock.advance(10)
+
+    breaker.call(clock.advance, 3)
+    assert breaker.state is State.OPEN
+    clock.advance(10)
+    breaker.call(clock.advance, 2)
+
+    assert breaker.state is State.CLOSED
+
+
+def cooldowns(breaker, clock, fail, times):
+    seen = []
+    for _ in range(times):
+        seen.append(refusal(breaker).retry_after)
+        clock.advance(seen[-1])
+        fail(breaker)
+    return seen
+
+
+def test_the_cooldown_grows_up_to_its_ceiling(opened, clock, fail):
+    breaker = opened(cooldown=Backoff(1, multiplier=3, maximum=20))
+
+    assert cooldowns(breaker, clock, fail, 5) == [1, 3, 9, 20, 20]
+
+
+def test_the_cooldown_doubles_up_to_five_minutes_by_default(opened, clock, fail):
+    breaker = opened(cooldown=Backoff(100))
+
+    assert cooldowns(breaker, clock, fail, 4) == [100, 200, 300, 300]
+
+
+def test_a_plain_cooldown_does_not_grow(opened, clock, fail):
+    assert cooldowns(opened(cooldown=400), clock, fail, 3) == [400, 400, 400]
+
+
+def test_growth_has_no_overflow(opened, clock, fail):
+    breaker = opened(cooldown=Backoff(1, multiplier=1e300, maximum=1e9))
+
+    assert cooldowns(breaker, clock, fail, 4) == [1, 1e9, 1e9, 1e9]
+
+
+def test_closing_starts_the_growth_over(opened, clock, fail, succeed):
+    breaker = opened(cooldown=Backoff(1))
+    cooldowns(breaker, clock, fail, 3)
+    clock.advance(100)
+
+    succeed(breaker)
+    assert breaker.snapshot().next_cooldown == 1
+    fail(breaker)
+
+    assert refusal(breaker).retry_after == 1
+
+
+def test_jitter_shortens_the_cooldown_by_a_random_share(opened, clock, fail):
+    draws = iter([0.0, 0.5, 0.999])
+    breaker = opened(
+        cooldown=Backoff(10, multiplier=2, maximum=20, jitter=0.5), random=draws.__next__
+    )
+
+    assert cooldowns(breaker, clock, fail, 2) == [10, 15]
+    assert refusal(breaker).retry_after == pytest.approx(20 * (1 - 0.4995))
+
+
+def test_one_number_is_drawn_for_each_opening(make, clock, fail):
+    drawn = []
+
+    def random():
+        drawn.append(0.25)
+        return drawn[-1]
+
+    breaker = make(trip=ConsecutiveFailures(3), cooldown=Backoff(10, jitter=1), random=random)
+    fail(breaker, 3)
+    clock.advance(10)
+    fail(breaker)
+
+    assert drawn == [0.25, 0.25]
+
+
+def test_nothing_is_drawn_without_jitter(make, fail):
+    def random():
+        raise AssertionError
+
+    breaker = make(trip=ConsecutiveFailures(1), cooldown=Backoff(10), random=random)
+    fail(breaker)
+
+    assert breaker.state is State.OPEN
