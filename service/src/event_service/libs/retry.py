@@ -118,6 +118,6 @@ async def with_retries(
                     on_give_up(exc, attempt, reason)
                 raise
             on_retry(attempt, exc, wait)
-        # Outside the handler, or every later error would drag this one along as its context.
+        # Outside the handler: a cancellation of the wait does not drag the error along.
         await sleep(wait)
         attempt += 1

@@ -41,8 +41,15 @@ class SingleFlight(Generic[K, V]):
         self._abandoned: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Calls under way that somebody waits for."""
+        """Calls under way that somebody waits for and that may be joined."""
         return len(self._flights)
+
+    def forget(self, key: K) -> None:
+        """Let nobody join the call under way, say because it may miss what has changed since.
+
+        Those who wait for it already still get what it brings.
+        """
+        self._flights.pop(key, None)
 
     async def run(self, key: K, fn: Callable[[], Awaitable[V]]) -> V:
         """Raise what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
@@ -52,9 +59,9 @@ class SingleFlight(Generic[K, V]):
         flight = self._flights.get(key)
         if flight is None:
             flight = self._flights[key] = _Flight()
+            flight.context = copy_context()
             # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
             # of the cost of the whole.
-            flight.context = copy_context()
             flight.task = asyncio.Task(
                 self._fly(key, flight, fn),
                 loop=loop,
@@ -88,13 +95,11 @@ class SingleFlight(Generic[K, V]):
     def _land_with_error(self, key: K, flight: _Flight[V], error: Exception) -> None:
         for waiter in self._land(key, flight):
             waiter.set_exception(error)
-            # A caller cancelled at this very moment will not look; that is no reason to warn.
-            waiter.exception()
 
     def _land(self, key: K, flight: _Flight[V]) -> list[asyncio.Future[V]]:
         if not flight:
             return []
-        del self._flights[key]
+        self._close(key, flight)
         waiters = [waiter for waiter in flight if not waiter.done()]
         flight.clear()
         return waiters
@@ -103,7 +108,11 @@ class SingleFlight(Generic[K, V]):
         del flight[waiter]
         if flight:
             return
-        del self._flights[key]
+        self._close(key, flight)
         self._abandoned.add(flight.task)
         flight.task.add_done_callback(self._abandoned.discard)
         flight.task.cancel()
+
+    def _close(self, key: K, flight: _Flight[V]) -> None:
+        if self._flights.get(key) is flight:
+            del self._flights[key]

@@ -145,6 +145,16 @@ async def test_a_waiting_caller_can_be_given_a_time_limit():
     assert counts(bulkhead) == (1, 0)
 
 
+async def test_a_waiting_caller_that_is_closed_leaves_the_queue():
+    bulkhead = Bulkhead(1, max_waiting=1)
+    await bulkhead.acquire()
+    waiting = bulkhead.acquire()
+    waiting.send(None)
+    waiting.close()
+
+    assert counts(bulkhead) == (1, 0)
+
+
 async def test_a_release_too_many_is_refused():
     bulkhead = Bulkhead(1, max_waiting=0)
 

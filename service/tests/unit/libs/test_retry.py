@@ -76,6 +76,18 @@ def test_a_spent_budget_recovers_after_the_window():
     assert budget.remaining == 2
 
 
+def test_a_long_silence_forgets_everything():
+    clock = Clock()
+    budget = RetryBudget(0.5, window=10.0, floor=1, clock=clock)
+    for _ in range(10):
+        budget.record_request()
+    assert budget.try_spend()
+
+    clock.now += 3600
+
+    assert budget.remaining == 1
+
+
 def test_what_remains_is_never_negative():
     clock = Clock()
     budget = RetryBudget(1.0, window=10.0, floor=0, clock=clock)
@@ -295,6 +307,18 @@ async def test_nobody_needs_to_listen_for_giving_up():
             clock=clock,
             sleep=clock.sleep,
         )
+
+
+async def test_a_cancelled_wait_does_not_drag_the_error_along():
+    async def cancelled(_):
+        raise asyncio.CancelledError
+
+    story = Story(Upstream(Busy()))
+    story.clock.sleep = cancelled
+
+    with pytest.raises(asyncio.CancelledError) as raised:
+        await story.run()
+    assert raised.value.__context__ is None
 
 
 async def test_a_cancellation_is_not_retried():

@@ -153,6 +153,38 @@ async def test_a_caller_that_goes_away_harms_nobody():
     assert (lookup.calls, lookup.cancelled) == (1, 0)
 
 
+@pytest.mark.parametrize("lands_first", [True, False])
+async def test_a_caller_that_goes_away_as_the_result_arrives_harms_nobody(lands_first):
+    flights = SingleFlight[str, object]()
+    lookup = Lookup()
+    leader, follower = (asyncio.create_task(flights.run("ann", lookup)) for _ in range(2))
+    await turns()
+
+    happens = [lambda: lookup.answer.set_result("found"), leader.cancel]
+    for happen in happens if lands_first else reversed(happens):
+        happen()
+    await turns()
+
+    assert leader.cancelled()
+    assert await follower == "found"
+
+
+async def test_a_waiter_cancelled_in_the_turn_of_the_landing_harms_nobody():
+    flights = SingleFlight[str, object]()
+    callers = []
+
+    async def cancels_its_first_caller():
+        await asyncio.sleep(0)
+        callers[0].cancel()
+        return "found"
+
+    callers += [asyncio.create_task(flights.run("a", cancels_its_first_caller)) for _ in range(2)]
+    await turns()
+
+    assert callers[0].cancelled()
+    assert await callers[1] == "found"
+
+
 async def test_the_call_is_cancelled_when_the_last_caller_goes_away():
     flights = SingleFlight[str, object]()
     lookup = Lookup()
@@ -199,22 +231,26 @@ async def test_a_caller_that_comes_while_an_abandoned_call_ends_starts_a_new_one
 
 async def test_an_abandoned_call_that_will_not_be_cancelled_ends_in_peace():
     flights = SingleFlight[str, str]()
-    ended = []
+    gates, ended = [], []
 
     async def stubborn():
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            for _ in range(3):
-                gc.collect()
-                await asyncio.sleep(0)
+            gate = asyncio.Event()
+            # Held by nobody but the call itself, so that only who holds the call keeps it.
+            gates.append(weakref.ref(gate))
+            await gate.wait()
             ended.append(True)
         return "nobody wants it"
 
     caller = asyncio.create_task(flights.run("ann", stubborn))
     await turns()
     caller.cancel()
-    await turns(10)
+    await turns()
+    gc.collect()
+    gates[0]().set()
+    await turns()
     assert ended == [True]
 
 

@@ -96,6 +96,21 @@ def test_a_value_larger_than_the_cache_is_not_kept_and_pushes_nothing_out():
     assert cache.get("bob") is not None
 
 
+def test_a_value_that_goes_gives_its_room_back():
+    cache, clock = a_cache(max_size=10)
+    cache.put("ann", "old", size=6)
+    cache.put("ann", "new", size=6)
+    assert cache.get("ann") is not None
+    cache.invalidate("ann")
+    cache.put("bob", "B", size=6)
+    assert cache.get("bob") is not None
+    clock.now += 100
+    assert cache.get("bob") is None
+    cache.put("cem", "C", size=6)
+
+    assert cache.get("cem") is not None
+
+
 def test_an_invalidated_value_is_gone():
     cache, _ = a_cache()
     cache.put("ann", "A")
