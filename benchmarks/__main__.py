@@ -42,8 +42,8 @@ def main() -> int:
         print("Not installed:", *absent, sep="\n  ", file=sys.stderr)
         return 2
 
-    # Ending this process unwinds the stack of its children, each of which is then stopped.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ending, stop)
     usable = sorted(os.sched_getaffinity(0))
     server_core, load_core = usable[0], usable[-1]
     os.sched_setaffinity(0, {load_core})  # and so the load generators, which are its children
@@ -55,12 +55,7 @@ def main() -> int:
         load_core=load_core,
         say=lambda line: print(line, flush=True),
     )
-    try:
-        run(bench, chosen)
-    except KeyboardInterrupt:
-        print("Interrupted; everything that was started has been stopped.", file=sys.stderr)
-        return 128 + signal.SIGINT
-
+    run(bench, chosen)
     print(f"\n{report.table(bench.results)}\n", *report.notes(bench.results), sep="\n")
     whole = plan is FULL and not options.only
     folder = options.into or (HERE if whole else HERE / "results")
@@ -70,6 +65,11 @@ def main() -> int:
     path.with_suffix(".svg").write_text(chart(document))
     print(f"\nWritten: {path} and {path.with_suffix('.svg').name}")
     return 1 if any(OURS.title in failure for failure in bench.results.failures) else 0
+
+
+def stop(number: int, _: object) -> None:
+    """Unwind, by which every process that was started is stopped."""
+    sys.exit(128 + number)
 
 
 def arguments() -> argparse.Namespace:
