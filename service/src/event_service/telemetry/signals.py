@@ -36,6 +36,12 @@ class Listener:
     def cache_hit(self, operation: str) -> None:
         """A read was answered from what an earlier one brought."""
 
+    def rate_limited(self) -> None:
+        """A request was refused because its client is over its rate."""
+
+    def load_shed(self) -> None:
+        """A request was refused because too many are in flight."""
+
     def watch(self, breaker: CircuitBreaker) -> None:
         """A breaker was built; subscribe to its events."""
 
@@ -59,6 +65,8 @@ class Signals(Listener):
         self._gave_up = [each.gave_up for each in hearing("gave_up")]
         self._shared = [each.shared for each in hearing("shared")]
         self._cache_hit = [each.cache_hit for each in hearing("cache_hit")]
+        self._rate_limited = [each.rate_limited for each in hearing("rate_limited")]
+        self._load_shed = [each.load_shed for each in hearing("load_shed")]
         self._watch = [each.watch for each in hearing("watch")]
 
     def request_started(self, method: str) -> None:
@@ -92,6 +100,14 @@ class Signals(Listener):
     def cache_hit(self, operation: str) -> None:
         for hear in self._cache_hit:
             hear(operation)
+
+    def rate_limited(self) -> None:
+        for hear in self._rate_limited:
+            hear()
+
+    def load_shed(self) -> None:
+        for hear in self._load_shed:
+            hear()
 
     def watch(self, breaker: CircuitBreaker) -> None:
         for hear in self._watch:

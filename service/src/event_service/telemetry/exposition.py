@@ -1,0 +1,173 @@
+"""How the counted becomes text for Prometheus: the metrics' names, and what collects them."""
+
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from itertools import accumulate
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+from prometheus_client.metrics_core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
+from prometheus_client.utils import floatToGoString
+
+from event_service.telemetry.cells import Cells, Page
+
+# In seconds: fine around the latency of a healthy service, and up to beyond the default deadline.
+BOUNDS = (
+    *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
+    *(0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0),
+)
+# A histogram's cells: one for each bound, one for what is beyond them all, and the sum.
+SUM = len(BOUNDS) + 1
+HISTOGRAM = SUM + 1
+_LIMITS = [*map(floatToGoString, BOUNDS), "+Inf"]
+
+# What is known of the requests in a histogram's buckets, by the histogram's labels.
+Exemplars = Callable[[str, tuple[str, ...]], list[Exemplar | None]]
+
+Counted = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
+
+
+class Family(NamedTuple):
+    kind: type[Counted]
+    help: str
+    labels: tuple[str, ...] = ()
+    # How the workers' values become one. A gauge of a worker that has ended says nothing.
+    merge: Callable[[Iterable[float]], float] = sum
+
+
+FAMILIES = {
+    "http_requests": Family(
+        CounterMetricFamily,
+        "Requests answered, by route template; status 499 if the client left first.",
+        ("method", "route", "status"),
+    ),
+    "http_request_duration_seconds": Family(
+        HistogramMetricFamily,
+        "From a request's arrival to the end of its answer.",
+        ("method", "route"),
+    ),
+    "http_requests_in_flight": Family(GaugeMetricFamily, "Requests being answered now."),
+    "upstream_requests": Family(
+        CounterMetricFamily,
+        "Attempts at the upstream that ended, by what came of them.",
+        ("operation", "outcome"),
+    ),
+    "upstream_request_duration_seconds": Family(
+        HistogramMetricFamily,
+        "Time of an attempt at the upstream, without the wait for a free slot.",
+        ("operation",),
+    ),
+    "upstream_retries": Family(
+        CounterMetricFamily, "Attempts that followed a failed one.", ("operation",)
+    ),
+    "single_flight_shared": Family(
+        CounterMetricFamily, "Calls saved by joining one that was under way.", ("operation",)
+    ),
+    "cache_hits": Family(
+        CounterMetricFamily, "Reads answered from what an earlier one brought.", ("operation",)
+    ),
+    "circuit_breaker_state": Family(
+        GaugeMetricFamily,
+        "1 for the state that a breaker is in; with several workers, for each that one is in.",
+        ("breaker", "state"),
+        merge=max,
+    ),
+    "circuit_breaker_transitions": Family(
+        CounterMetricFamily,
+        "Changes of a breaker's state.",
+        ("breaker", "from_state", "to_state"),
+    ),
+    "circuit_breaker_calls": Family(
+        CounterMetricFamily,
+        "Calls by the breaker's verdict: success, failure, ignored or rejected.",
+        ("breaker", "outcome"),
+    ),
+    "rate_limited": Family(CounterMetricFamily, "Requests refused: the client is over its rate."),
+    "load_shed": Family(CounterMetricFamily, "Requests refused: too many in flight."),
+}
+
+
+def build_registry(cells: Cells, exemplars: Exemplars, *, version: str) -> CollectorRegistry:
+    """Everything that there is to scrape: what all workers counted, and what they are."""
+    registry = CollectorRegistry()
+    registry.register(_Counted(cells, exemplars))
+    registry.register(_Processes(cells))
+    registry.register(_Build(version))
+    PlatformCollector(registry=registry)
+    return registry
+
+
+class _Counted(Collector):
+    def __init__(self, cells: Cells, exemplars: Exemplars) -> None:
+        self._cells = cells
+        self._exemplars = exemplars
+
+    def collect(self) -> Iterator[Metric]:
+        pages = list(self._cells.pages())
+        for name, family in FAMILIES.items():
+            metric = family.kind(name, family.help, labels=family.labels)
+            for labels, values in _merged(pages, name, family).items():
+                if isinstance(metric, HistogramMetricFamily):
+                    counts = accumulate(values[:SUM])
+                    buckets = [
+                        (limit, count, exemplar) if exemplar else (limit, count)
+                        for limit, count, exemplar in zip(
+                            _LIMITS, counts, self._exemplars(name, labels), strict=True
+                        )
+                    ]
+                    metric.add_metric(labels, buckets, sum_value=values[SUM])
+                else:
+                    metric.add_metric(labels, values[0])
+            yield metric
+
+
+def _merged(pages: list[Page], name: str, family: Family) -> dict[tuple[str, ...], list[float]]:
+    found: dict[tuple[str, ...], list[list[float]]] = {}
+    for page in pages:
+        if page.alive or family.kind is not GaugeMetricFamily:
+            for row in page.rows:
+                if row.metric == name:
+                    found.setdefault(row.labels, []).append(row.values)
+    return {
+        labels: [family.merge(cell) for cell in zip(*values, strict=True)]
+        for labels, values in found.items()
+    }
+
+
+class _Processes(Collector):
+    """The standard process metrics, of all workers together."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    def collect(self) -> Iterator[Metric]:
+        pids = [page.pid for page in self._cells.pages() if page.alive]
+        families: dict[str, list[Metric]] = {}
+        for pid in pids:
+            for metric in ProcessCollector(pid=partial(str, pid), registry=None).collect():
+                families.setdefault(metric.name, []).append(metric)
+        for name, metrics in families.items():
+            merge = min if name == "process_start_time_seconds" else sum
+            together = metrics[0]
+            sample = together.samples[0]
+            value = merge(metric.samples[0].value for metric in metrics)
+            together.samples = [sample._replace(value=value)]
+            yield together
+
+
+class _Build(Collector):
+    def __init__(self, version: str) -> None:
+        self._version = version
+
+    def collect(self) -> Iterator[Metric]:
+        yield InfoMetricFamily(
+            "event_service_build", "What is running.", value={"version": self._version}
+        )

@@ -1,0 +1,181 @@
+"""What Prometheus scrapes."""
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import NamedTuple
+
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.samples import Exemplar
+
+from event_service.libs.call_context import CallContext
+from event_service.telemetry.cells import Cells
+from event_service.telemetry.exposition import BOUNDS, HISTOGRAM, SUM, build_registry
+from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.signals import Listener
+from halfopen import (
+    CallFailed,
+    CallIgnored,
+    CallRejected,
+    CallSucceeded,
+    CircuitBreaker,
+    State,
+    StateChanged,
+)
+
+# The methods of RFC 9110 and PATCH. Any other could be made up by a client, a series for each.
+METHODS = frozenset(
+    {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
+)
+OTHER = "OTHER"
+
+# From 0, so that the first opening is an increase and not just a new series.
+_USUAL_TRANSITIONS = (
+    (State.CLOSED, State.OPEN),
+    (State.OPEN, State.HALF_OPEN),
+    (State.HALF_OPEN, State.CLOSED),
+    (State.HALF_OPEN, State.OPEN),
+)
+_CALL_OUTCOMES = {
+    CallSucceeded: "success",
+    CallFailed: "failure",
+    CallIgnored: "ignored",
+    CallRejected: "rejected",
+}
+
+
+class Metrics(Listener):
+    """Counts what it hears, in `cells`; `expose` writes the counts of all workers.
+
+    `now` gives the exemplars their wall-clock time in seconds.
+    """
+
+    def __init__(self, cells: Cells, *, version: str, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._cells = cells
+        self._values = cells.values
+        self._in_flight = cells.claim("http_requests_in_flight")
+        self._rate_limited = cells.claim("rate_limited")
+        self._load_shed = cells.claim("load_shed")
+        # Where the cells of each combination of labels begin.
+        self._requests: dict[tuple[str, str, int], tuple[int, int]] = {}
+        self._durations: dict[tuple[str, ...], int] = {}
+        self._calls: dict[tuple[str, str], tuple[int, int]] = {}
+        self._operations: dict[str, _Operation] = {}
+        # By the cell of a bucket: a request that fell into it.
+        self._exemplars: dict[int, tuple[str, float, float]] = {}
+        self._registry = build_registry(cells, self._exemplars_of, version=version)
+
+    def expose(self, accept: str) -> tuple[bytes, str]:
+        """All metrics as text, and its media type: OpenMetrics where `accept` asks for it."""
+        encode, media_type = choose_encoder(accept)
+        return encode(self._registry), media_type
+
+    def request_started(self, method: str) -> None:  # noqa: ARG002  the signal's signature
+        self._values[self._in_flight] += 1
+
+    def request_done(self, record: RequestRecord) -> None:
+        method = record.method if record.method in METHODS else OTHER
+        key = (method, record.route, record.status)
+        found = self._requests.get(key) or self._new_request(*key)
+        values, duration = self._values, record.duration
+        bucket = found[1] + bisect_left(BOUNDS, duration)
+        values[self._in_flight] -= 1
+        values[found[0]] += 1
+        values[bucket] += 1
+        values[found[1] + SUM] += duration
+        self._exemplars[bucket] = (record.trace_id, duration, self._now())
+
+    def called(self, operation: str, outcome: str, duration: float) -> None:
+        key = (operation, outcome)
+        found = self._calls.get(key) or self._new_call(*key)
+        values = self._values
+        values[found[0]] += 1
+        values[found[1] + bisect_left(BOUNDS, duration)] += 1
+        values[found[1] + SUM] += duration
+
+    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:  # noqa: ARG002
+        self._values[self._operation(operation).retries] += 1
+
+    def shared(self, operation: str, leader: CallContext | None) -> None:  # noqa: ARG002
+        self._values[self._operation(operation).shared] += 1
+
+    def cache_hit(self, operation: str) -> None:
+        self._values[self._operation(operation).cache_hits] += 1
+
+    def rate_limited(self) -> None:
+        self._values[self._rate_limited] += 1
+
+    def load_shed(self) -> None:
+        self._values[self._load_shed] += 1
+
+    def watch(self, breaker: CircuitBreaker) -> None:
+        claim, values, name = self._cells.claim, self._values, breaker.name
+        states = {state: claim("circuit_breaker_state", (name, state.value)) for state in State}
+        transitions = {pair: self._new_transition(name, *pair) for pair in _USUAL_TRANSITIONS}
+
+        def state_changed(event: StateChanged) -> None:
+            values[states[event.old]], values[states[event.new]] = 0, 1
+            pair = (event.old, event.new)
+            if pair not in transitions:
+                transitions[pair] = self._new_transition(name, *pair)
+            values[transitions[pair]] += 1
+
+        values[states[breaker.state]] = 1
+        breaker.on(StateChanged, state_changed)
+        for event, outcome in _CALL_OUTCOMES.items():
+            cell = claim("circuit_breaker_calls", (name, outcome))
+            breaker.on(event, self._adder(cell))
+
+    def _adder(self, cell: int) -> Callable[[object], None]:
+        values = self._values
+
+        def add(_event: object) -> None:
+            values[cell] += 1
+
+        return add
+
+    def _new_request(self, method: str, route: str, status: int) -> tuple[int, int]:
+        duration = self._durations.get((method, route))
+        if duration is None:
+            duration = self._cells.claim(
+                "http_request_duration_seconds", (method, route), HISTOGRAM
+            )
+            self._durations[method, route] = duration
+        count = self._cells.claim("http_requests", (method, route, str(status)))
+        self._requests[method, route, status] = count, duration
+        return count, duration
+
+    def _new_call(self, operation: str, outcome: str) -> tuple[int, int]:
+        count = self._cells.claim("upstream_requests", (operation, outcome))
+        found = self._calls[operation, outcome] = count, self._operation(operation).durations
+        return found
+
+    def _new_transition(self, breaker: str, old: State, new: State) -> int:
+        return self._cells.claim("circuit_breaker_transitions", (breaker, old.value, new.value))
+
+    def _operation(self, operation: str) -> "_Operation":
+        found = self._operations.get(operation)
+        if found is None:
+            claim = self._cells.claim
+            found = self._operations[operation] = _Operation(
+                durations=claim("upstream_request_duration_seconds", (operation,), HISTOGRAM),
+                retries=claim("upstream_retries", (operation,)),
+                shared=claim("single_flight_shared", (operation,)),
+                cache_hits=claim("cache_hits", (operation,)),
+            )
+        return found
+
+    def _exemplars_of(self, metric: str, labels: tuple[str, ...]) -> list[Exemplar | None]:
+        if metric != "http_request_duration_seconds" or labels not in self._durations:
+            return [None] * SUM
+        first = self._durations[labels]
+        found = [self._exemplars.get(cell) for cell in range(first, first + SUM)]
+        return [each and Exemplar({"trace_id": each[0]}, each[1], each[2]) for each in found]
+
+
+class _Operation(NamedTuple):
+    durations: int
+    retries: int
+    shared: int
+    cache_hits: int
