@@ -34,6 +34,7 @@ class RetryBudget:
         self._slot_length = window / _SLOTS
         self._clock = clock
         self._slot = int(clock() // self._slot_length)
+        self._slot_ends = (self._slot + 1) * self._slot_length
         self._requests = deque([0] * _SLOTS, maxlen=_SLOTS)
         self._retries = deque([0] * (_SLOTS + 1), maxlen=_SLOTS + 1)
 
@@ -56,11 +57,15 @@ class RetryBudget:
         return max(0.0, self._ratio * sum(self._requests) + self._floor - sum(self._retries))
 
     def _advance(self) -> None:
-        slot = int(self._clock() // self._slot_length)
+        now = self._clock()
+        if now < self._slot_ends:
+            return
+        slot = int(now // self._slot_length)
         for _ in range(min(slot - self._slot, _SLOTS + 1)):
             self._requests.append(0)
             self._retries.append(0)
         self._slot = slot
+        self._slot_ends = (slot + 1) * self._slot_length
 
 
 def backoff(attempt: int, *, base: float, cap: float, random: Callable[[], float]) -> float:
