@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence, Set
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -65,14 +65,12 @@ class LiveFeed(Listener):
         self,
         *,
         identity: Identity,
-        endpoints: Mapping[str, str],
         operations: Sequence[str],
         bulkhead: Bulkhead,
         budget: RetryBudget,
         clock: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`endpoints`: the method of each route's template."""
         self._identity = identity
         self._bulkhead = bulkhead
         self._budget = budget
@@ -80,15 +78,10 @@ class LiveFeed(Listener):
         self._wall_clock = wall_clock
         self._started = clock()
         self._second = int(self._started)
-        self._methods = {**endpoints, OTHER: ""}
-        self._endpoints = {route: RollingStats(len(OUTCOMES)) for route in self._methods}
-        self._prefixes = [
-            (route.partition("{")[0], stats)
-            for route, stats in self._endpoints.items()
-            if "{" in route
-        ]
         self._operations = {name: RollingStats(2) for name in operations}
-        self._all_stats = [*self._endpoints.values(), *self._operations.values()]
+        self._other = RollingStats(len(OUTCOMES))
+        self._endpoints: dict[str, RollingStats] = {}
+        self._methods: dict[str, str] = {}
         self._breakers = LiveBreakers(clock)
         self._retries = self._gave_up = self._shared = self._cache_hits = 0
         self._failed = 0
@@ -96,6 +89,11 @@ class LiveFeed(Listener):
         self._frame_number = 0
         self._framed_second = -1
         self._encoded = b""
+
+    def add_endpoint(self, route: str, methods: Set[str]) -> None:
+        """Count requests for this route's template from now on."""
+        self._endpoints[route] = RollingStats(len(OUTCOMES))
+        self._methods[route] = " ".join(sorted(methods - {"HEAD"}))
 
     def request_done(self, record: RequestRecord) -> None:
         stats = self._endpoints.get(record.route) or self._stats_of_unrouted(record)
@@ -149,10 +147,12 @@ class LiveFeed(Listener):
         now = self._clock()
         self._close_seconds(now)
         endpoints = [
-            self._endpoint(route, stats)
+            _endpoint(self._methods[route], route, stats)
             for route, stats in self._endpoints.items()
-            if route != OTHER or any(map(any, stats.counts_by_second()))
         ]
+        other = _endpoint("", OTHER, self._other)
+        if any(other.requests):
+            endpoints.append(other)
         return Frame(
             number=self._frame_number,
             time=self._wall_clock(),
@@ -174,20 +174,18 @@ class LiveFeed(Listener):
     def _close_seconds(self, now: float) -> None:
         second = int(now)
         for _ in range(min(second - self._second, HISTORY)):
-            for stats in self._all_stats:
+            for stats in (*self._endpoints.values(), self._other, *self._operations.values()):
                 stats.close_second()
         self._second = second
 
     def _stats_of_unrouted(self, record: RequestRecord) -> RollingStats | None:
         if record.route != "unmatched":
             return None
-        stats = self._endpoints.get(record.path)
-        if stats is not None:
-            return stats
-        for prefix, stats in self._prefixes:
-            if record.path.startswith(prefix):
+        for route, stats in self._endpoints.items():
+            prefix, parameter, _ = route.partition("{")
+            if record.path == route or (parameter and record.path.startswith(prefix)):
                 return stats
-        return self._endpoints[OTHER]
+        return self._other
 
     def _keep_failure(self, record: RequestRecord, outcome: int, now: float) -> None:
         # Texts alone: an error would keep its traceback, and with it the request, alive.
@@ -209,22 +207,6 @@ class LiveFeed(Listener):
             )
         )
 
-    def _endpoint(self, route: str, stats: RollingStats) -> live_frame.Endpoint:
-        by_second = stats.counts_by_second()
-        recent = stats.recent()
-        calls = sum(recent.counts)
-        totals = [sum(column) for column in zip(*by_second, strict=True)]
-        return live_frame.Endpoint(
-            method=self._methods[route],
-            route=route,
-            requests=[sum(counts) for counts in by_second],
-            errors=[sum(counts[_BAD]) for counts in by_second],
-            counts=dict(zip(OUTCOMES, totals, strict=True)),
-            rate=calls / RECENT,
-            error_share=sum(recent.counts[_BAD]) / calls if calls else None,
-            latency=_latency(recent.latency),
-        )
-
     def _upstream(self) -> live_frame.Upstream:
         return live_frame.Upstream(
             in_flight=self._bulkhead.in_flight,
@@ -237,6 +219,23 @@ class LiveFeed(Listener):
             cache_hits=self._cache_hits,
             operations=[_operation(name, stats) for name, stats in self._operations.items()],
         )
+
+
+def _endpoint(method: str, route: str, stats: RollingStats) -> live_frame.Endpoint:
+    by_second = stats.counts_by_second()
+    recent = stats.recent()
+    calls = sum(recent.counts)
+    totals = [sum(column) for column in zip(*by_second, strict=True)]
+    return live_frame.Endpoint(
+        method=method,
+        route=route,
+        requests=[sum(counts) for counts in by_second],
+        errors=[sum(counts[_BAD]) for counts in by_second],
+        counts=dict(zip(OUTCOMES, totals, strict=True)),
+        rate=calls / RECENT,
+        error_share=sum(recent.counts[_BAD]) / calls if calls else None,
+        latency=_latency(recent.latency),
+    )
 
 
 def _operation(name: str, stats: RollingStats) -> live_frame.Operation:

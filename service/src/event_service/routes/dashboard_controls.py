@@ -1,0 +1,157 @@
+"""What may be changed from the dashboard: the breakers by hand, the mock upstream's faults."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from typing import Annotated, Any, Literal, NamedTuple, Protocol
+
+import msgspec
+import structlog
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute, Route
+
+from event_service.errors import Forbidden, InvalidRequest
+from event_service.libs.operator_access import OperatorAccess
+from event_service.routes.body import read_json
+from event_service.routes.dashboard import OperatorsOnly
+from event_service.routes.endpoint import Endpoint, Reply
+from event_service.routes.same_origin import require_same_origin
+from halfopen import CircuitBreaker, Isolation
+
+# A page of another site cannot add it without asking us first, which we would not grant.
+CONTROL_HEADER = "x-dashboard-control"
+_Act = Callable[[Request], Awaitable[Reply]]
+
+
+class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A fault of one operation, as the mock's admin API takes it; times in seconds."""
+
+    delay: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
+    error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    mode: Literal["none", "reset", "hang", "garbage", "truncate", "empty"] | None = None
+
+
+class Cycle(msgspec.Struct, forbid_unknown_fields=True):
+    """How many new events the mock accepts before it refuses how many, and so on round."""
+
+    accept: Annotated[int, msgspec.Meta(ge=0, le=1000)]
+    refuse: Annotated[int, msgspec.Meta(ge=0, le=1000)]
+
+
+class AdminReply(Protocol):
+    @property
+    def status(self) -> int: ...
+    @property
+    def body(self) -> bytes: ...
+
+
+class MockAdmin(Protocol):
+    """The mock upstream's admin API, by path below its root."""
+
+    async def get(self, path: str) -> AdminReply: ...
+    async def put(self, path: str, body: bytes) -> AdminReply: ...
+    async def reset(self) -> AdminReply: ...
+
+
+class Audit(NamedTuple):
+    """Writes a line for each use of a control."""
+
+    log: Any
+
+    def __call__(self, request: Request, action: str, target: str, **details: object) -> None:
+        client = request.client.host if request.client else ""
+        self.log.warning(
+            "dashboard control used", action=action, target=target, client=client, **details
+        )
+
+
+def breaker_controls(
+    breakers: Mapping[str, CircuitBreaker], *, access: OperatorAccess | None
+) -> list[BaseRoute]:
+    """Trip, isolate, release and reset. A breaker is isolated by the dashboard once at most."""
+    audit = Audit(structlog.get_logger())
+    isolations: dict[str, Isolation] = {}
+
+    def isolate(name: str) -> None:
+        if name not in isolations:
+            isolations[name] = breakers[name].isolate()
+
+    def release(name: str) -> None:
+        if (isolation := isolations.pop(name, None)) is not None:
+            isolation.release()
+
+    def reset(name: str) -> None:
+        isolations.pop(name, None)
+        breakers[name].reset()
+
+    actions: dict[str, Callable[[str], None]] = {
+        "trip": lambda name: breakers[name].trip(),
+        "isolate": isolate,
+        "release": release,
+        "reset": reset,
+    }
+
+    async def act(request: Request) -> Reply:
+        name, action = request.path_params["name"], request.path_params["action"]
+        if name not in breakers or action not in actions:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        audit(request, action, name)
+        actions[action](name)
+        return Reply(b"{}")
+
+    return [_control("/breakers/{name}/{action}", act, "POST", access)]
+
+
+def mock_controls(mock: MockAdmin, *, access: OperatorAccess | None) -> list[BaseRoute]:
+    """The mock's faults and its cycle of refusing. For development only."""
+    audit = Audit(structlog.get_logger())
+    decode_fault = msgspec.json.Decoder(Fault)
+    decode_cycle = msgspec.json.Decoder(Cycle)
+
+    async def look(_request: Request) -> Reply:
+        faults, cycle = await mock.get("/faults"), await mock.get("/cycle")
+        body = {"faults": msgspec.Raw(_checked(faults)), "cycle": msgspec.Raw(_checked(cycle))}
+        return Reply(msgspec.json.encode(body))
+
+    async def set_fault(request: Request) -> Reply:
+        operation = request.path_params["operation"]
+        fault = await read_json(request, decode_fault)
+        audit(request, "fault", operation, **msgspec.structs.asdict(fault))
+        return Reply(_checked(await mock.put(f"/faults/{operation}", msgspec.json.encode(fault))))
+
+    async def set_cycle(request: Request) -> Reply:
+        cycle = await read_json(request, decode_cycle)
+        audit(request, "cycle", "addEvent", **msgspec.structs.asdict(cycle))
+        return Reply(_checked(await mock.put("/cycle", msgspec.json.encode(cycle))))
+
+    async def reset(request: Request) -> Reply:
+        audit(request, "reset", "mock upstream")
+        return Reply(_checked(await mock.reset()))
+
+    return [
+        Route(
+            "/dashboard/controls/mock",
+            OperatorsOnly(Endpoint(look), access),
+            methods=["GET"],
+        ),
+        _control("/mock/faults/{operation}", set_fault, "PUT", access),
+        _control("/mock/cycle", set_cycle, "PUT", access),
+        _control("/mock/reset", reset, "POST", access),
+    ]
+
+
+def _control(path: str, act: _Act, method: str, access: OperatorAccess | None) -> BaseRoute:
+    async def only_from_the_dashboard(request: Request) -> Reply:
+        require_same_origin(request.headers)
+        if CONTROL_HEADER not in request.headers:
+            raise Forbidden(f"A control needs the header {CONTROL_HEADER}.")
+        return await act(request)
+
+    endpoint = OperatorsOnly(Endpoint(only_from_the_dashboard), access)
+    return Route(f"/dashboard/controls{path}", endpoint, methods=[method])
+
+
+def _checked(reply: AdminReply) -> bytes:
+    if reply.status != HTTPStatus.OK:
+        raise InvalidRequest(f"The upstream answered {reply.status}: is it the mock?")
+    return reply.body

@@ -1,0 +1,100 @@
+"""The dashboard's feed as server-sent events."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from starlette.types import Receive, Scope, Send
+
+from event_service.errors import Overloaded
+
+MAX_WATCHERS = 100
+# A watcher that takes longer to take in a frame is cut off; its browser comes back by itself.
+SLOWEST = 10.0
+_LAST_WORDS = 0.25
+
+_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),  # a proxy that buffers would hold the frames back
+]
+
+
+class DashboardStream:
+    """An endless response that sends each new frame, about one a second.
+
+    A watcher asks for the newest frame when it has room for one, so a slow one skips frames and
+    nothing piles up for it. `close` ends all watchers at once, and for good.
+    """
+
+    def __init__(
+        self,
+        frame: Callable[[], tuple[int, bytes]],
+        *,
+        max_watchers: int = MAX_WATCHERS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`frame` gives the number and the JSON of the newest frame."""
+        self._frame = frame
+        self._max_watchers = max_watchers
+        self._clock = clock
+        self._closing = asyncio.Event()
+        self.watchers = 0
+
+    def close(self) -> None:
+        self._closing.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+        if self.watchers >= self._max_watchers or self._closing.is_set():
+            raise Overloaded("Too many watch the dashboard already.", retry_after=5.0)
+        self.watchers += 1
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await self._serve(receive, send)
+        finally:
+            self.watchers -= 1
+
+    async def _serve(self, receive: Receive, send: Send) -> None:
+        feeding = asyncio.create_task(self._feed(send))
+        leaving = asyncio.create_task(_until_gone(receive))
+        closing = asyncio.create_task(self._closing.wait())
+        tasks = (feeding, leaving, closing)
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        if isinstance(results[0], Exception) and not isinstance(results[0], TimeoutError):
+            raise results[0]
+        if not leaving.done() or leaving.cancelled():
+            await _end(send)
+
+    async def _feed(self, send: Send) -> None:
+        await _send(send, b"retry: 1000\n\n")
+        sent = 0
+        while True:
+            number, frame = self._frame()
+            if number != sent:
+                async with asyncio.timeout(SLOWEST):
+                    await _send(send, b"id: %d\ndata: %b\n\n" % (number, frame))
+                sent = number
+            await asyncio.sleep(1.0 - self._clock() % 1.0)
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _send(send: Send, body: bytes) -> None:
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+
+
+async def _end(send: Send) -> None:
+    # Whoever does not read will not read this either.
+    try:
+        async with asyncio.timeout(_LAST_WORDS):
+            await send({"type": "http.response.body", "body": b""})
+    except TimeoutError:
+        pass
