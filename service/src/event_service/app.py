@@ -1,30 +1,45 @@
 """The composition root: settings in, ASGI app out. Things are built here and nowhere else."""
 
+import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Protocol
 
 import structlog
 import uuid_utils
-from starlette.routing import Router
+from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from event_service.errors import Overloaded, UpstreamFault
 from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.operator_access import OperatorAccess
 from event_service.libs.retry import RetryBudget
+from event_service.libs.shutdown_notice import shutdown_notice
+from event_service.libs.stale_cache import StaleCache
+from event_service.middleware.cache_headers import CacheHeaders
 from event_service.middleware.request_context import RequestContext
 from event_service.models import Event, User
+from event_service.routes.dashboard import Page, dashboard_routes
+from event_service.routes.dashboard_controls import breaker_controls, mock_controls
+from event_service.routes.dashboard_stream import DashboardStream
 from event_service.routes.events import event_routes
-from event_service.routes.ops import health_routes
+from event_service.routes.ops import health_routes, metrics_route
 from event_service.routes.users import user_routes
 from event_service.services.add_event import AddEvent, EventSink
 from event_service.services.user_events import UserEvents, UsersAndEvents
-from event_service.settings import Settings, load_settings
+from event_service.settings import WORKERS_DIR, Environment, Settings, load_settings
+from event_service.telemetry.cells import Cells
+from event_service.telemetry.live import Identity, LiveFeed
 from event_service.telemetry.logs import LogLines, configure_logging
+from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.signals import Signals
-from event_service.upstream.events_api import HttpEventsApi, build_client
+from event_service.upstream.cached_read import CachedRead, ReplyCache
+from event_service.upstream.events_api import HttpEventsApi, ReadPolicy, build_client
+from event_service.upstream.mock_admin import MockAdmin
 from event_service.upstream.policy import Guard, Observer, Read
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
@@ -32,6 +47,10 @@ READ_OPERATIONS = ("getUsers", "getUserById", "getEvents", "getEventById")
 # Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
 # them is served within the default deadline of 5 s.
 QUEUE_FACTOR = 10
+# Together the bound of what the cache keeps; the size is in bytes of JSON, a few times as many
+# in memory.
+CACHE_ENTRIES = 50_000
+CACHE_SIZE = 32 * 1024 * 1024
 
 
 class EventsApi(UsersAndEvents, EventSink, Protocol):
@@ -47,35 +66,71 @@ def create_app(
     *,
     api: EventsApi | None = None,
     clock: Callable[[], float] = time.monotonic,
+    workers_dir: Path | None = None,
 ) -> ASGIApp:
-    """The whole service as one ASGI app. `api` stands in for the upstream in tests."""
-    signals = Signals([LogLines()])
+    """The whole service as one ASGI app. `api` stands in for the upstream in tests.
+
+    `workers_dir` is a folder that all workers of one server share, where there are several.
+    """
+    release = version("event-service")
+    metrics = Metrics(Cells(workers_dir), version=release)
+    bulkhead = Bulkhead(
+        settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
+    )
+    budget = RetryBudget(settings.retry_budget, clock=clock)
+    feed = LiveFeed(
+        identity=Identity(release, settings.env.value, settings.workers),
+        operations=["addEvent", *READ_OPERATIONS],
+        bulkhead=bulkhead,
+        budget=budget,
+        clock=clock,
+    )
+    signals = Signals([LogLines(), metrics, feed])
     breakers = build_breakers(settings, clock=clock)
     for breaker in breakers.values():
         signals.watch(breaker)
     close: Callable[[], Any] | None = None
     if api is None:
-        api, close = build_events_api(settings, breakers, observer=signals, clock=clock)
+        api, close = build_events_api(
+            settings,
+            breakers,
+            bulkhead=bulkhead,
+            budget=budget,
+            observer=signals,
+            clock=clock,
+        )
+    api_routes = [
+        *user_routes(api.users, UserEvents(api, limit=settings.upstream_concurrency)),
+        *event_routes(api.events, AddEvent(api, new_id=_new_id)),
+    ]
+    for route in api_routes:
+        if isinstance(route, Route):
+            feed.add_endpoint(route.path_format, route.methods or set())
+    stream = DashboardStream(feed.frame, clock=clock)
 
     @asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
         structlog.get_logger().info("service started", settings=settings.masked())
-        yield
+        # Open dashboards would hold up a graceful stop.
+        with shutdown_notice(stream.close):
+            yield
         if close is not None:
             await close()
         structlog.get_logger().info("service stopped")
 
+    ops_routes = [metrics_route(metrics.expose)]
     router = Router(
         routes=[
-            *user_routes(api.users, UserEvents(api, limit=settings.upstream_concurrency)),
-            *event_routes(api.events, AddEvent(api, new_id=_new_id)),
+            *api_routes,
             *health_routes(breakers),
+            *ops_routes,
+            *build_dashboard(settings, breakers, stream),
         ],
         redirect_slashes=False,
         lifespan=lifespan,
     )
     return RequestContext(
-        router,
+        CacheHeaders(router) if caches(settings) else router,
         deadline=settings.request_deadline,
         observer=signals,
         clock=clock,
@@ -86,7 +141,8 @@ def from_environment() -> ASGIApp:
     """What a server process runs: logging set up, settings from the environment."""
     settings = load_settings()
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    return create_app(settings)
+    shared = os.environ.get(WORKERS_DIR)
+    return create_app(settings, workers_dir=Path(shared) if shared else None)
 
 
 def build_breakers(settings: Settings, *, clock: Callable[[], float]) -> dict[str, CircuitBreaker]:
@@ -110,6 +166,8 @@ def build_events_api(
     settings: Settings,
     breakers: dict[str, CircuitBreaker],
     *,
+    bulkhead: Bulkhead,
+    budget: RetryBudget,
     observer: Observer,
     clock: Callable[[], float],
 ) -> tuple[HttpEventsApi, Callable[[], Any]]:
@@ -120,10 +178,21 @@ def build_events_api(
         # callers who went away.
         timeout=min(settings.upstream_timeout, 0.9 * settings.request_deadline),
     )
-    bulkhead = Bulkhead(
-        settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
-    )
-    budget = RetryBudget(settings.retry_budget, clock=clock)
+    cache = build_cache(settings, clock=clock)
+
+    def read(guard: Guard, fetch: Callable[[str], Awaitable[Any]]) -> ReadPolicy[Any]:
+        plain = partial(
+            Read[Any],
+            guard,
+            single_flight=settings.single_flight,
+            attempts=settings.retry_attempts,
+            budget=budget,
+            observer=observer,
+        )
+        if cache is None:
+            return plain(fetch)
+        return CachedRead(plain, fetch, operation=guard.operation, cache=cache, observer=observer)
+
     api = HttpEventsApi(
         client,
         url=settings.upstream_url,
@@ -135,16 +204,44 @@ def build_events_api(
             )
             for operation, breaker in breakers.items()
         },
-        read=partial(
-            Read,
-            single_flight=settings.single_flight,
-            attempts=settings.retry_attempts,
-            budget=budget,
-            observer=observer,
-            clock=clock,
-        ),
+        read=read,
     )
     return api, client.close
+
+
+def build_cache(settings: Settings, *, clock: Callable[[], float]) -> ReplyCache | None:
+    """What keeps the upstream's replies, if the settings want any kept."""
+    if not caches(settings):
+        return None
+    return StaleCache(
+        settings.cache_ttl, settings.stale_if_error, CACHE_ENTRIES, clock, max_size=CACHE_SIZE
+    )
+
+
+def build_dashboard(
+    settings: Settings, breakers: dict[str, CircuitBreaker], stream: DashboardStream
+) -> list[BaseRoute]:
+    """In production for holders of the operators' token alone, so without one there is none."""
+    in_production = settings.env is Environment.PRODUCTION
+    token = settings.ops_token
+    if in_production and token is None:
+        return []
+    access = OperatorAccess(token.get_secret_value()) if in_production and token else None
+    page = Page(
+        breaker_controls=settings.dashboard_controls or not in_production,
+        mock_controls=not in_production,
+    )
+    routes = dashboard_routes(page, stream, access=access)
+    if page.breaker_controls:
+        routes += breaker_controls(breakers, access=access)
+    if page.mock_controls:
+        client = build_client(headers={}, timeout=settings.upstream_timeout)
+        routes += mock_controls(MockAdmin(client, settings.upstream_url), access=access)
+    return routes
+
+
+def caches(settings: Settings) -> bool:
+    return settings.cache_ttl > 0 or settings.stale_if_error > 0
 
 
 def _new_id() -> str:

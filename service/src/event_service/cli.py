@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,13 @@ from urllib.parse import urlsplit
 
 import typer
 
-from event_service.settings import ConfigurationError, Environment, Settings, load_settings
+from event_service.settings import (
+    WORKERS_DIR,
+    ConfigurationError,
+    Environment,
+    Settings,
+    load_settings,
+)
 from event_service.telemetry.logs import configure_logging
 
 # A client that takes longer over its headers is cut off.
@@ -44,7 +51,7 @@ def serve() -> None:
     from granian.http import HTTP1Settings  # noqa: PLC0415
     from granian.log import LogLevels  # noqa: PLC0415
 
-    Granian(
+    server = Granian(
         "event_service.app:from_environment",
         factory=True,
         interface=Interfaces.ASGI,
@@ -62,7 +69,20 @@ def serve() -> None:
         workers_kill_timeout=ceil(settings.request_deadline) + 1,
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"propagate": True}}},
-    ).serve()
+    )
+    with _shared_among(settings.workers):
+        server.serve()
+
+
+@contextmanager
+def _shared_among(workers: int) -> Iterator[None]:
+    """A folder of their own for the workers to meet in, if there are several."""
+    if workers == 1:
+        yield
+        return
+    with tempfile.TemporaryDirectory(prefix="event-service-") as folder:
+        os.environ[WORKERS_DIR] = folder
+        yield
 
 
 @main.command("check-config")

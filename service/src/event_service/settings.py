@@ -20,6 +20,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "EVENT_SERVICE_"
+# Set by `serve` for its workers, where there are several; nobody else's to set.
+WORKERS_DIR = f"_{PREFIX}WORKERS_DIR"
 DEVELOPMENT_UPSTREAM = "http://127.0.0.1:4010"
 UPSTREAM_PATHS = {
     "getUsers": "/getUsers",
@@ -130,6 +132,7 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=4096, ge=1)
 
     ops_token: SecretStr | None = None
+    dashboard_controls: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console", "auto"] = "auto"
 

@@ -1,4 +1,4 @@
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 from starlette.requests import Request
@@ -8,6 +8,16 @@ from event_service.routes.endpoint import Endpoint, Reply
 from halfopen import CircuitBreaker, State
 
 _encode = msgspec.json.Encoder().encode
+
+
+def metrics_route(expose: Callable[[str], tuple[bytes, str]]) -> BaseRoute:
+    """`expose` gets what the client accepts; it returns the metrics and their media type."""
+
+    async def metrics(request: Request) -> Reply:
+        body, media_type = expose(request.headers.get("accept", ""))
+        return Reply(body, media_type=media_type)
+
+    return Route("/metrics", Endpoint(metrics), methods=["GET"])
 
 
 def health_routes(breakers: Mapping[str, CircuitBreaker]) -> list[BaseRoute]:

@@ -3,6 +3,7 @@
 import fcntl
 import mmap
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ class Row(NamedTuple):
 
     metric: str
     labels: tuple[str, ...]
-    values: list[float]
+    values: tuple[float, ...]
 
 
 class Page(NamedTuple):
@@ -113,11 +114,11 @@ def _page(memory: mmap.mmap, *, alive: bool) -> Page:
     names = memory[_CELL_BYTES : _CELL_BYTES + names_used]
     values = _floats(memory, int(_floats(memory, _FIRST_FREE)[_CELLS_USED]))
     rows = [
-        Row(name.metric, name.labels, [*values[name.first : name.first + name.size]])
+        Row(name.metric, name.labels, values[name.first : name.first + name.size])
         for name in map(_names.decode, names.splitlines())
     ]
     return Page(int(values[_PID]), alive, rows)
 
 
-def _floats(memory: mmap.mmap, count: int) -> memoryview[float]:
-    return memoryview(memory[: 8 * count]).cast("d")
+def _floats(memory: mmap.mmap, count: int) -> tuple[float, ...]:
+    return struct.unpack_from(f"{count}d", memory)

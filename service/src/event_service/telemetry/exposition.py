@@ -130,7 +130,7 @@ class _Counted(Collector):
 
 
 def _merged(pages: list[Page], name: str, family: Family) -> dict[tuple[str, ...], list[float]]:
-    found: dict[tuple[str, ...], list[list[float]]] = {}
+    found: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
     for page in pages:
         if page.alive or family.kind is not GaugeMetricFamily:
             for row in page.rows:
