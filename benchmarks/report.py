@@ -82,11 +82,18 @@ def _doubts(measured: Measured) -> list[str]:
         server = middle([busy.server for busy in rounds])
         if server < BUSY_ENOUGH:
             others = middle([busy.others for busy in rounds])
+            cpu = shown(cpu_microseconds(measured, contender.name))
             lines.append(
                 f"doubtful: {measured.row.title}, {contender.title}: it had {server:.0%} of its "
-                f"core, other processes {others:.0%}"
+                f"core, other processes {others:.0%}; a request took {cpu} µs of CPU"
             )
     return lines
+
+
+def cpu_microseconds(measured: Measured, name: str) -> float:
+    """The server's CPU time for a request; what else its core did hardly changes that."""
+    rounds = zip(measured.busy.get(name, []), measured.values[name], strict=False)
+    return middle([busy.server / rate * 1e6 for busy, rate in rounds if rate > 0])
 
 
 def document(results: Results, plan: Plan) -> dict:
@@ -116,6 +123,11 @@ def _row(measured: Measured) -> dict:
                 for part in ("server", "others", "upstream", "load")
             }
             for name, rounds in measured.busy.items()
+        },
+        "cpu_us_per_request": {
+            name: _finite(cpu_microseconds(measured, name))
+            for name in measured.busy
+            if row.saturates
         },
         "goals": [vars(goal.judge(measured.values)) for goal in row.goals],
     }
