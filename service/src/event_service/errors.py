@@ -2,6 +2,9 @@
 
 from typing import ClassVar
 
+# A client may send thousands of faults; `errors` has them all, the text a few.
+FAULTS_IN_TEXT = 3
+
 
 class EventServiceError(Exception):
     """An error that a client may be told about; `str(error)` is safe to show to anyone."""
@@ -15,8 +18,15 @@ class ValidationFailed(EventServiceError):
     """The body is JSON, but breaks its schema; `errors` are (path, message) pairs, never none."""
 
     def __init__(self, errors: list[tuple[str, str]]) -> None:
-        super().__init__("; ".join(f"{path}: {message}" for path, message in errors))
+        shown = [f"{path} {text}" for path, text in errors[:FAULTS_IN_TEXT]]
+        if len(errors) > FAULTS_IN_TEXT:
+            shown.append(f"and {len(errors) - FAULTS_IN_TEXT} more")
+        super().__init__("; ".join(shown))
         self.errors = errors
+
+
+class ClientGone(Exception):
+    """The client left before there was a reply; nobody is there to be told."""
 
 
 class UnsupportedMediaType(EventServiceError):
@@ -25,6 +35,18 @@ class UnsupportedMediaType(EventServiceError):
 
 class PayloadTooLarge(EventServiceError):
     pass
+
+
+class RequestTimeout(EventServiceError):
+    """The client took longer over its request than a request may take."""
+
+
+class Unauthorized(EventServiceError):
+    """Only operators may have this, and the request does not show that it comes from one."""
+
+
+class Forbidden(EventServiceError):
+    """Nobody may ask for this in this way."""
 
 
 class UserNotFound(EventServiceError):
@@ -44,12 +66,11 @@ class Overloaded(EventServiceError):
 
 
 class RateLimited(EventServiceError):
-    """The client is over its rate. `retry_after` is in seconds, `headers` describe the limit."""
+    """The client is over its rate. `retry_after` is in seconds."""
 
-    def __init__(self, detail: str, *, retry_after: float, headers: dict[str, str]) -> None:
+    def __init__(self, detail: str, *, retry_after: float) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
-        self.headers = headers
 
 
 class DeadlineExceeded(EventServiceError):

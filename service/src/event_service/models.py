@@ -10,9 +10,23 @@ from event_service.errors import InvalidRequest
 ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
 _matches_id = re.compile(ID_PATTERN).match
 
-Id = Annotated[str, Meta(pattern=ID_PATTERN)]
-Title = Annotated[str, Meta(min_length=1, max_length=200)]
-Description = Annotated[str, Meta(max_length=2_000)]
+# A description says what a value must be: it completes "must be …" for whoever sent another.
+Id = Annotated[
+    str,
+    Meta(
+        pattern=ID_PATTERN,
+        description="a string of 1 to 64 letters, digits, '_' or '-'",
+        # JSON Schema's patterns know `$` alone, and to them it is the very end.
+        extra_json_schema={"pattern": ID_PATTERN.replace(r"\Z", "$")},
+    ),
+]
+# Any Unicode text, control characters included: to be escaped where it is shown, not here.
+Title = Annotated[
+    str, Meta(min_length=1, max_length=200, description="a string of 1 to 200 characters")
+]
+Description = Annotated[
+    str, Meta(max_length=2_000, description="a string of up to 2000 characters")
+]
 
 
 def is_id(text: str) -> bool:

@@ -27,6 +27,9 @@ TABLE: dict[type[Exception], Row] = {
     errors.ValidationFailed: Row(422, "validation-failed", "Validation failed"),
     errors.UnsupportedMediaType: Row(415, "unsupported-media-type", "Unsupported media type"),
     errors.PayloadTooLarge: Row(413, "payload-too-large", "Payload too large"),
+    errors.RequestTimeout: Row(408, "request-timeout", "Request timeout"),
+    errors.Unauthorized: Row(401, "unauthorized", "Unauthorized"),
+    errors.Forbidden: Row(403, "forbidden", "Forbidden"),
     errors.UserNotFound: Row(404, "user-not-found", "User not found"),
     errors.UpstreamError: UPSTREAM_ERROR,
     errors.UpstreamUnavailable: Row(503, "upstream-unavailable", "The upstream is unavailable"),
@@ -72,13 +75,12 @@ def problem_for(error: Exception) -> Problem:
         case CircuitOpen():
             members["breaker"] = error.name
             headers["retry-after"] = _whole_seconds(error.retry_after)
-        case errors.Overloaded():
+        case errors.Overloaded() | errors.RateLimited():
             headers["retry-after"] = _whole_seconds(error.retry_after)
         case errors.UpstreamUnavailable():
             headers["retry-after"] = _whole_seconds(error.retry_after or 1.0)
-        case errors.RateLimited():
-            headers["retry-after"] = _whole_seconds(error.retry_after)
-            headers |= error.headers
+        case errors.Unauthorized():
+            headers["www-authenticate"] = "Bearer"
         case HTTPException():
             headers |= error.headers or {}
         case _:

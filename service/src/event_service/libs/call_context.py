@@ -8,19 +8,25 @@ import re
 from contextvars import ContextVar
 from math import inf
 
+from event_service.libs.cache_status import CacheStatus
+
 _traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
 
 
 class CallContext:
     """Who asks, for how long, and what it has cost so far.
 
+    `reply_headers` go out with the reply, whatever that turns out to be: a result or an error.
+    `cache_status` is there when somebody wants to know what caches had to do with the reply.
     `deadline` is in seconds on the event loop's clock, which runs with `time.monotonic`.
     `trace_id` and `traceparent` follow W3C Trace Context: a valid incoming `traceparent` is
     continued under a span id of our own, anything else starts a new trace.
     """
 
     __slots__ = (
+        "cache_status",
         "deadline",
+        "reply_headers",
         "request_id",
         "trace_id",
         "traceparent",
@@ -33,7 +39,9 @@ class CallContext:
     ) -> None:
         self.request_id = request_id
         self.deadline = inf
+        self.cache_status: CacheStatus | None = None
         self.upstream_calls = 0
+        self.reply_headers: list[tuple[bytes, bytes]] = []
         parent = _traceparent.match(traceparent) if traceparent else None
         if parent and parent[1].strip("0") and parent[2].strip("0"):
             self.trace_id, flags, self.tracestate = parent[1], parent[3], tracestate
@@ -43,3 +51,11 @@ class CallContext:
 
 
 current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)
+
+
+def require() -> CallContext:
+    """The request at hand; raises LookupError where there is none."""
+    call = current.get()
+    if call is None:
+        raise LookupError("there is no request at hand")
+    return call

@@ -7,8 +7,10 @@ from typing import Protocol
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from event_service.errors import ClientGone
 from event_service.libs import call_context
 from event_service.libs.call_context import CallContext
+from event_service.middleware.security_headers import add_security_headers
 from event_service.problems import problem_for
 from event_service.telemetry.records import RequestRecord
 
@@ -30,8 +32,9 @@ class RequestObserver(Protocol):
 class RequestContext:
     """The outermost layer: gives each request its identity and its end.
 
-    Every response carries `X-Request-ID`, every error becomes problem details, and every
-    finished request is told to the observer once.
+    Every response carries `X-Request-ID`, the security headers and what the inner layers put
+    into the call's `reply_headers`; every error becomes problem details; and every finished
+    request is told to the observer once.
     """
 
     def __init__(
@@ -59,24 +62,28 @@ class RequestContext:
         call_context.current.set(call)
         # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
         scope["app"] = self
-        identity = (b"x-request-id", call.request_id.encode())
+        call.reply_headers.append((b"x-request-id", call.request_id.encode()))
         status = 0
         failure: Exception | None = None
 
-        async def send_with_identity(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"].append(identity)
+                headers = message["headers"]
+                headers.extend(call.reply_headers)
+                add_security_headers(headers)
             await send(message)
 
         try:
             try:
-                await self._app(scope, receive, send_with_identity)
+                await self._app(scope, receive, send_with_headers)
+            except ClientGone:
+                pass
             except Exception as error:  # noqa: BLE001  the boundary: every error gets its reply
                 failure = error
                 if status == 0:
-                    await _send_problem(error, scope, call, send_with_identity)
+                    await _send_problem(error, scope, call, send_with_headers)
         finally:
             self._observer.request_done(
                 RequestRecord(

@@ -5,9 +5,11 @@ import re
 from typing import Any, TypeVar
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import Request
 
 from event_service.errors import (
+    ClientGone,
     InvalidRequest,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -17,75 +19,119 @@ from event_service.errors import (
 S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_BODY = 64 * 1024
-_json_type = re.compile(r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?\Z', re.IGNORECASE)
+_is_json = re.compile(
+    r'application/json\s*(;\s*charset\s*=\s*"?utf-8"?\s*)?\Z', re.IGNORECASE
+).match
 
 
 async def read_json(request: Request, decoder: msgspec.json.Decoder[S]) -> S:
-    """The body as the decoder's struct.
+    """The body as the decoder's struct, whose optional fields default to None.
 
-    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest for what is not JSON and
-    ValidationFailed for JSON of another shape.
+    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest for what is not JSON,
+    ValidationFailed for JSON of another shape, and ClientGone.
     """
-    content_type = request.headers.get("content-type", "")
-    if not _json_type.match(content_type):
+    headers = request.headers
+    if not _is_json(headers.get("content-type", "")):
         raise UnsupportedMediaType("The body must be application/json in UTF-8.")
-    body = await _read(request)
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("The body must be sent as it is, without a content encoding.")
+    body = await _read(request, declared=headers.get("content-length", "0"))
     try:
         value = decoder.decode(body)
     except msgspec.ValidationError:
-        raise ValidationFailed(_faults(body, decoder.type)) from None
+        raise ValidationFailed(_faults(_parse(body), decoder.type)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
-    _refuse_duplicate_keys(body)
+    if may_repeat_a_key(body, value):
+        _parse(body)
     return value
 
 
-async def _read(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "0")
+async def _read(request: Request, *, declared: str) -> bytes:
     if not declared.isdecimal() or int(declared) > MAX_BODY:
         raise PayloadTooLarge(f"A body may have at most {MAX_BODY} bytes.")
-    chunks = bytearray()
-    async for chunk in request.stream():
-        chunks += chunk
-        if len(chunks) > MAX_BODY:
+    body = bytearray()
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
             raise PayloadTooLarge(f"A body may have at most {MAX_BODY} bytes.")
-    return bytes(chunks)
+        more = message.get("more_body", False)
+    return bytes(body)
 
 
-def _faults(body: bytes, kind: type[S]) -> list[tuple[str, str]]:
-    """Every fault, where the decoder stops at the first."""
-    _refuse_duplicate_keys(body)
+def may_repeat_a_key(body: bytes, value: msgspec.Struct) -> bool:
+    r"""Whether `body`, which decoded to `value`, could hold a key twice; False is certain.
+
+    An object has a ':' for each member, and each field that is not None was a member. If no ':'
+    is left beyond those, and those inside of strings, every member was another field's. A string
+    stands in the body as it reads only where no '\' is.
+    """
+    members = [field for field in msgspec.structs.astuple(value) if field is not None]
+    colons = body.count(b":") - len(members)
+    if colons and b"\\" not in body:
+        colons -= sum(member.count(":") for member in members if isinstance(member, str))
+    return colons > 0
+
+
+def _parse(body: bytes) -> Any:
+    """The JSON value; raises InvalidRequest for what the decoder's schema hid or cannot see.
+
+    Two readers of a body with duplicate keys may see two different bodies (RFC 8259, 4).
+    """
     try:
-        value = msgspec.json.decode(body)
-    except msgspec.DecodeError:
+        value = json.loads(
+            body.decode(),
+            object_pairs_hook=_unique,
+            parse_constant=_refuse,
+            parse_int=float,  # of any length: whether it fits is not the question here
+        )
+        json.dumps(value, ensure_ascii=False).encode()
+    except ValueError:
         raise InvalidRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise InvalidRequest("The body has the same key twice in one object.")
+    return members
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _faults(value: Any, kind: type[S]) -> list[tuple[str, str]]:
+    """Every fault, where the decoder stops at the first."""
     if not isinstance(value, dict):
         return [("$", "must be an object")]
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
-    faults = [(f"$.{name}", "unknown field") for name in value if name not in fields]
+    faults = [(f"$.{name}", "is not a known field") for name in value if name not in fields]
     for name, field in fields.items():
         if name not in value:
             if field.required:
-                faults.append((f"$.{name}", "required"))
+                faults.append((f"$.{name}", "is required"))
             continue
         try:
             msgspec.convert(value[name], field.type)
-        except msgspec.ValidationError as exc:
-            faults.append((f"$.{name}", str(exc).split(" - at ")[0]))
+        except msgspec.ValidationError as error:
+            faults.append((f"$.{name}", _wanted(field.type) or str(error)))
     return faults
 
 
-def _refuse_duplicate_keys(body: bytes) -> None:
-    """Two readers of a body with duplicate keys may see two different bodies (RFC 8259, 4)."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            raise InvalidRequest("The body has the same key twice in one object.")
-        return members
-
-    json.loads(body, object_pairs_hook=unique)
+def _wanted(kind: Any) -> str:
+    """What a field must be, in the words of its type's description."""
+    info = inspect.type_info(kind)
+    for part in info.types if isinstance(info, inspect.UnionType) else [info]:
+        if isinstance(part, inspect.Metadata) and part.extra_json_schema:
+            return f"must be {part.extra_json_schema['description']}"
+    return ""

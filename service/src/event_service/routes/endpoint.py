@@ -1,12 +1,11 @@
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from event_service.errors import DeadlineExceeded
 from event_service.libs import call_context
+from event_service.routes.request_watch import RequestWatch
 
 
 class Reply(NamedTuple):
@@ -19,22 +18,17 @@ class Reply(NamedTuple):
 class Endpoint:
     """Makes an ASGI app of a function from a request to a reply.
 
-    The request's deadline ends the function and all it waits for: DeadlineExceeded. Every error
-    passes to the outer layers.
+    The function, and all it waits for, ends when the request's deadline passes
+    (DeadlineExceeded, or RequestTimeout while the body is still coming) and when the client
+    leaves (ClientGone). Every error passes to the outer layers.
     """
 
     def __init__(self, handler: Callable[[Request], Awaitable[Reply]]) -> None:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = call_context.current.get()
-        try:
-            async with asyncio.timeout_at(None if call is None else call.deadline) as deadline:
-                reply = await self._handler(Request(scope, receive))
-        except TimeoutError as exc:
-            if not deadline.expired():
-                raise
-            raise DeadlineExceeded("There was no answer within the time a request has.") from exc
+        with RequestWatch(receive, deadline=call_context.require().deadline) as watch:
+            reply = await self._handler(Request(scope, watch.receive))
         headers = [
             (b"content-type", reply.media_type.encode()),
             (b"content-length", str(len(reply.body)).encode()),

@@ -1,0 +1,24 @@
+"""What every response tells a browser, unless the response itself says otherwise."""
+
+# Nothing here is made to be framed, cached, guessed at or read by other sites. A page brings a
+# Content-Security-Policy of its own, a cacheable reply its own Cache-Control.
+ALWAYS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
+CONTENT_SECURITY_POLICY = (
+    b"content-security-policy",
+    b"default-src 'none'; frame-ancestors 'none'",
+)
+CACHE_CONTROL = (b"cache-control", b"no-store")
+
+
+def add_security_headers(headers: list[tuple[bytes, bytes]]) -> None:
+    """Add to a response's headers, whose names are in lower case, what is not yet among them."""
+    names = {name for name, _ in headers}
+    headers.extend(ALWAYS)
+    if b"content-security-policy" not in names:
+        headers.append(CONTENT_SECURITY_POLICY)
+    if b"cache-control" not in names:
+        headers.append(CACHE_CONTROL)
