@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from importlib.metadata import version
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Protocol
 
+import limits
 import structlog
 import uuid_utils
 from starlette.routing import BaseRoute, Route, Router
@@ -21,6 +23,10 @@ from event_service.libs.retry import RetryBudget
 from event_service.libs.shutdown_notice import shutdown_notice
 from event_service.libs.stale_cache import StaleCache
 from event_service.middleware.cache_headers import CacheHeaders
+from event_service.middleware.cors import Cors
+from event_service.middleware.forwarded import TrustedProxies
+from event_service.middleware.load_shedding import LoadShedding
+from event_service.middleware.rate_limit import RateLimit
 from event_service.middleware.request_context import RequestContext
 from event_service.models import Event, User
 from event_service.routes.dashboard import Page, dashboard_routes
@@ -47,6 +53,8 @@ READ_OPERATIONS = ("getUsers", "getUserById", "getEvents", "getEventById")
 # Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
 # them is served within the default deadline of 5 s.
 QUEUE_FACTOR = 10
+# What a page of another origin may send beside what browsers always let it send.
+CORS_HEADERS = ("Content-Type", "Idempotency-Key", "X-Request-ID", "traceparent", "tracestate")
 # Together the bound of what the cache keeps; the size is in bytes of JSON, a few times as many
 # in memory.
 CACHE_ENTRIES = 50_000
@@ -110,7 +118,7 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
-        structlog.get_logger().info("service started", settings=settings.masked())
+        structlog.get_logger().info("service started", pid=os.getpid(), settings=settings.masked())
         # Open dashboards would hold up a graceful stop.
         with shutdown_notice(stream.close):
             yield
@@ -129,12 +137,32 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    return RequestContext(
-        CacheHeaders(router) if caches(settings) else router,
-        deadline=settings.request_deadline,
-        observer=signals,
-        clock=clock,
+    return build_edge(
+        CacheHeaders(router) if caches(settings) else router, settings, signals, clock=clock
     )
+
+
+def build_edge(
+    router: ASGIApp, settings: Settings, signals: Signals, *, clock: Callable[[], float]
+) -> ASGIApp:
+    """What a request passes on its way to the routes, and its reply on the way back."""
+    app = router
+    if settings.rate_limit:
+        app = RateLimit(
+            app,
+            rates=list(dict.fromkeys(limits.parse_many(settings.rate_limit))),
+            api_key_header=settings.api_key_header,
+            observer=signals,
+            clock=clock,
+        )
+    app = LoadShedding(app, max_in_flight=settings.max_in_flight, observer=signals)
+    if settings.cors_origins:
+        key = [settings.api_key_header] if settings.api_key_header else []
+        app = Cors(app, origins=settings.cors_origins, request_headers=[*CORS_HEADERS, *key])
+    app = RequestContext(app, deadline=settings.request_deadline, observer=signals, clock=clock)
+    if settings.trusted_proxies:
+        app = TrustedProxies(app, [ip_network(proxy) for proxy in settings.trusted_proxies])
+    return app
 
 
 def from_environment() -> ASGIApp:
