@@ -43,8 +43,9 @@ def test_a_refusal_says_so(add):
     assert outcome.message
 
 
-def test_with_nothing_to_refuse_it_never_does(store):
-    assert statuses(AddEvent(store, Cycle(accept=5, refuse=0)), 30) == [200] * 30
+@pytest.mark.parametrize("accept", [0, 5])
+def test_with_nothing_to_refuse_it_never_does(store, accept):
+    assert statuses(AddEvent(store, Cycle(accept=accept, refuse=0)), 30) == [200] * 30
 
 
 def test_with_nothing_to_accept_it_always_refuses(store):
@@ -97,6 +98,17 @@ def test_a_refused_key_may_be_tried_again(store):
 
     assert [add(BODY, key)[0] for key in ("a", "b", "b", "b")] == [200, 503, 200, 200]
     assert len(store.user("2").events) == 2
+
+
+def test_a_reset_forgets_the_keys_and_begins_the_first_cycle(add, store):
+    add.set_cycle(Cycle(accept=0, refuse=0))
+    first = add(BODY, "key")
+
+    add.reset()
+
+    assert statuses(add, 4) == [200] * 4
+    assert add(BODY, "key") != first
+    assert statuses(add, 1) == [503]
 
 
 def test_only_the_latest_keys_are_kept(store):

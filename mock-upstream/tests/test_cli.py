@@ -13,9 +13,9 @@ COMMAND = [sys.executable, "-m", "mock_upstream"]
 
 
 @contextmanager
-def running(*options):
+def running(*options, command=COMMAND):
     process = subprocess.Popen(
-        [*COMMAND, "--port", "0", *options],
+        [*command, "--port", "0", *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -65,14 +65,21 @@ def test_it_stops_although_requests_hang():
 
 def test_the_options_reach_the_upstream():
     options = ["--users", "2", "--events-per-user", "3", "--event-delay", "0.01"]
-    options += ["--accept", "1", "--refuse", "2", "--seed", "5"]
-    with running(*options) as (_, url), running(*options) as (_, again):
+    with running(*options, "--accept", "1", "--refuse", "2") as (_, url):
         users = get(f"{url}/getUsers")
 
         assert [user["events"] for user in users] == [["1-1", "1-2", "1-3"], ["2-1", "2-2", "2-3"]]
-        assert get(f"{url}/getEvents") == get(f"{again}/getEvents")
         assert get(f"{url}/__admin/cycle") == {"accept": 1, "refuse": 2}
         assert get(f"{url}/__admin/event-delay") == {"seconds": 0.01}
+
+
+def test_the_seed_decides_the_generated_data():
+    events = []
+    for seed in ("5", "5", "6"):
+        with running("--users", "2", "--seed", seed) as (_, url):
+            events.append(get(f"{url}/getEvents"))
+
+    assert events[0] == events[1] != events[2]
 
 
 def test_events_per_user_alone_generates_for_three_users():
@@ -121,7 +128,8 @@ def test_a_wrong_option_is_refused_by_name(options):
 
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux shows another's limits")
 def test_it_allows_itself_as_many_sockets_as_it_may():
-    with running() as (process, _):
+    few_sockets = ["sh", "-c", 'ulimit -Sn 256 && exec "$@"', "sh", *COMMAND]
+    with running(command=few_sockets) as (process, _):
         soft, hard = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
 
     assert soft == hard

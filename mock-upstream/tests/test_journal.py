@@ -25,6 +25,19 @@ def test_only_the_latest_entries_are_kept_and_all_are_counted():
     assert journal.max_in_flight == 1
 
 
+def test_the_most_in_flight_is_remembered_when_fewer_are():
+    journal = Journal(("getUsers",))
+    calls = [entry() for _ in range(3)]
+
+    for call in calls[:2]:
+        journal.begin(call)
+    for call in calls[:2]:
+        journal.end(call, 0.1)
+    journal.begin(calls[2])
+
+    assert (journal.total.in_flight, journal.max_in_flight) == (1, 2)
+
+
 def test_clearing_keeps_count_of_what_is_in_flight():
     journal = Journal(("getUsers",))
     first, second = entry(), entry()

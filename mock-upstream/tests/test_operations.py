@@ -101,6 +101,7 @@ async def test_many_generated_users_are_served_whole(anyio_backend):
     async with run_mock(users=300, events_per_user=20) as mock, aiohttp.ClientSession() as client:
         _, users = await get(client, f"{mock.url}/getUsers")
         async with client.get(f"{mock.url}/getEvents") as response:
+            assert response.headers["Transfer-Encoding"] == "chunked"
             body = await response.read()
             events = await response.json()
 

@@ -21,7 +21,6 @@ SLOW_BODY_PAUSE = 0.1
 """Seconds between two bytes."""
 
 _BLOCK = b" " * (1024 * 1024)
-_FLUSH_PAUSE = 0.02
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
@@ -51,7 +50,6 @@ async def fail(
         case "hang" | "reset":
             if fault.after != "nothing":
                 _write_half(request, fault, await reply(), fault.after)
-                await asyncio.sleep(_FLUSH_PAUSE)  # a reset discards what has not left yet
             if fault.mode == "reset":
                 _reset(_transport(request))
     return await _until_the_client_is_gone()

@@ -66,5 +66,4 @@ def prepare_process_for_many_requests() -> None:
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    gc.freeze()
     gc.set_threshold(50_000, 20, 50)
