@@ -1,5 +1,6 @@
 import asyncio
 from collections import OrderedDict
+from collections.abc import Hashable
 
 
 class BulkheadFull(Exception):
@@ -9,9 +10,11 @@ class BulkheadFull(Exception):
 class Bulkhead:
     """At most `limit` callers inside at once, at most `max_waiting` more in a queue.
 
-    Slots are given in the order of arrival: a slot that becomes free while callers wait goes
-    straight to the first of them, so a newcomer cannot overtake. A caller that is cancelled in
-    the queue leaves no hole, and a slot handed to it at that same moment goes to the next.
+    A slot that becomes free while callers wait goes straight to one of them, so a newcomer cannot
+    overtake. They take turns by `who` they act for, and within one `who` in the order of arrival:
+    however many callers one of them sends, another waits for one slot of each at most. A caller
+    that is cancelled in the queue leaves no hole, and a slot handed to it at that same moment
+    goes to the next.
 
     The wait has no bound of its own: put a timeout around it. Use from one event loop only.
     """
@@ -20,7 +23,8 @@ class Bulkhead:
         self.limit = limit
         self._max_waiting = max_waiting
         self._in_flight = 0
-        self._queue: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._waiting = 0
+        self._lines: OrderedDict[Hashable, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
 
     @property
     def in_flight(self) -> int:
@@ -28,21 +32,28 @@ class Bulkhead:
 
     @property
     def waiting(self) -> int:
-        return len(self._queue)
+        return self._waiting
 
-    async def acquire(self) -> None:
-        """Take a slot, at once if one is free; `BulkheadFull` at once if the queue is full."""
+    def try_acquire(self) -> bool:
+        """Take a slot if one is free."""
         if self._in_flight < self.limit:
             self._in_flight += 1
+            return True
+        return False
+
+    async def acquire(self, who: Hashable = None) -> None:
+        """Take a slot, at once if one is free; `BulkheadFull` at once if the queue is full."""
+        if self.try_acquire():
             return
-        if len(self._queue) >= self._max_waiting:
+        if self._waiting >= self._max_waiting:
             raise BulkheadFull
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._queue[turn] = None
+        self._lines.setdefault(who, OrderedDict())[turn] = None
+        self._waiting += 1
         try:
             await turn
         except BaseException:
-            self._queue.pop(turn, None)
+            self._leave(who, turn)
             if turn.done() and not turn.cancelled():
                 self.release()
             raise
@@ -51,14 +62,28 @@ class Bulkhead:
         """Give the slot back: exactly once for every `acquire` that returned."""
         if self._in_flight == 0:
             raise RuntimeError("A slot was released that nobody holds.")
-        while self._queue:
-            turn, _ = self._queue.popitem(last=False)
+        while self._lines:
+            who, line = next(iter(self._lines.items()))
+            turn = next(iter(line))
+            self._leave(who, turn)
+            if line:
+                self._lines.move_to_end(who)
             if not turn.done():
                 turn.set_result(None)
                 return
         self._in_flight -= 1
 
-    __aenter__ = acquire
+    def _leave(self, who: Hashable, turn: asyncio.Future[None]) -> None:
+        line = self._lines.get(who)
+        if line is None or turn not in line:
+            return
+        del line[turn]
+        self._waiting -= 1
+        if not line:
+            del self._lines[who]
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
 
     async def __aexit__(self, *_: object) -> None:
         self.release()

@@ -46,7 +46,7 @@ class StaleCache(Generic[K, V]):
         *,
         max_size: float = math.inf,
     ) -> None:
-        self._ttl = ttl
+        self.ttl = ttl
         self._stale_for = stale_for
         self._max_entries = max_entries
         self._max_size = max_size
@@ -63,11 +63,11 @@ class StaleCache(Generic[K, V]):
         if stored is None:
             return None
         age = self._clock() - stored.at
-        if age >= self._ttl + self._stale_for:
+        if age >= self.ttl + self._stale_for:
             self._remove(key)
             return None
         self._entries.move_to_end(key)
-        return Entry(stored.value, age, age < self._ttl)
+        return Entry(stored.value, age, age < self.ttl)
 
     def begin(self, key: K) -> Fetch:
         """Call before fetching a value, and hand the token to `put` with what was fetched."""

@@ -1,19 +1,27 @@
 """The events API over HTTP: the one seam that knows the client library."""
 
 import time
-from collections.abc import Callable, Mapping
-from datetime import timedelta
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, PyreqwestError, RequestTimeoutError
+from pyreqwest.exceptions import (
+    BodyDecodeError,
+    DecodeError,
+    PyreqwestError,
+    ReadTimeoutError,
+    RequestTimeoutError,
+)
+from pyreqwest.http import Url
 from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
 
 from event_service.errors import (
+    UpstreamError,
     UpstreamFailed,
     UpstreamNonsense,
     UpstreamNotFound,
@@ -24,12 +32,14 @@ from event_service.errors import (
 )
 from event_service.libs import call_context
 from event_service.models import Event, NewEvent, User, is_id
-from event_service.upstream.policy import Guard, Read
+from event_service.upstream.policy import Guard
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 # An upstream that asks for longer than a day is not to be taken at its word.
 LONGEST_RETRY_AFTER = 86_400.0
+NONSENSE = "The upstream sent a reply that makes no sense."
 
 
 class _Added(msgspec.Struct):
@@ -47,7 +57,8 @@ _added = msgspec.json.Decoder(_Added)
 def build_client(*, headers: Mapping[str, str], timeout: float) -> Client:
     """A client that follows no redirect, heeds no proxy variable and decompresses nothing.
 
-    `timeout` bounds each attempt from connecting to the last byte, in seconds.
+    `timeout` bounds each attempt from connecting to the last byte, in seconds. Connecting may
+    take half of it: an address that swallows packets is told from a slow reply by the log.
     """
     return (
         ClientBuilder()
@@ -61,8 +72,18 @@ def build_client(*, headers: Mapping[str, str], timeout: float) -> Client:
         .user_agent("event-service")
         .default_headers({"accept": "application/json", **headers})
         .timeout(timedelta(seconds=timeout))
+        .connect_timeout(timedelta(seconds=timeout / 2))
         .build()
     )
+
+
+class ReadPolicy(Protocol[T_co]):
+    """How one read operation is called."""
+
+    async def __call__(self, key: str = "") -> T_co: ...
+
+    def forget(self, key: str = "") -> None:
+        """Whoever asks from now on gets nothing that was fetched, or begun to be, before."""
 
 
 class HttpEventsApi:
@@ -76,17 +97,21 @@ class HttpEventsApi:
         paths: Mapping[str, str],
         max_body: int,
         guards: Mapping[str, Guard],
-        read: Callable[[Guard, Callable[[str], Any]], Read[Any]],
+        read: Callable[[Guard, Callable[[str], Awaitable[Any]]], ReadPolicy[Any]],
     ) -> None:
-        """`guards` by operation; `read` makes the policy of one read operation."""
+        """`guards` by operation; `read` makes the policy of one read operation.
+
+        Raises ValueError for a URL that no call could be made to.
+        """
+        Url(url)
         self._client = client
         self._max_body = max_body
         self._urls = {operation: (url + path).split("{id}") for operation, path in paths.items()}
         self._add_guard = guards["addEvent"]
-        self._users: Read[list[User]] = read(guards["getUsers"], self._fetch_users)
-        self._user: Read[User] = read(guards["getUserById"], self._fetch_user)
-        self._events: Read[list[Event]] = read(guards["getEvents"], self._fetch_events)
-        self._event: Read[Event] = read(guards["getEventById"], self._fetch_event)
+        self._users: ReadPolicy[list[User]] = read(guards["getUsers"], self._fetch_users)
+        self._user: ReadPolicy[User] = read(guards["getUserById"], self._fetch_user)
+        self._events: ReadPolicy[list[Event]] = read(guards["getEvents"], self._fetch_events)
+        self._event: ReadPolicy[Event] = read(guards["getEventById"], self._fetch_event)
 
     async def users(self) -> list[User]:
         return await self._users()
@@ -110,7 +135,11 @@ class HttpEventsApi:
         return await self._event(event_id)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the upstream stores the event: ours, or that of an earlier try."""
+        """The id under which the upstream stores the event: ours, or that of an earlier try.
+
+        One attempt, never another: after any failure but a refusal the event may be stored.
+        The caller may try again with the same key. Reads that begin after it see the event.
+        """
         body = msgspec.json.encode(
             {
                 "id": event_id,
@@ -123,6 +152,9 @@ class HttpEventsApi:
             added = await self._add_guard(lambda: self._send_event(body, idempotency_key))
         except UpstreamNotFound:
             raise UserNotFound(event.userId) from None
+        self._user.forget(event.userId)
+        self._users.forget()
+        self._events.forget()
         return added if added is not None and is_id(added) else event_id
 
     async def _fetch_users(self, _key: str) -> list[User]:
@@ -132,7 +164,7 @@ class HttpEventsApi:
         body = await self._get("getUserById", user_id)
         user = _decode("getUserById", body, _user) if body else None
         if user is None:
-            raise _not_found("getUserById")
+            raise _not_found("getUserById", "no user in the reply")
         return user
 
     async def _fetch_events(self, _key: str) -> list[Event]:
@@ -172,18 +204,18 @@ class HttpEventsApi:
                 return await self._read(operation, response)
         except RequestTimeoutError as exc:
             raise UpstreamTimeout(
-                operation, "The upstream did not answer in time.", reason=type(exc).__name__
+                operation, "The upstream did not answer in time.", reason=_slow(exc)
             ) from exc
         except PyreqwestError as exc:
-            where = "could not be reached" if isinstance(exc, ConnectError) else "broke off"
-            raise UpstreamFailed(
-                operation, f"The upstream {where}.", reason=_innermost(exc)
-            ) from exc
+            raise _broken(operation, exc) from exc
 
     async def _read(self, operation: str, response: Response) -> bytes:
-        if response.get_header("content-encoding") not in {None, "identity"}:
+        if _header(response, "content-encoding").lower() not in {"", "identity"}:
             raise _nonsense(operation, "encoded although we accept no encoding")
         limit = self._max_body
+        declared = _header(response, "content-length")
+        if declared and int(declared) > limit:
+            raise _nonsense(operation, f"more than {limit} bytes")
         reader = response.body_reader
         body = b""
         while (chunk := await reader.read(limit + 1 - len(body))) is not None:
@@ -203,12 +235,12 @@ def _refuse_by_status(operation: str, response: Response) -> None:
             operation,
             "The upstream takes no calls at the moment.",
             reason=reason,
-            retry_after=_seconds(response.get_header("retry-after")),
+            retry_after=_seconds(_header(response, "retry-after")),
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise UpstreamFailed(operation, "The upstream failed.", reason=reason)
     if status == HTTPStatus.NOT_FOUND:
-        raise _not_found(operation)
+        raise _not_found(operation, reason)
     raise UpstreamRefused(operation, "The upstream refused the call.", reason=reason)
 
 
@@ -220,30 +252,59 @@ def _decode(operation: str, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 
 def _nonsense(operation: str, reason: str) -> UpstreamNonsense:
-    return UpstreamNonsense(
-        operation, "The upstream sent a reply that makes no sense.", reason=reason
-    )
+    return UpstreamNonsense(operation, NONSENSE, reason=reason)
 
 
-def _not_found(operation: str) -> UpstreamNotFound:
+def _not_found(operation: str, reason: str) -> UpstreamNotFound:
     return UpstreamNotFound(
-        operation, "The upstream does not know what it lists.", reason="not found"
+        operation, "The upstream does not know what it was asked for.", reason=reason
     )
 
 
-def _seconds(retry_after: str | None) -> float | None:
-    """Seconds from a Retry-After header: a number of seconds or a date (RFC 9110, 10.2.3)."""
-    if retry_after is None:
-        return None
-    if retry_after.isascii() and retry_after.isdecimal():
-        return min(float(retry_after[:6]), LONGEST_RETRY_AFTER)
+def _header(response: Response, name: str) -> str:
+    """The header's value, "" without one, and "?" for one that is not ASCII."""
     try:
-        seconds = parsedate_to_datetime(retry_after).timestamp() - time.time()
+        return response.get_header(name) or ""
+    except ValueError:
+        return "?"
+
+
+def _seconds(retry_after: str) -> float | None:
+    """Seconds from a Retry-After header: a number of seconds or a date (RFC 9110, 10.2.3)."""
+    if retry_after.isdecimal():
+        return min(float(retry_after), LONGEST_RETRY_AFTER)
+    try:
+        date = parsedate_to_datetime(retry_after)
     except (ValueError, OverflowError):
         return None
+    # HTTP's dates are in GMT, its oldest form without saying so.
+    seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time()
     return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
 
 
-def _innermost(exc: PyreqwestError) -> str:
-    causes = getattr(exc, "details", {}).get("causes") or [{"message": exc.message}]
-    return f"{type(exc).__name__}: {causes[-1]['message']}"
+def _slow(exc: RequestTimeoutError) -> str:
+    if isinstance(exc, ReadTimeoutError):
+        return "timeout: the body was not complete in time"
+    if _while_connecting(exc):
+        return "timeout: no connection in time"
+    return "timeout: no reply in time"
+
+
+def _broken(operation: str, exc: PyreqwestError) -> UpstreamError:
+    reason = f"{type(exc).__name__}: {_causes(exc)[-1]}"
+    if isinstance(exc, DecodeError) and not isinstance(exc, BodyDecodeError):
+        return UpstreamNonsense(operation, NONSENSE, reason=reason)
+    if _while_connecting(exc):
+        return UpstreamFailed(operation, "The upstream could not be reached.", reason=reason)
+    return UpstreamFailed(operation, "The upstream broke off its reply.", reason=reason)
+
+
+def _while_connecting(exc: PyreqwestError) -> bool:
+    # The client's own class for this, ConnectError, stands for whatever ends before a reply.
+    return "client error (Connect)" in _causes(exc)
+
+
+def _causes(exc: PyreqwestError) -> list[str]:
+    """What went wrong, outermost first, never empty; the first may hold the URL."""
+    causes = getattr(exc, "details", {}).get("causes") or ()
+    return [exc.message, *(cause["message"] for cause in causes)]

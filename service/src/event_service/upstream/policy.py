@@ -4,6 +4,7 @@ Outermost first: single flight (reads), retries with a budget (reads), breaker, 
 The time limit of an attempt belongs to the attempt itself.
 """
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from contextvars import Context
@@ -17,7 +18,7 @@ from event_service.libs.bulkhead import Bulkhead, BulkheadFull
 from event_service.libs.call_context import CallContext
 from event_service.libs.retry import GaveUp, RetryBudget, backoff, with_retries
 from event_service.libs.single_flight import SingleFlight
-from halfopen import CircuitBreaker
+from halfopen import CircuitBreaker, State
 
 T = TypeVar("T")
 
@@ -38,9 +39,15 @@ class Observer(Protocol):
 
     def shared(self, operation: str, leader: CallContext | None) -> None: ...
 
+    def cache_hit(self, operation: str) -> None: ...
+
 
 class Guard:
-    """Breaker and concurrency limit around each attempt of one operation."""
+    """Breaker and concurrency limit around each attempt of one operation.
+
+    An attempt that waited for its turn is refused after all if the circuit has opened meanwhile:
+    a queue of calls does not outlive the upstream that it waits for.
+    """
 
     def __init__(
         self,
@@ -62,10 +69,27 @@ class Guard:
         return await self._breaker.acall(self._limited, attempt)
 
     async def _limited(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        opened = False if self._bulkhead.try_acquire() else await self._wait_for_a_slot()
         try:
-            await self._bulkhead.acquire()
+            if opened:
+                # What was let in while the circuit was closed counts no longer, so this is no
+                # second verdict on one call.
+                return await self._breaker.acall(self._timed, attempt)
+            return await self._timed(attempt)
+        finally:
+            self._bulkhead.release()
+
+    async def _wait_for_a_slot(self) -> bool:
+        """Whether the circuit has left its closed state meanwhile."""
+        was_closed = self._breaker.state is State.CLOSED
+        try:
+            # Requests take turns, so that one with thousands of calls does not hold up the rest.
+            await self._bulkhead.acquire(call_context.current.get())
         except BulkheadFull:
             raise Overloaded("Too many calls wait for the upstream.") from None
+        return was_closed and self._breaker.state is not State.CLOSED
+
+    async def _timed(self, attempt: Callable[[], Awaitable[T]]) -> T:
         outcome = "cancelled"
         started = self._clock()
         try:
@@ -77,7 +101,6 @@ class Guard:
         else:
             return result
         finally:
-            self._bulkhead.release()
             self._observer.called(self.operation, outcome, self._clock() - started)
 
 
@@ -93,14 +116,12 @@ class Read(Generic[T]):
         attempts: int,
         budget: RetryBudget,
         observer: Observer,
-        clock: Callable[[], float],
     ) -> None:
         self._guard = guard
         self._fetch = fetch
         self._attempts = attempts
         self._budget = budget
         self._observer = observer
-        self._clock = clock
         operation = guard.operation
         self._on_retry = partial(observer.retried, operation)
         self._on_give_up = partial(observer.gave_up, operation)
@@ -108,13 +129,22 @@ class Read(Generic[T]):
             SingleFlight(self._on_shared) if single_flight else None
         )
 
-    async def __call__(self, key: str = "") -> T:
-        """Raise CircuitOpen, Overloaded or the UpstreamError of the last attempt."""
-        if self._flights is None:
-            return await self._with_retries(key)
-        return await self._flights.run(key, partial(self._with_retries, key))
+    async def __call__(self, key: str = "", *, attempts: int | None = None) -> T:
+        """Raise CircuitOpen, Overloaded or the UpstreamError of the last attempt.
 
-    async def _with_retries(self, key: str) -> T:
+        `attempts`: how many there may be if not as many as usual. Who joins a call under way
+        gets what that brings, and its retries keep to the deadline of the first who asked.
+        """
+        if self._flights is None:
+            return await self._with_retries(key, attempts)
+        return await self._flights.run(key, partial(self._with_retries, key, attempts))
+
+    def forget(self, key: str = "") -> None:
+        """Whoever asks from now on shares no call that began before."""
+        if self._flights is not None:
+            self._flights.forget(key)
+
+    async def _with_retries(self, key: str, attempts: int | None) -> T:
         call = call_context.current.get()
         fetch = partial(self._fetch, key)
 
@@ -124,14 +154,15 @@ class Read(Generic[T]):
 
         return await with_retries(
             attempt,
-            attempts=self._attempts,
+            attempts=attempts or self._attempts,
             budget=self._budget,
             retry_after=_retry_after,
             deadline=inf if call is None else call.deadline,
             backoff=_backoff,
             on_retry=self._on_retry,
             on_give_up=self._on_give_up,
-            clock=self._clock,
+            # The clock of deadlines, whatever clock the breakers go by.
+            clock=asyncio.get_running_loop().time,
         )
 
     def _on_shared(self, leading: Context) -> None:

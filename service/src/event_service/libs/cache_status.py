@@ -1,0 +1,52 @@
+import math
+
+
+class CacheStatus:
+    """How a cache took part in one reply, which may be made of several parts.
+
+    As the reply's `Cache-Status` (RFC 9211) it is a `hit` when every part came from the cache
+    without asking the source; else it went forward: `fwd=miss` when any part was not there at
+    all, `fwd=stale` when parts were there, but past their time. `detail=stale-if-error` marks a
+    reply with a part that was served past its time because the source failed (RFC 5861). `Age`
+    is that of the oldest part that came from the cache, and `ttl` what is left of the one that
+    ends first, below 0 if it has ended; without such a part there is neither.
+    """
+
+    __slots__ = ("_age", "_forwarded", "_name", "_parts", "_served_stale", "_ttl")
+
+    def __init__(self, name: str) -> None:
+        """`name` is the cache's own: a token of RFC 8941."""
+        self._name = name
+        self._parts = 0
+        self._age = -1.0
+        self._ttl = math.inf
+        self._forwarded = ""
+        self._served_stale = False
+
+    def hit(self, *, age: float, ttl: float) -> None:
+        """A part came from the cache; `ttl` seconds are left of it, below 0 if it is stale."""
+        self._parts += 1
+        self._age = max(self._age, age)
+        self._ttl = min(self._ttl, ttl)
+        self._served_stale |= ttl <= 0
+
+    def forwarded(self, *, stale: bool) -> None:
+        """The source was asked for a part: an old one was there (`stale`) or none (a miss)."""
+        self._parts += 1
+        if self._forwarded != "miss":
+            self._forwarded = "stale" if stale else "miss"
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """None at all while the cache took no part."""
+        if not self._parts:
+            return []
+        from_cache = self._age >= 0
+        status = [self._name, f"fwd={self._forwarded}" if self._forwarded else "hit"]
+        if from_cache:
+            status.append(f"ttl={math.floor(self._ttl)}")
+        if self._served_stale:
+            status.append("detail=stale-if-error")
+        headers = [(b"cache-status", "; ".join(status).encode())]
+        if from_cache:
+            headers.append((b"age", str(math.floor(self._age)).encode()))
+        return headers

@@ -1,0 +1,291 @@
+"""Whatever an upstream does ends in its row of the error table.
+
+Each case goes over real sockets, for each operation where it makes sense. What is looked at: the
+reply's row, that it tells nothing internal, the one log line that names the cause, what metrics
+are told, and how the breaker counted it.
+"""
+
+import gzip
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import pytest
+
+from .observed_service import ObservedService, observed
+from .scripted_upstream import (
+    Script,
+    ScriptedUpstream,
+    by_path,
+    replies,
+    response,
+    says,
+    scripted,
+    then_hang,
+    then_reset,
+)
+
+pytestmark = pytest.mark.anyio
+
+ALICE = b'{"id":"1","name":"Alice","events":["7"]}'
+EVENT = b'{"id":"7","userId":"1","title":"Tea","description":""}'
+GOOD = {
+    "getUsers": b"[" + ALICE + b"]",
+    "getUserById": ALICE,
+    "getEvents": b"[" + EVENT + b"]",
+    "getEventById": EVENT,
+    "addEvent": b'{"success":true,"id":"9"}',
+}
+MARK = "what-the-upstream-said"
+LEAKS = re.compile(
+    rf"{MARK}|127\.0\.0\.1|\.invalid|os error|Error:|Traceback|pyreqwest|msgspec|ById/7"
+)
+MAX_BODY = 4096
+
+
+class Case(NamedTuple):
+    script: Script
+    status: int
+    slug: str
+    reason: str  # what the log line must contain
+    outcome: str  # what metrics are told
+    verdict: str  # how the breaker counts it
+    retry_after: str | None = None
+
+
+def failed(script: Script, reason: str) -> Case:
+    return Case(script, 502, "upstream-error", reason, "failed", "failure")
+
+
+def nonsense(script: Script, reason: str) -> Case:
+    return Case(script, 502, "upstream-error", reason, "nonsense", "failure")
+
+
+def refused(script: Script, reason: str) -> Case:
+    return Case(script, 502, "upstream-error", reason, "refused", "success")
+
+
+def slow(script: Script, reason: str) -> Case:
+    return Case(script, 504, "upstream-timeout", reason, "timeout", "failure")
+
+
+def unavailable(status: str, retry_after: str | None, told: str) -> Case:
+    headers = () if retry_after is None else (f"Retry-After: {retry_after}",)
+    script = replies(MARK.encode(), status=status, headers=headers)
+    reason = f"status {status.split(' ', maxsplit=1)[0]}"
+    return Case(script, 503, "upstream-unavailable", reason, "unavailable", "failure", told)
+
+
+def encoded(body: bytes, coding: str) -> Script:
+    return replies(body, headers=(f"Content-Encoding: {coding}",))
+
+
+def chunked(*chunks: bytes) -> Script:
+    head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return says(head, *(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks))
+
+
+def with_head(*lines: bytes) -> Script:
+    return says(b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", b""]))
+
+
+WHOLE = response(b'{"told":"%b"}' % MARK.encode())
+HEAD = WHOLE.index(b"\r\n\r\n") + 4
+BOMB = gzip.compress(b" " * 10_000_000)
+
+ALIKE: dict[str, Case] = {
+    "reset before the reply": failed(then_reset(), "Connection reset"),
+    "reset inside the headers": failed(then_reset(WHOLE[:20]), "Connection reset"),
+    "reset after the headers": failed(then_reset(WHOLE[:HEAD]), "Connection reset"),
+    "reset inside the body": failed(then_reset(WHOLE[:-5]), "Connection reset"),
+    "closed before the reply": failed(says(), "connection closed"),
+    "closed inside the headers": failed(says(WHOLE[:20]), "connection closed"),
+    "closed inside the body": failed(says(WHOLE[:-5]), "end of file before"),
+    "closed between two chunks": failed(chunked(b"[", b" "), "unexpected EOF"),
+    "chunk of no size": failed(
+        says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n"), "chunk size"
+    ),
+    "no reply": slow(then_hang(), "no reply in time"),
+    "no end of the headers": slow(then_hang(WHOLE[:20]), "no reply in time"),
+    "no body": slow(then_hang(WHOLE[:HEAD]), "body was not complete"),
+    "no end of the body": slow(then_hang(WHOLE[:-5]), "body was not complete"),
+    "a byte now and then": slow(
+        says(*(piece for byte in WHOLE for piece in (bytes([byte]), 0.02))), "no reply in time"
+    ),
+    "garbage instead of HTTP": nonsense(says(b"\x00\xff\x16 hello\r\n\r\n"), "invalid HTTP"),
+    "a banner of another protocol": nonsense(says(b"220 mail ready\r\n"), "invalid HTTP"),
+    "impossible status": nonsense(replies(status="99 Low"), "status-code"),
+    "two lengths": nonsense(with_head(b"Content-Length: 1", b"Content-Length: 2"), "length"),
+    "length below nothing": nonsense(with_head(b"Content-Length: -1"), "length"),
+    "length beyond counting": nonsense(with_head(b"Content-Length: " + b"9" * 40), "length"),
+    "endless headers": nonsense(with_head(*[b"X-A: " + b"a" * 1000] * 1000), "head is too large"),
+    "headers without number": nonsense(with_head(*[b"X-A: a"] * 1000), "head is too large"),
+    "gigantic body, declared": nonsense(
+        says(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b" " * 2 * MAX_BODY),
+        f"more than {MAX_BODY} bytes",
+    ),
+    "gigantic body, in chunks": nonsense(
+        chunked(*[b" " * 1024] * 100), f"more than {MAX_BODY} bytes"
+    ),
+    "compressed": nonsense(encoded(gzip.compress(EVENT), "gzip"), "encoded"),
+    "compressed and gigantic": nonsense(encoded(BOMB, "gzip"), "encoded"),
+    "encoded by a header that is no text": nonsense(encoded(EVENT, "\xff"), "encoded"),
+    "text": nonsense(replies(b'"%b"' % MARK.encode()), "not the JSON it should be"),
+    "a number": nonsense(replies(b"17"), "not the JSON it should be"),
+    "cut JSON": nonsense(replies(b'{"id":"1",'), "not the JSON it should be"),
+    "HTML": nonsense(replies(b"<html>%b</html>" % MARK.encode()), "not the JSON it should be"),
+    "NaN": nonsense(replies(b"NaN"), "not the JSON it should be"),
+    "deep JSON": nonsense(replies(b"[" * MAX_BODY), "not the JSON it should be"),
+    "only white space": nonsense(replies(b" \n"), "not the JSON it should be"),
+    **{
+        f"status {code}": refused(
+            replies(MARK.encode(), status=f"{code} No", headers=("Location: /elsewhere",)),
+            f"status {code}",
+        )
+        for code in (300, 301, 302, 303, 304, 307, 308, 400, 401, 403, 405, 408, 409, 410, 418, 422)
+    },
+    **{
+        f"status {code}": failed(replies(MARK.encode(), status=f"{code} No"), f"status {code}")
+        for code in (500, 501, 502, 504, 507, 599)
+    },
+    "503": unavailable("503 No", None, "1"),
+    "429": unavailable("429 No", None, "1"),
+    "503, in 7 s": unavailable("503 No", "7", "7"),
+    "429, in 7 s": unavailable("429 No", "7", "7"),
+    "503, in 0 s": unavailable("503 No", "0", "1"),
+    "503, in the past": unavailable("503 No", "Sun, 06 Nov 1994 08:49:37 GMT", "1"),
+    "503, next century": unavailable("503 No", "Fri, 06 Nov 2099 08:49:37 GMT", "86400"),
+    "503, next century of old": unavailable("503 No", "Fri Nov  6 08:49:37 2099", "86400"),
+    "503, some day": unavailable("503 No", "tomorrow", "1"),
+    "503, before now": unavailable("503 No", "-7", "1"),
+    "503, after a while and a half": unavailable("503 No", "1.5", "1"),
+    "503, at the end of days": unavailable("503 No", "9" * 400, "86400"),
+    "503, no text": unavailable("503 No", "\xb2\xff", "1"),
+    "503, year 0": unavailable("503 No", "Sun, 06 Nov 0000 08:49:37 GMT", "1"),
+}
+
+
+def _shape(*bodies: bytes) -> dict[str, Case]:
+    return {
+        f"body {body!r}": nonsense(replies(body), "not the JSON it should be") for body in bodies
+    }
+
+
+NOT_KNOWN = Case(replies(status="404 No"), 404, "user-not-found", "", "not_found", "success")
+NOT_OFFERED = Case(replies(status="404 No"), 502, "upstream-error", "404", "not_found", "success")
+INVALID_UTF_8 = EVENT.replace(b"Tea", b"\xff")
+
+OWN: dict[str, dict[str, Case]] = {
+    "getUsers": {
+        "404": NOT_OFFERED,
+        **_shape(b"", b"null", b"{}", b"[null]", b"[1]", GOOD["getUserById"]),
+        **_shape(*(b'[{"id":"%b","name":"","events":[]}]' % i for i in (b"", b"../x", b"a" * 65))),
+        **_shape('[{"id":"é","name":"","events":[]}]'.encode()),
+        **_shape(b'[{"id":1,"name":"","events":[]}]', b'[{"id":"1","name":null,"events":[]}]'),
+    },
+    "getUserById": {
+        "404": NOT_KNOWN,
+        **{
+            name: NOT_KNOWN._replace(script=script)
+            for name, script in {
+                "empty 200": replies(),
+                "null": replies(b"null"),
+                "204": says(b"HTTP/1.1 204 No Content\r\n\r\n"),
+            }.items()
+        },
+        **_shape(b"{}", b"[]", b"[null]", b"false", GOOD["getUsers"]),
+        **_shape(*(b'{"id":"1","name":"A","events":%b}' % e for e in (b"null", b"{}", b"[7]"))),
+        **_shape(b'{"id":"1","name":"A"}', b'{"id":"1","name":"\xff","events":[]}'),
+    },
+    "getEvents": {
+        "404": NOT_OFFERED,
+        **_shape(b"", b"null", b"{}", b"[null]", EVENT, b"[" + INVALID_UTF_8 + b"]"),
+        **_shape(b"[" + EVENT.replace(b'"7"', b'"../7"') + b"]"),
+    },
+    "getEventById": {
+        "404": NOT_OFFERED,
+        "204": nonsense(says(b"HTTP/1.1 204 No Content\r\n\r\n"), "not the JSON it should be"),
+        **_shape(b"", b"null", b"{}", b"[]", b"[" + EVENT + b"]", INVALID_UTF_8),
+        **_shape(EVENT.replace(b"Tea", rb"\ud800"), EVENT.replace(b'"7"', b"7")),
+        **_shape(EVENT.replace(b'"7"', b'"../7"'), EVENT.replace(b'"Tea"', b"null")),
+    },
+    "addEvent": {
+        "404": NOT_KNOWN,
+        "success:false": refused(replies(b'{"success":false,"message":"no"}'), "success:false"),
+        **_shape(b"", b"null", b"{}", b"[]", b'{"id":"9"}', b'{"success":null}'),
+        **_shape(b'{"success":"true"}', b'{"success":1}', b'{"success":true,"id":9}'),
+    },
+}
+
+CASES = [
+    pytest.param(operation, case, id=f"{operation}, {name}")
+    for operation, own in OWN.items()
+    for name, case in {**ALIKE, **own}.items()
+]
+
+
+@asynccontextmanager
+async def in_front_of(url: str, **settings: object) -> AsyncIterator[ObservedService]:
+    values = {
+        "upstream_url": url,
+        "retry_attempts": 1,
+        "upstream_timeout": 0.3,
+        "upstream_max_body": MAX_BODY,
+        **settings,
+    }
+    async with observed(**values) as service:
+        yield service
+
+
+@asynccontextmanager
+async def failing(operation: str, script: Script) -> AsyncIterator[ScriptedUpstream]:
+    """An upstream where one operation goes by the script and the others are well."""
+    scripts = {f"/{name}": replies(body) for name, body in GOOD.items()}
+    async with scripted(by_path({**scripts, f"/{operation}": script})) as upstream:
+        yield upstream
+
+
+async def ask(service: ObservedService, operation: str) -> tuple[int, dict[str, str], bytes]:
+    method, path = {
+        "getUsers": ("GET", "/api/getUsers"),
+        "getEvents": ("GET", "/api/getEvents"),
+        "addEvent": ("POST", "/api/addEvent"),
+    }.get(operation, ("GET", "/api/getEventsByUserId/1"))
+    new = {"userId": "1", "title": "Tea"} if method == "POST" else None
+    async with service.client.request(method, path, json=new) as reply:
+        assert reply.content_type == "application/problem+json"
+        headers = {name.lower(): value for name, value in reply.headers.items()}
+        return reply.status, headers, await reply.read()
+
+
+async def expect(service: ObservedService, operation: str, case: Case) -> None:
+    status, headers, body = await ask(service, operation)
+
+    assert (status, f'"/problems/{case.slug}"' in body.decode()) == (case.status, True), body
+    assert not LEAKS.search(body.decode()), body
+    assert not LEAKS.search(str(headers)), headers
+    assert headers.get("retry-after") == case.retry_after
+    line = one_line(service)
+    assert line["status"] == case.status
+    if case.reason:
+        assert line["operation"] == operation
+        assert case.reason in line["reason"]
+    else:
+        assert line["error"] == "UserNotFound"
+    assert MARK not in str(service.lines)
+    assert service.of(operation) == [case.verdict]
+    assert [o for name, o in service.heard.calls if name == operation] == [case.outcome]
+
+
+def one_line(service: ObservedService) -> dict[str, object]:
+    (line,) = (line for line in service.lines if line["event"] == "request")
+    return dict(line)
+
+
+@pytest.mark.parametrize(("operation", "case"), CASES)
+async def test_every_failure_of_the_upstream_has_its_row(operation: str, case: Case):
+    async with failing(operation, case.script) as upstream, in_front_of(upstream.url) as service:
+        await expect(service, operation, case)
+
+        assert not any(call.path.startswith("/elsewhere") for call in upstream.calls)
