@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -20,6 +22,8 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "EVENT_SERVICE_"
+_is_origin = re.compile(r"https?://[a-z0-9.\[\]:_-]+\Z").match
+_is_header_name = re.compile(r"[A-Za-z0-9_-]+\Z").match
 # Set by `serve` for its workers, where there are several; nobody else's to set.
 WORKERS_DIR = f"_{PREFIX}WORKERS_DIR"
 DEVELOPMENT_UPSTREAM = "http://127.0.0.1:4010"
@@ -57,10 +61,37 @@ def _json_object(value: object) -> object:
 def _rate(value: str) -> str:
     if value:
         try:
-            limits.parse(value)
+            rates = limits.parse_many(value)
         except ValueError:
-            raise ValueError("must be a rate such as 100/second or 5000/hour") from None
+            rates = []
+        if not rates or any(rate.amount < 1 for rate in rates):
+            raise ValueError("must be a rate such as 100/second, or several: 100/second;5000/hour")
     return value
+
+
+def _listed(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _network(value: object) -> str:
+    try:
+        return str(ip_network(str(value)))
+    except ValueError:
+        raise ValueError("must be networks such as 10.0.0.0/8, separated by commas") from None
+
+
+def _origins(value: list[str]) -> list[str]:
+    if value != ["*"] and not all(_is_origin(origin) for origin in value):
+        raise ValueError("must be origins such as https://app.example.com, or '*' alone")
+    return value
+
+
+def _header_name(value: str) -> str:
+    if value and not _is_header_name(value):
+        raise ValueError("must be the name of a header")
+    return value.lower()
 
 
 def _headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
@@ -129,7 +160,14 @@ class Settings(BaseSettings):
     stale_if_error: SecondsOrOff = 0.0
 
     rate_limit: Annotated[str, AfterValidator(_rate)] = ""
+    api_key_header: Annotated[str, AfterValidator(_header_name)] = ""
+    trusted_proxies: Annotated[
+        list[Annotated[str, BeforeValidator(_network)]], NoDecode, BeforeValidator(_listed)
+    ] = []
     max_in_flight: int = Field(default=4096, ge=1)
+    cors_origins: Annotated[
+        list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_origins)
+    ] = []
 
     ops_token: SecretStr | None = None
     dashboard_controls: bool = False

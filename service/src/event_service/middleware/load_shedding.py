@@ -1,0 +1,42 @@
+from typing import Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from event_service.errors import Overloaded
+
+# The path prefix of the requests that count and may be refused. Operators' requests are neither.
+LIMITED = "/api/"
+RETRY_AFTER = 1.0
+
+
+class ShedObserver(Protocol):
+    """Told of each request that is refused."""
+
+    def load_shed(self) -> None: ...
+
+
+class LoadShedding:
+    """Refuses requests to the API beyond so many in flight, before any work is done for them.
+
+    What is in flight then still ends in time, where a queue would grow until nothing does.
+    """
+
+    def __init__(self, app: ASGIApp, *, max_in_flight: int, observer: ShedObserver) -> None:
+        self._app = app
+        self._max_in_flight = max_in_flight
+        self._observer = observer
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Raises Overloaded at once instead of waiting."""
+        if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
+            await self._app(scope, receive, send)
+            return
+        if self._in_flight >= self._max_in_flight:
+            self._observer.load_shed()
+            raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
+        self._in_flight += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._in_flight -= 1
