@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -90,10 +90,10 @@ class LiveFeed(Listener):
         self._framed_second = -1
         self._encoded = b""
 
-    def add_endpoint(self, route: str, methods: Set[str]) -> None:
+    def add_endpoint(self, route: str, methods: Collection[str]) -> None:
         """Count requests for this route's template from now on."""
         self._endpoints[route] = RollingStats(len(OUTCOMES))
-        self._methods[route] = " ".join(sorted(methods - {"HEAD"}))
+        self._methods[route] = " ".join(sorted(set(methods) - {"HEAD"}))
 
     def request_done(self, record: RequestRecord) -> None:
         stats = self._endpoints.get(record.route) or self._stats_of_unrouted(record)

@@ -37,6 +37,7 @@ class LiveBreakers:
         self._clock = clock
         self._breakers: list[CircuitBreaker] = []
         self._failed_at: dict[str, deque[float]] = {}
+        self._left_closed_at: dict[str, float] = {}
         self._changes: deque[_Change] = deque(maxlen=TRANSITIONS_KEPT)
         self._changed = 0
 
@@ -67,12 +68,17 @@ class LiveBreakers:
         self._failed_at[event.breaker.name].append(self._clock())
 
     def _state_changed(self, event: StateChanged) -> None:
+        now = self._clock()
+        name = event.breaker.name
         if event.new is State.CLOSED:
-            self._failed_at[event.breaker.name].clear()
+            self._failed_at[name].clear()
+            self._left_closed_at.pop(name, None)
+        else:
+            self._left_closed_at.setdefault(name, now)
         rules = [reading.rule for reading in event.breaker.snapshot().rules]
         reason = next((_text(rule) for rule in rules if str(rule) == event.reason), event.reason)
         self._changed += 1
-        self._changes.append(_Change(self._changed, self._clock(), event, reason))
+        self._changes.append(_Change(self._changed, now, event, reason))
 
     def _breaker(self, breaker: CircuitBreaker, now: float) -> Breaker:
         snapshot = breaker.snapshot()
@@ -83,6 +89,7 @@ class LiveBreakers:
             name=snapshot.name,
             state=snapshot.state.value,
             in_state_for=round(snapshot.in_state_for, 3),
+            troubled_for=round(now - self._left_closed_at.get(snapshot.name, now), 3),
             retry_after=round(snapshot.retry_after, 3),
             cooldown=snapshot.next_cooldown,
             rules=rules,

@@ -45,9 +45,12 @@ class Rule(Struct, frozen=True, rename="camel"):
 
 
 class Breaker(Struct, frozen=True, rename="camel"):
+    """`troubled_for`: since it was last closed, through however many states; 0 when it is."""
+
     name: str
     state: str
     in_state_for: float
+    troubled_for: float
     retry_after: float
     cooldown: float
     rules: list[Rule]

@@ -1,0 +1,153 @@
+import { el, icon, setAttribute, setText } from "./dom.js";
+import { STATES, count, remaining, ruleText, share, span } from "./format.js";
+
+const CHANGES_SHOWN = 3;
+
+/** The tile of one breaker. `act(name, action)` is null where there are no controls. */
+export function breakerTile(first, act) {
+  const use = icon(first.state);
+  const word = el("span");
+  const since = el("p", { class: "since" });
+  const fact = el("p", { class: "fact" });
+  const track = el("div", { class: "track" });
+  const changes = el("ol", { class: "changes" });
+  const buttons = act ? controls(first.name, act) : null;
+  const title = el("h3", { class: "name" }, first.name);
+  const node = el(
+    "article",
+    { class: "tile circuit", "data-breaker": first.name, "aria-label": `Circuit ${first.name}` },
+    el("header", {}, title, el("p", { class: "badge" }, use, word)),
+    since,
+    fact,
+    track,
+    changes,
+  );
+  if (buttons) node.append(buttons.node);
+  let breaker = first;
+
+  function update(next, transitions) {
+    breaker = next;
+    setAttribute(node, "data-state", breaker.state);
+    setAttribute(use.firstChild, "href", `#icon-${breaker.state}`);
+    setText(word, STATES[breaker.state]);
+    const own = transitions.filter((each) => each.breaker === breaker.name).slice(-CHANGES_SHOWN).reverse();
+    changes.replaceChildren(...(own.length ? own.map(change) : [el("li", { class: "muted" }, "No transitions yet")]));
+    buttons?.update(breaker);
+    tick(0);
+  }
+
+  function tick(elapsed) {
+    setText(since, `for ${span(breaker.inStateFor + elapsed)}${trouble(breaker, elapsed)}`);
+    show[breaker.state](breaker, elapsed, fact, track);
+  }
+
+  return { node, update, tick };
+}
+
+function trouble(breaker, elapsed) {
+  const again = breaker.troubledFor > breaker.inStateFor + 1;
+  return again ? ` · in trouble for ${span(breaker.troubledFor + elapsed)}` : "";
+}
+
+const show = {
+  closed(breaker, elapsed, fact, track) {
+    const rule = breaker.rules[0];
+    const shown = rule.minimumCalls ? shareOfCalls(rule) : countOfFailures(rule);
+    say(fact, shown.text, `Opens at ${ruleText(breaker)}`);
+    fill(track, shown.meter, windowTrack(breaker, rule, elapsed));
+  },
+  open(breaker, elapsed, fact, track) {
+    const left = Math.max(0, breaker.retryAfter - elapsed);
+    const text = left > 0 ? `Next canary in ${remaining(left)}` : "The next call is the canary";
+    say(fact, text, `${count(breaker.rejected)} calls refused since the start`);
+    fill(track, meter(left / (breaker.retryAfter + breaker.inStateFor), "var(--open)"), null);
+  },
+  half_open(breaker, elapsed, fact, track) {
+    const text = breaker.probes ? "Canary in flight" : "The next call is the canary";
+    say(fact, text, "Success closes the circuit, failure opens it again", breaker.probes > 0);
+    fill(track, null, null);
+  },
+  isolated(breaker, elapsed, fact, track) {
+    say(fact, "Refuses every call", "By hand, until it is released");
+    fill(track, null, null);
+  },
+};
+
+function say(fact, text, more, canary = false) {
+  if (fact.dataset.text === text + more) return;
+  fact.dataset.text = text + more;
+  fact.replaceChildren(...(canary ? [el("span", { class: "canary", "aria-hidden": "true" })] : []), text, el("small", {}, more));
+}
+
+function countOfFailures(rule) {
+  const slots = el("div", { class: "slots", "aria-hidden": "true" });
+  for (let n = 0; n < Math.min(rule.threshold, 20); n += 1) {
+    slots.append(el("i", { class: n < rule.value ? "taken" : "" }));
+  }
+  const within = rule.window ? ` in ${rule.window} s` : "";
+  return { text: `${rule.value} of ${rule.threshold} failures${within}`, meter: slots };
+}
+
+function shareOfCalls(rule) {
+  const over = rule.window ? ` in ${rule.window} s` : "";
+  const text = rule.calls
+    ? `${share(rule.value)} of ${count(rule.calls)} call${rule.calls === 1 ? "" : "s"} failed`
+    : `No calls${over}`;
+  const bar = meter(rule.value, "var(--open)");
+  const mark = el("b");
+  mark.style.left = `${rule.threshold * 100}%`;
+  bar.append(mark);
+  return { text, meter: bar };
+}
+
+function meter(value, colour) {
+  const bar = el("i");
+  bar.style.width = `${Math.min(1, Math.max(0, value)) * 100}%`;
+  bar.style.setProperty("--fill", colour);
+  return el("div", { class: "meter", "aria-hidden": "true" }, bar);
+}
+
+/** Where each failure stands in the window: at the right it happened now, at the left it leaves. */
+function windowTrack(breaker, rule, elapsed) {
+  if (!rule.window) return null;
+  const box = el("div", { class: "window", "aria-hidden": "true" });
+  for (const age of breaker.failureAges) {
+    const left = 100 * (1 - (age + elapsed) / rule.window);
+    if (left < 0) continue;
+    const dot = el("i");
+    dot.style.left = `${left}%`;
+    box.append(dot);
+  }
+  const scale = el("p", { class: "scale" }, el("span", {}, `${rule.window} s ago`), el("span", {}, "now"));
+  return el("div", {}, box, scale);
+}
+
+function fill(track, ...parts) {
+  track.replaceChildren(...parts.filter(Boolean));
+}
+
+function change(transition) {
+  const move = el("span", { class: "move" }, `${STATES[transition.old]} → ${STATES[transition.new].toLowerCase()}`);
+  return el("li", {}, move, el("time", {}, `${span(transition.age)} ago`), el("span", { class: "reason" }, transition.reason));
+}
+
+function controls(name, act) {
+  const button = (action, text) => {
+    const node = el("button", { type: "button", "aria-label": `${text} ${name}` }, text);
+    node.addEventListener("click", () => act(name, node.dataset.action));
+    node.dataset.action = action;
+    return node;
+  };
+  const isolate = button("isolate", "Isolate");
+  const node = el("div", { class: "buttons" }, button("trip", "Trip"), isolate, button("reset", "Reset"));
+
+  function update(breaker) {
+    const isolated = breaker.state === "isolated";
+    const text = isolated ? "Release" : "Isolate";
+    isolate.dataset.action = isolated ? "release" : "isolate";
+    setText(isolate, text);
+    setAttribute(isolate, "aria-label", `${text} ${name}`);
+  }
+
+  return { node, update };
+}

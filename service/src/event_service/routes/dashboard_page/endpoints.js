@@ -1,0 +1,84 @@
+import { chart } from "./chart.js";
+import { el, setAttribute, setText } from "./dom.js";
+import { OUTCOMES, count, latency, rate, share } from "./format.js";
+
+// From this share on, errors are shown in the colour of failure.
+const ALARMING = 0.05;
+
+export function endpointTile(first) {
+  const number = el("span");
+  const lines = chart(["area", "line", "bad"]);
+  const peak = el("span");
+  const numbers = figures(["errors", "p50", "p95", "p99"]);
+  const mix = el("div", { class: "mix", "aria-hidden": "true" });
+  const outcomes = outcomeCounts(mix);
+  const name = el("h3", { class: "name" });
+  if (first.method) name.append(el("span", { class: "method" }, first.method));
+  name.append(withBreaks(first.route));
+  const node = el(
+    "article",
+    { class: "tile endpoint", "data-route": first.route },
+    el("header", {}, name, el("p", { class: "rate" }, number, el("small", {}, " /s"))),
+    el("div", {}, lines.node, el("p", { class: "scale" }, el("span", {}, "2 min ago"), peak, el("span", {}, "now"))),
+    numbers.node,
+    mix,
+    outcomes.node,
+  );
+
+  function update(endpoint) {
+    const top = Math.max(...endpoint.requests);
+    setText(number, rate(endpoint.rate));
+    setText(peak, top ? `peak ${count(top)}/s` : "no requests in two minutes");
+    lines.draw(
+      [endpoint.requests, endpoint.requests, endpoint.errors],
+      top,
+      `Requests each second over two minutes: at most ${top}, of which at most ${Math.max(...endpoint.errors)} failed`,
+    );
+    const { p50, p95, p99 } = endpoint.latency;
+    numbers.update([share(endpoint.errorShare), latency(p50), latency(p95), latency(p99)]);
+    numbers.alarm(0, endpoint.errorShare >= ALARMING);
+    outcomes.update(endpoint.counts);
+  }
+
+  return { node, update };
+}
+
+/** A row of named numbers. */
+export function figures(names) {
+  const values = names.map(() => el("dd"));
+  const pairs = names.map((name, index) => el("div", {}, el("dt", {}, name), values[index]));
+  return {
+    node: el("dl", { class: "figures" }, ...pairs),
+    update: (texts) => texts.forEach((text, index) => setText(values[index], text)),
+    alarm: (index, on) => values[index].classList.toggle("alarm", on),
+  };
+}
+
+function outcomeCounts(mix) {
+  const parts = Object.entries(OUTCOMES).map(([outcome, text]) => {
+    const bar = el("i", { "data-outcome": outcome });
+    const number = el("b");
+    const row = el("li", {}, el("i", { "data-outcome": outcome, "aria-hidden": "true" }), `${text} `, number);
+    mix.append(bar);
+    return { outcome, bar, number, row };
+  });
+
+  function update(counts) {
+    const total = Object.values(counts).reduce((sum, each) => sum + each, 0);
+    for (const { outcome, bar, number, row } of parts) {
+      setText(number, count(counts[outcome]));
+      setAttribute(row, "class", counts[outcome] ? "" : "none");
+      bar.hidden = !counts[outcome];
+      bar.style.flex = `${counts[outcome] / (total || 1)} 0 3px`;
+    }
+  }
+
+  return { node: el("ul", { class: "counts" }, ...parts.map((part) => part.row)), update };
+}
+
+/** Lets a long path break after its slashes. */
+function withBreaks(path) {
+  const parts = document.createDocumentFragment();
+  for (const piece of path.split(/(?<=\/)/)) parts.append(piece, el("wbr"));
+  return parts;
+}

@@ -1,0 +1,118 @@
+import { breakerTile } from "./breakers.js";
+import { breakerActions, mockControls } from "./controls.js";
+import { each, setAttribute, setText } from "./dom.js";
+import { endpointTile } from "./endpoints.js";
+import { clockTime, span } from "./format.js";
+import { announce, describe } from "./sentence.js";
+import { follow } from "./stream.js";
+import { tail } from "./tail.js";
+import { themeButton } from "./theme.js";
+import { gauges, operationRow } from "./upstream.js";
+
+const byId = (id) => document.getElementById(id);
+const circuits = byId("circuits");
+const offered = document.body.dataset.controls.split(" ");
+const act = offered.includes("breakers") ? breakerActions(say) : null;
+const updateGauges = gauges(byId("gauges"));
+const updateTail = tail().update;
+
+let frame = null;
+let link = "waiting";
+let states = null;
+
+const stream = follow("/dashboard/stream", { onFrame, onLink });
+const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
+setInterval(tick, calm ? 1000 : 250);
+
+themeButton(byId("theme"));
+if (document.body.dataset.session) offerSignOut(byId("sign-out"));
+if (offered.includes("mock")) {
+  byId("controls").hidden = false;
+  mockControls(byId("controls-body"));
+}
+
+function onFrame(next) {
+  frame = next;
+  setText(byId("version"), `version ${frame.version}`);
+  setText(byId("environment"), frame.environment);
+  setText(byId("worker"), `up for ${span(frame.uptime)}`);
+  setText(byId("recent"), String(frame.recent));
+  const note = byId("note");
+  note.hidden = frame.workers === 1;
+  setText(note, `${frame.workers} workers share the work. This is what worker ${frame.worker} sees; each has circuits of its own. All of them together are at /metrics.`);
+  each(circuits, frame.breakers, (breaker) => breaker.name, (breaker) => {
+    const tile = breakerTile(breaker, act);
+    return { ...tile, update: (news) => tile.update(news, frame.transitions) };
+  });
+  each(byId("endpoints"), frame.endpoints, (endpoint) => endpoint.route, endpointTile);
+  each(byId("operations"), frame.upstream.operations, (operation) => operation.name, operationRow);
+  updateGauges(frame.upstream);
+  updateTail(frame);
+  announceChanges();
+  tick();
+}
+
+function onLink(next) {
+  if (next === "live" && link !== "waiting") speak("The stream is back.");
+  if (next === "lost" || next === "stale") speak("The stream is lost; what is shown is old.");
+  link = next;
+  document.body.dataset.link = link;
+  tick();
+}
+
+/** What moves between two frames: ages, countdowns, the draining window. */
+function tick() {
+  const age = stream.age();
+  const fresh = byId("fresh");
+  setAttribute(fresh, "data-link", link);
+  if (!frame) {
+    setText(byId("fresh-text"), age > 3 ? "no answer yet; trying again" : "connecting");
+    return;
+  }
+  if (link === "live") {
+    setText(byId("fresh-text"), `live · ${clockTime(frame.time)}`);
+    const { state, text } = describe(frame, age);
+    banner(state, text);
+    for (const tile of circuits.parts.values()) tile.tick(age);
+  } else {
+    setText(byId("fresh-text"), `${link} · last news at ${clockTime(frame.time)}`);
+    banner("lost", `No news from the service for ${span(age)}; reconnecting`);
+  }
+}
+
+const icons = { failing: "failed" };
+
+function banner(state, text) {
+  setAttribute(byId("banner"), "data-state", state);
+  setAttribute(byId("banner-icon"), "href", `#icon-${icons[state] ?? state}`);
+  setText(byId("sentence"), text);
+  document.title = `${state === "closed" ? "✓" : "●"} ${text} · Event Service`;
+}
+
+function announceChanges() {
+  const now = new Map(frame.breakers.map((breaker) => [breaker.name, breaker.state]));
+  const moved = frame.breakers.filter((breaker) => states && states.get(breaker.name) !== breaker.state);
+  states = now;
+  if (!moved.length) return;
+  const reason = (breaker) => frame.transitions.findLast((each) => each.breaker === breaker.name)?.reason;
+  speak(moved.map((breaker) => announce(breaker, reason(breaker))).join(" "));
+}
+
+/** For screen readers: changes of state and of the stream, and nothing that ticks. */
+function speak(text) {
+  setText(byId("announcement"), text);
+}
+
+function say(text) {
+  const note = byId("note");
+  note.hidden = false;
+  setText(note, text);
+}
+
+function offerSignOut(button) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await fetch("/dashboard/session", { method: "DELETE" });
+    location.reload();
+  });
+}

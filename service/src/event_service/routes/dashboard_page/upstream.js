@@ -1,0 +1,87 @@
+import { chart } from "./chart.js";
+import { el, setText } from "./dom.js";
+import { figures } from "./endpoints.js";
+import { count, latency, rate, share } from "./format.js";
+
+const ALARMING = 0.05;
+
+/** In flight against the limit, the retry budget, and the calls that were not made. */
+export function gauges(box) {
+  const inFlight = bar("In flight");
+  const retries = plain("Retry budget left");
+  const shared = plain("Saved by single flight");
+  const cached = plain("Cache hits");
+  box.append(inFlight.node, retries.node, shared.node, cached.node);
+
+  return function update(upstream) {
+    const { waiting } = upstream;
+    inFlight.update(
+      `${count(upstream.inFlight)} of ${count(upstream.limit)}`,
+      waiting ? `${count(waiting)} more wait for their turn` : "nobody waits",
+      upstream.inFlight / upstream.limit,
+    );
+    retries.update(
+      `${count(Math.floor(upstream.retriesLeft))} retries`,
+      `${count(upstream.retries)} made, ${count(upstream.gaveUp)} calls given up since the start`,
+    );
+    shared.update(`${count(upstream.shared)} calls`, "joined one that was under way, since the start");
+    cached.update(count(upstream.cacheHits), "answered from memory, since the start");
+  };
+}
+
+export function operationRow(first) {
+  const now = el("span", { class: "muted" });
+  const lines = chart(["line-2", "line"]);
+  const top = el("span");
+  const numbers = figures(["errors", "p50", "p95", "p99"]);
+  const node = el(
+    "article",
+    { class: "operation", "data-operation": first.name },
+    el("header", {}, el("h3", { class: "name" }, first.name), now),
+    lines.node,
+    el("p", { class: "scale" }, el("span", {}, "2 min ago"), top, el("span", {}, "now")),
+    numbers.node,
+  );
+
+  function update(operation) {
+    const slowest = Math.max(0, ...operation.p95);
+    setText(now, `${rate(operation.rate)} calls/s`);
+    setText(top, slowest ? `p95 up to ${latency(slowest)}` : "no calls in two minutes");
+    lines.draw(
+      [operation.p50, operation.p95],
+      slowest,
+      `Latency over two minutes: p95 at most ${latency(slowest || null)}`,
+    );
+    const { p50, p95, p99 } = operation.latency;
+    numbers.update([share(operation.errorShare), latency(p50), latency(p95), latency(p99)]);
+    numbers.alarm(0, operation.errorShare >= ALARMING);
+  }
+
+  return { node, update };
+}
+
+function plain(title) {
+  const value = el("b");
+  const more = el("p", { class: "muted" });
+  const node = el("div", { class: "gauge" }, el("p", {}, el("span", {}, title), value), more);
+  return {
+    node,
+    update(text, detail) {
+      setText(value, text);
+      setText(more, detail);
+    },
+  };
+}
+
+function bar(title) {
+  const gauge = plain(title);
+  const fill = el("i");
+  gauge.node.insertBefore(el("div", { class: "meter", "aria-hidden": "true" }, fill), gauge.node.lastChild);
+  return {
+    node: gauge.node,
+    update(text, detail, filled) {
+      gauge.update(text, detail);
+      fill.style.width = `${Math.min(1, filled) * 100}%`;
+    },
+  };
+}
