@@ -40,7 +40,8 @@ from event_service.services.user_events import UserEvents, UsersAndEvents
 from event_service.settings import WORKERS_DIR, Environment, Settings, load_settings
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.live import Identity, LiveFeed
-from event_service.telemetry.logs import LogLines, configure_logging
+from event_service.telemetry.log_lines import LogLines
+from event_service.telemetry.logs import configure_logging
 from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.signals import Signals
 from event_service.upstream.cached_read import CachedRead, ReplyCache
@@ -93,7 +94,7 @@ def create_app(
         budget=budget,
         clock=clock,
     )
-    signals = Signals([LogLines(), metrics, feed])
+    signals = Signals([LogLines(slow_request=settings.slow_request), metrics, feed])
     breakers = build_breakers(settings, clock=clock)
     for breaker in breakers.values():
         signals.watch(breaker)

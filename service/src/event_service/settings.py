@@ -171,6 +171,7 @@ class Settings(BaseSettings):
 
     ops_token: SecretStr | None = None
     dashboard_controls: bool = False
+    slow_request: Seconds = 1.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["json", "console", "auto"] = "auto"
 

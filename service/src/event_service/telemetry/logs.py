@@ -2,20 +2,51 @@
 
 import logging
 import sys
+import textwrap
+import traceback
 from collections.abc import Callable, MutableMapping
-from http import HTTPStatus
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.tracebacks import ExceptionDictTransformer
 
-from event_service.errors import UpstreamError
 from event_service.libs import call_context
-from event_service.telemetry.records import RequestRecord
-from event_service.telemetry.signals import Listener
-from halfopen import CircuitBreaker, StateChanged
 
 EventDict = MutableMapping[str, Any]
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+# The level of the root logger is that of our own lines too: one switch, changed at any time.
+_root = logging.getLogger()
+# Local variables may hold what nobody should read.
+_transform = ExceptionDictTransformer(show_locals=False)
+
+
+class JsonLines:
+    """Writes whole lines to a stream, each at once, so that those of several workers do not mix.
+
+    A stream whose reader is gone swallows them: a request does not fail for its log line. To
+    structlog it is the logger at the end of its processors.
+    """
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, line: bytes) -> None:
+        try:
+            self._stream.write(line + b"\n")
+            self._stream.flush()
+        except OSError:
+            pass
+
+    debug = info = warning = error = critical = write
 
 
 def configure_logging(*, level: str, log_format: str) -> None:
@@ -24,108 +55,109 @@ def configure_logging(*, level: str, log_format: str) -> None:
     `log_format` is `json`, `console`, or `auto`: `console` on a terminal and `json` elsewhere.
     """
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
-    number = logging.getLevelNamesMapping()[level.upper()]
     shared: list[structlog.types.Processor] = [
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
         _add_call,
     ]
-    renderer: structlog.types.Processor
+    factory: Callable[..., Any]
     if console:
-        renderer = structlog.dev.ConsoleRenderer(colors=sys.stdout.isatty())
-        factory: Callable[..., Any] = structlog.PrintLoggerFactory()
+        colours = structlog.dev.ConsoleRenderer(
+            colors=sys.stdout.isatty(), sort_keys=False, pad_event_to=24
+        )
+        finish: list[structlog.types.Processor] = [_readable, colours]
+        finish_text = finish
+        factory = structlog.PrintLoggerFactory()
     else:
-        shared.append(structlog.processors.dict_tracebacks)
-        renderer = _json
-        factory = structlog.BytesLoggerFactory(sys.stdout.buffer)
+        finish, finish_text = [_json], [_json, _as_text]
+        output = JsonLines(sys.stdout.buffer)
+        factory = lambda *_names: output  # noqa: E731
     structlog.configure(
-        processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=[_drop_unwanted, *shared, *finish],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                renderer if console else _json_text,
-            ],
+        ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[ProcessorFormatter.remove_processors_meta, *finish_text],
         )
     )
-    logging.basicConfig(handlers=[handler], level=number, force=True)
+    logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
+
+
+def current_level() -> str:
+    return logging.getLevelName(_root.level).lower()
+
+
+def set_level(level: str) -> None:
+    """From now on lines of this level and above are written by this process."""
+    _root.setLevel(LEVELS[level])
+
+
+def is_wanted(level: int) -> bool:
+    return level >= _root.level
+
+
+def printable(text: str) -> str:
+    """The text with escapes for whatever could move a terminal's cursor or begin a new line."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _drop_unwanted(_logger: object, method: str, line: EventDict) -> EventDict:
+    if not is_wanted(LEVELS[method]):
+        raise structlog.DropEvent
+    return line
 
 
 def _add_call(_logger: object, _method: str, line: EventDict) -> EventDict:
     call = call_context.current.get()
     if call is not None:
-        line.setdefault("request_id", call.request_id)
-        line.setdefault("trace_id", call.trace_id)
+        line["request_id"], line["trace_id"] = call.request_id, call.trace_id
     return line
 
 
+def describe(exception: BaseException) -> list[dict[str, Any]]:
+    """Where an exception and its causes came from, innermost last, ready to encode."""
+    return _transform((type(exception), exception, exception.__traceback__))
+
+
+def _exception(line: EventDict) -> BaseException | None:
+    found = line.pop("exc_info", None) or None
+    if found is True:
+        return sys.exception()
+    return found[1] if isinstance(found, tuple) else found
+
+
+_FIRST = ("timestamp", "level", "event", "request_id", "trace_id")
+
+
 def _json(_logger: object, _method: str, line: EventDict) -> bytes:
-    head = {name: line.pop(name, None) for name in ("timestamp", "level", "event")}
-    return msgspec.json.encode({**head, **line}, enc_hook=repr)
+    exception = _exception(line)
+    if exception is not None:
+        line["exception"] = describe(exception)
+    first = {name: line.pop(name) for name in _FIRST if name in line}
+    return msgspec.json.encode({**first, **line}, enc_hook=repr)
 
 
-def _json_text(logger: object, method: str, line: EventDict) -> str:
-    return _json(logger, method, line).decode()
+def _as_text(_logger: object, _method: str, line: Any) -> str:
+    text: str = line.decode()
+    return text
 
 
-class LogLines(Listener):
-    """Writes what an operator reads: requests, breaker transitions, retries that gave up."""
-
-    def __init__(self) -> None:
-        self._log = structlog.get_logger()
-
-    def request_done(self, record: RequestRecord) -> None:
-        write = (
-            self._log.error if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else self._log.info
-        )
-        line: dict[str, Any] = {
-            "method": record.method,
-            "route": record.route,
-            "path": record.path,
-            "status": record.status,
-            "duration_ms": round(record.duration * 1000, 2),
-            "client": record.client,
-            "upstream_calls": record.upstream_calls,
-        }
-        error = record.error
-        if error is not None:
-            line["error"] = type(error).__name__
-            if isinstance(error, UpstreamError):
-                line["operation"], line["reason"] = error.operation, error.reason
-            if record.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                line["exc_info"] = error
-        write("request", **line)
-
-    def watch(self, breaker: CircuitBreaker) -> None:
-        breaker.on(StateChanged, self._state_changed)
-
-    def _state_changed(self, event: StateChanged) -> None:
-        snapshot = event.breaker.snapshot()
-        self._log.warning(
-            "breaker state changed",
-            breaker=event.breaker.name,
-            old=event.old.value,
-            new=event.new.value,
-            reason=event.reason,
-            retry_after_s=snapshot.retry_after,
-        )
-
-    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:
-        self._log.debug(
-            "upstream retry", operation=operation, attempt=attempt, error=repr(error), wait_s=wait
-        )
-
-    def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:
-        self._log.warning(
-            "upstream retries given up",
-            operation=operation,
-            attempt=attempt,
-            error=type(error).__name__,
-            why=reason,
-        )
+def _readable(_logger: object, _method: str, line: EventDict) -> EventDict:
+    exception = _exception(line)
+    for name, value in line.items():
+        line[name] = printable(value if isinstance(value, str) else repr(value))
+    if exception is not None:
+        lines = "".join(traceback.format_exception(exception)).splitlines()
+        line["exception"] = textwrap.indent("\n".join(map(printable, lines)), "    ")
+    return line

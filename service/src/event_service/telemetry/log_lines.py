@@ -1,0 +1,156 @@
+import logging
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+import structlog
+
+from event_service.errors import UpstreamError
+from event_service.telemetry.logs import JsonLines, describe, is_wanted, printable
+from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.signals import Listener
+from halfopen import CircuitBreaker, State, StateChanged
+
+# What probes and scrapes ask for every few seconds.
+_ROUTINE = frozenset({"/livez", "/readyz", "/metrics"})
+_API = "/api/"
+# As much of a path as tells what was asked for; the rest would be for filling disks.
+_LONGEST_PATH = 1024
+
+_LEVEL_NAMES = {
+    level: logging.getLevelName(level).lower()
+    for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class _Request(msgspec.Struct, omit_defaults=True, gc=False):
+    """The members of a request's line, in their order."""
+
+    timestamp: datetime
+    level: str
+    event: str
+    request_id: str
+    trace_id: str
+    method: str
+    route: str
+    path: str
+    status: int
+    duration_ms: float
+    client: str
+    upstream_calls: int
+    slow: bool = False
+    error: str = ""
+    operation: str = ""
+    reason: str = ""
+    exception: Any = None
+
+
+class LogLines(Listener):
+    """Writes what an operator reads: requests, breaker transitions, retries that gave up.
+
+    A request's line is an error when the service or the upstream failed it, a warning when it was
+    refused for now or took `slow_request` seconds, and else only information. Lines of probes and
+    scrapes are for debugging.
+    """
+
+    def __init__(self, *, slow_request: float) -> None:
+        self._slow_request = slow_request
+        self._log = structlog.get_logger()
+        output = structlog.get_config()["logger_factory"]()
+        # The line that is written most often takes the short way to where all of them go.
+        self._json = output if isinstance(output, JsonLines) else None
+
+    def request_done(self, record: RequestRecord) -> None:
+        slow = record.duration >= self._slow_request and record.route.startswith(_API)
+        level = _level(record, slow=slow)
+        if self._json is not None and not is_wanted(level):
+            return
+        path = record.path[:_LONGEST_PATH]
+        line = _Request(
+            timestamp=datetime.now(UTC),
+            level=_LEVEL_NAMES[level],
+            event="request",
+            request_id=record.request_id,
+            trace_id=record.trace_id,
+            method=record.method,
+            route=record.route,
+            path=path if path.isprintable() else printable(path),
+            status=record.status,
+            duration_ms=round(record.duration * 1000, 2),
+            client=record.client,
+            upstream_calls=record.upstream_calls,
+            slow=slow,
+        )
+        error = record.error
+        if error is not None:
+            line.error = type(error).__name__
+            if isinstance(error, UpstreamError):
+                line.operation, line.reason = error.operation, error.reason
+        bug = error if record.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+        if self._json is None:
+            self._write_readable(level, line, bug)
+            return
+        if bug is not None:
+            line.exception = describe(bug)
+        self._json.write(_encode(line))
+
+    def _write_readable(self, level: int, line: _Request, bug: Exception | None) -> None:
+        members = msgspec.structs.asdict(line)
+        # The logger's own to add, and what has nothing to tell a reader.
+        for name in ("timestamp", "level", "request_id", "trace_id", "exception"):
+            del members[name]
+        for name in ("slow", "error", "operation", "reason"):
+            if not members[name]:
+                del members[name]
+        self._log.log(level, **members, exc_info=bug)
+
+    def watch(self, breaker: CircuitBreaker) -> None:
+        breaker.on(StateChanged, self._state_changed)
+
+    def _state_changed(self, event: StateChanged) -> None:
+        snapshot = event.breaker.snapshot()
+        refusing = event.new in {State.OPEN, State.ISOLATED}
+        self._log.log(
+            logging.WARNING if refusing else logging.INFO,
+            "breaker state changed",
+            breaker=event.breaker.name,
+            old=event.old.value,
+            new=event.new.value,
+            reason=event.reason,
+            failures_in_window=max(rule.bad for rule in snapshot.rules),
+            next_try_s=round(snapshot.retry_after, 3),
+        )
+
+    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:
+        self._log.debug(
+            "upstream retry",
+            operation=operation,
+            attempt=attempt,
+            error=type(error).__name__,
+            wait_s=round(wait, 3),
+        )
+
+    def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:
+        self._log.warning(
+            "upstream retries given up",
+            operation=operation,
+            attempt=attempt,
+            error=type(error).__name__,
+            reason=error.reason if isinstance(error, UpstreamError) else "",
+            why=reason,
+        )
+
+
+def _level(record: RequestRecord, *, slow: bool) -> int:
+    status = record.status
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        # A refusal that says when to come again is how the service means to behave.
+        refused = status == HTTPStatus.SERVICE_UNAVAILABLE
+        return logging.WARNING if refused else logging.ERROR
+    if slow:
+        return logging.WARNING
+    if record.route in _ROUTINE and status < HTTPStatus.BAD_REQUEST:
+        return logging.DEBUG
+    return logging.INFO
