@@ -29,10 +29,11 @@ def dead_upstream(site: Site, server: Server) -> Figures:
         samples = load.samples()
     server.answered += sum(sample.status > 0 for sample in samples)
     calls = [call for call in site.upstream.ask("GET", "/control/calls") if died < call < returned]
+    opened = died + plan.dead_seconds / 2  # by then every breaker has had time to open
     refusals = [
         sample.latency_ms
         for sample in samples
-        if died < sample.due < returned and sample.status != 200
+        if opened < sample.due < returned and sample.status != 200
     ]
     late = [sample.due for sample in samples if sample.due > returned and sample.status != 200]
     recovery = max(late) - returned if late else 0.0

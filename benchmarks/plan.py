@@ -8,8 +8,8 @@ class Plan:
     """Times in seconds."""
 
     name: str
-    rounds: int
-    long_rounds: int  # of scenarios that take long
+    rounds: int  # where a goal is a ratio to another contender
+    bound_rounds: int  # where a goal is a bound
     warm_seconds: int  # of load before a server's first figure: Node.js compiles what it runs often
     seconds: int  # of load for each throughput figure
     open_seconds: int  # of load for each latency figure
@@ -25,7 +25,7 @@ class Plan:
 FULL = Plan(
     name="full",
     rounds=5,
-    long_rounds=3,
+    bound_rounds=3,
     warm_seconds=3,
     seconds=4,
     open_seconds=8,
@@ -34,28 +34,28 @@ FULL = Plan(
     normal_seconds=5.0,
     dead_seconds=60.0,
     cooldown=10.0,
-    dead_rate=100,
+    dead_rate=200,
     all_contenders=True,
 )
 QUICK = Plan(
     name="quick",
     rounds=2,
-    long_rounds=1,
+    bound_rounds=1,
     warm_seconds=1,
     seconds=1,
     open_seconds=2,
     in_flight=5000,
-    in_flight_seconds=2,
-    normal_seconds=2.0,
+    in_flight_seconds=1,
+    normal_seconds=1.0,
     dead_seconds=4.0,
     cooldown=2.0,
-    dead_rate=100,
+    dead_rate=400,
     all_contenders=False,
 )
 SMOKE = Plan(
     name="smoke",
     rounds=1,
-    long_rounds=1,
+    bound_rounds=1,
     warm_seconds=1,
     seconds=1,
     open_seconds=1,

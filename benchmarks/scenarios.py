@@ -28,6 +28,7 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             ),
             upstream=Slow(event_delay=parallel.DELAY),
             measure=parallel.measure,
+            rounds=plan.bound_rounds,
         ),
         Scenario(
             "pass-through",
@@ -72,6 +73,7 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             upstream=Fast(refuses_events=True),
             measure=throughput.open_breaker,
             warm=throughput.warm_refused,
+            rounds=plan.bound_rounds,
         ),
         Scenario(
             "in-flight",
@@ -94,7 +96,7 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             measure=footprint.in_flight,
             tuning=Tuning(in_flight=plan.in_flight + 1000),
             fresh=True,
-            rounds=plan.long_rounds,
+            rounds=plan.bound_rounds,
         ),
         Scenario(
             "open-load",
@@ -134,5 +136,6 @@ def scenarios(plan: Plan) -> tuple[Scenario, ...]:
             upstream=Fast(),
             measure=footprint.start,
             fresh=True,
+            rounds=plan.bound_rounds,
         ),
     )
