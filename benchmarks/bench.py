@@ -116,7 +116,7 @@ class _Run:
                 self.failed.add(contender.name)
                 self.fail(f"{self.scenario.name}, {contender.title}: {error}")
                 for row in self.scenario.rows:
-                    self.values(row, contender).append(math.nan)
+                    self.values(row, contender)[:] = [math.nan]
 
     def prepare(self, contender: Contender) -> None:
         server = self.start(contender, self.stack)
