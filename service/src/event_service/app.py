@@ -33,13 +33,14 @@ from event_service.routes.dashboard import Page, dashboard_routes
 from event_service.routes.dashboard_controls import breaker_controls, mock_controls
 from event_service.routes.dashboard_stream import DashboardStream
 from event_service.routes.events import event_routes
-from event_service.routes.ops import health_routes, metrics_route
+from event_service.routes.ops import health_routes, log_level_route, metrics_route
 from event_service.routes.users import user_routes
 from event_service.services.add_event import AddEvent, EventSink
 from event_service.services.user_events import UserEvents, UsersAndEvents
 from event_service.settings import WORKERS_DIR, Environment, Settings, load_settings
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.live import Identity, LiveFeed
+from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import configure_logging
 from event_service.telemetry.metrics import Metrics
@@ -83,6 +84,7 @@ def create_app(
     """
     release = version("event-service")
     metrics = Metrics(Cells(workers_dir), version=release)
+    log_level = LogLevel(workers_dir)
     bulkhead = Bulkhead(
         settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
     )
@@ -122,12 +124,13 @@ def create_app(
         structlog.get_logger().info("service started", pid=os.getpid(), settings=settings.masked())
         # Open dashboards would hold up a graceful stop.
         with shutdown_notice(stream.close):
-            yield
+            async with log_level.followed():
+                yield
         if close is not None:
             await close()
         structlog.get_logger().info("service stopped")
 
-    ops_routes = [metrics_route(metrics.expose)]
+    ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
     router = Router(
         routes=[
             *api_routes,

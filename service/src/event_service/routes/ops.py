@@ -1,9 +1,11 @@
 from collections.abc import Callable, Mapping
+from typing import Literal, Protocol
 
 import msgspec
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from event_service.routes.body import read_json
 from event_service.routes.endpoint import Endpoint, Reply
 from halfopen import CircuitBreaker, State
 
@@ -18,6 +20,28 @@ def metrics_route(expose: Callable[[str], tuple[bytes, str]]) -> BaseRoute:
         return Reply(body, media_type=media_type)
 
     return Route("/metrics", Endpoint(metrics), methods=["GET"])
+
+
+class _Level(msgspec.Struct, forbid_unknown_fields=True):
+    level: Literal["debug", "info", "warning", "error"]
+
+
+_level = msgspec.json.Decoder(_Level)
+
+
+class LogLevel(Protocol):
+    def get(self) -> str: ...
+
+    def set(self, level: str) -> None: ...
+
+
+def log_level_route(log_level: LogLevel) -> BaseRoute:
+    async def get_or_put(request: Request) -> Reply:
+        if request.method == "PUT":
+            log_level.set((await read_json(request, _level)).level)
+        return Reply(_encode({"level": log_level.get()}))
+
+    return Route("/ops/log-level", Endpoint(get_or_put), methods=["GET", "PUT"])
 
 
 def health_routes(breakers: Mapping[str, CircuitBreaker]) -> list[BaseRoute]:
