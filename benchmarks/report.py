@@ -80,19 +80,19 @@ def _doubts(measured: Measured) -> list[str]:
     for contender in CONTENDERS:
         rounds = measured.busy.get(contender.name, [])
         server = middle([busy.server for busy in rounds])
-        if server < BUSY_ENOUGH:
+        cpu = cpu_microseconds(measured, contender.name)
+        if server < BUSY_ENOUGH and not math.isnan(cpu):
             others = middle([busy.others for busy in rounds])
-            cpu = shown(cpu_microseconds(measured, contender.name))
             lines.append(
                 f"doubtful: {measured.row.title}, {contender.title}: it had {server:.0%} of its "
-                f"core, other processes {others:.0%}; a request took {cpu} µs of CPU"
+                f"core, other processes {others:.0%}; a request took {shown(cpu)} µs of CPU"
             )
     return lines
 
 
 def cpu_microseconds(measured: Measured, name: str) -> float:
     """The server's CPU time for a request; what else its core did hardly changes that."""
-    rounds = zip(measured.busy.get(name, []), measured.values[name], strict=False)
+    rounds = zip(measured.busy.get(name, []), measured.values.get(name, []), strict=False)
     return middle([busy.server / rate * 1e6 for busy, rate in rounds if rate > 0])
 
 
