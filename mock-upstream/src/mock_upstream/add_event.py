@@ -42,10 +42,11 @@ _decode = msgspec.json.Decoder(_NewEvent).decode
 class AddEvent:
     """Stores events while its cycle accepts.
 
-    A request that is itself wrong (JSON, fields, user, an id already taken) is told so whatever
-    the cycle says and does not move it; nor does a repeated `Idempotency-Key`, which gets the
-    answer of the first accepted call. A refused call is not remembered, so its key may be tried
-    again. The latest `max_keys` keys are kept.
+    A body that is itself wrong (JSON, fields, form of an id) is told so whatever the cycle says
+    and does not move it; nor does a repeated `Idempotency-Key`, which gets the answer of the
+    first accepted call. Every other call moves it, and only one that it lets in is looked at
+    further: an unknown user, an id already taken. A refused call is not remembered, so its key
+    may be tried again. The latest `max_keys` keys are kept.
     """
 
     def __init__(self, store: Store, cycle: Cycle, max_keys: int = MAX_KEYS) -> None:
@@ -78,13 +79,14 @@ class AddEvent:
         return self._refusal(new) or (HTTPStatus.OK, self._accept(new, idempotency_key))
 
     def _refusal(self, new: _NewEvent) -> tuple[int, Outcome] | None:
-        if self._store.user(new.user_id) is None:
-            return HTTPStatus.OK, Outcome(success=False, message=f"unknown user {new.user_id}")
-        if new.id is not None and self._store.event(new.id) is not None:
-            return HTTPStatus.CONFLICT, Outcome(success=False, message=f"event {new.id} exists")
         if not self.cycle.accepts(next(self._calls)):
             message = "overloaded, try again later"
             return HTTPStatus.SERVICE_UNAVAILABLE, Outcome(success=False, message=message)
+        if self._store.user(new.user_id) is None:
+            message = f"unknown user {new.user_id}"
+            return HTTPStatus.NOT_FOUND, Outcome(success=False, message=message)
+        if new.id is not None and self._store.event(new.id) is not None:
+            return HTTPStatus.CONFLICT, Outcome(success=False, message=f"event {new.id} exists")
         return None
 
     def _accept(self, new: _NewEvent, idempotency_key: str | None) -> Outcome:
