@@ -201,6 +201,6 @@ async def test_reset_goes_back_to_the_beginning(anyio_backend):
 
     assert status == 200
     assert (journal["requests"], journal["counts"]["addEvent"]) == ([], 0)
-    assert answers == [200, 409]
+    assert answers == [200, 503]
     assert mock.faults.active() == {}
     assert mock.event_delay == 0.1
