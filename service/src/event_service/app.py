@@ -29,7 +29,7 @@ from event_service.middleware.load_shedding import LoadShedding
 from event_service.middleware.rate_limit import RateLimit
 from event_service.middleware.request_context import RequestContext
 from event_service.models import Event, User
-from event_service.routes.dashboard import Page, dashboard_routes
+from event_service.routes.dashboard import OperatorsOnly, Page, dashboard_routes
 from event_service.routes.dashboard_controls import breaker_controls, mock_controls
 from event_service.routes.dashboard_stream import DashboardStream
 from event_service.routes.events import event_routes
@@ -135,7 +135,7 @@ def create_app(
         routes=[
             *api_routes,
             *health_routes(breakers),
-            *ops_routes,
+            *guarded(ops_routes, settings),
             *build_dashboard(settings, breakers, stream),
         ],
         redirect_slashes=False,
@@ -250,15 +250,35 @@ def build_cache(settings: Settings, *, clock: Callable[[], float]) -> ReplyCache
     )
 
 
+def exposes_operations(settings: Settings) -> bool:
+    """Whether there is anything for operators: in production not without their token."""
+    return settings.env is not Environment.PRODUCTION or settings.ops_token is not None
+
+
+def operator_access(settings: Settings) -> OperatorAccess | None:
+    """Who is let in where there is something for operators; None: everybody."""
+    if settings.env is not Environment.PRODUCTION or settings.ops_token is None:
+        return None
+    return OperatorAccess(settings.ops_token.get_secret_value())
+
+
+def guarded(routes: list[Route], settings: Settings) -> list[Route]:
+    """Routes for operators alone, as the settings let them."""
+    if not exposes_operations(settings):
+        return []
+    access = operator_access(settings)
+    for route in routes:
+        route.app = OperatorsOnly(route.app, access)
+    return routes
+
+
 def build_dashboard(
     settings: Settings, breakers: dict[str, CircuitBreaker], stream: DashboardStream
 ) -> list[BaseRoute]:
-    """In production for holders of the operators' token alone, so without one there is none."""
-    in_production = settings.env is Environment.PRODUCTION
-    token = settings.ops_token
-    if in_production and token is None:
+    if not exposes_operations(settings):
         return []
-    access = OperatorAccess(token.get_secret_value()) if in_production and token else None
+    in_production = settings.env is Environment.PRODUCTION
+    access = operator_access(settings)
     page = Page(
         breaker_controls=settings.dashboard_controls or not in_production,
         mock_controls=not in_production,

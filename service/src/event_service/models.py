@@ -13,12 +13,7 @@ _matches_id = re.compile(ID_PATTERN).match
 # A description says what a value must be: it completes "must be …" for whoever sent another.
 Id = Annotated[
     str,
-    Meta(
-        pattern=ID_PATTERN,
-        description="a string of 1 to 64 letters, digits, '_' or '-'",
-        # JSON Schema's patterns know `$` alone, and to them it is the very end.
-        extra_json_schema={"pattern": ID_PATTERN.replace(r"\Z", "$")},
-    ),
+    Meta(pattern=ID_PATTERN, description="a string of 1 to 64 letters, digits, '_' or '-'"),
 ]
 # Any Unicode text, control characters included: to be escaped where it is shown, not here.
 Title = Annotated[

@@ -12,7 +12,7 @@ from halfopen import CircuitBreaker, State
 _encode = msgspec.json.Encoder().encode
 
 
-def metrics_route(expose: Callable[[str], tuple[bytes, str]]) -> BaseRoute:
+def metrics_route(expose: Callable[[str], tuple[bytes, str]]) -> Route:
     """`expose` gets what the client accepts; it returns the metrics and their media type."""
 
     async def metrics(request: Request) -> Reply:
@@ -35,7 +35,7 @@ class LogLevel(Protocol):
     def set(self, level: str) -> None: ...
 
 
-def log_level_route(log_level: LogLevel) -> BaseRoute:
+def log_level_route(log_level: LogLevel) -> Route:
     async def get_or_put(request: Request) -> Reply:
         if request.method == "PUT":
             log_level.set((await read_json(request, _level)).level)
