@@ -132,13 +132,14 @@ def _text(rule: object) -> str:
         case FailureCount():
             return f"{rule.n} failures within {rule.within:g} s"
         case FailureRate():
-            return f"{rule.rate:.0%} of {_calls(rule)} failed"
+            return f"{rule.rate * 100:g} % failures in {_calls(rule)}"
         case SlowCallRate():
-            return f"{rule.rate:.0%} of {_calls(rule)} took over {rule.slower_than:g} s"
+            return f"{rule.rate * 100:g} % over {rule.slower_than:g} s in {_calls(rule)}"
         case _:
             return str(rule)
 
 
 def _calls(rule: FailureRate | SlowCallRate) -> str:
-    window = f"{rule.over.seconds:g} s" if isinstance(rule.over, TimeWindow) else "the last calls"
-    return f"at least {rule.minimum_calls} calls in {window}"
+    over = rule.over
+    within = f" within {over.seconds:g} s" if isinstance(over, TimeWindow) else ""
+    return f"{rule.minimum_calls} or more calls{within}"

@@ -25,6 +25,7 @@ export function chart(shapes) {
 }
 
 function line(values, y) {
+  if (!values.some(Boolean)) return "";
   let path = "";
   values.forEach((value, x) => {
     if (value === null) return;

@@ -14,6 +14,8 @@ export const OUTCOMES = {
   client: "client’s error",
 };
 
+// A number and its unit stay on one line.
+const unit = (number, name) => `${number}\u00a0${name}`;
 const NONE = "–";
 const words = ["no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 
@@ -29,24 +31,26 @@ export function rate(number) {
 export function share(number) {
   if (number === null) return NONE;
   const percent = number * 100;
-  if (percent > 0 && percent < 0.1) return "<0.1 %";
-  return `${percent.toLocaleString("en", { maximumFractionDigits: percent < 10 ? 1 : 0 })} %`;
+  if (percent > 0 && percent < 0.1) return unit("<0.1", "%");
+  return unit(percent.toLocaleString("en", { maximumFractionDigits: percent < 10 ? 1 : 0 }), "%");
 }
 
 /** How long something took. */
 export function latency(seconds) {
   if (seconds === null) return NONE;
   const digits = (value) => value.toLocaleString("en", { maximumSignificantDigits: 2 });
-  return seconds < 1 ? `${digits(seconds * 1000)} ms` : `${digits(seconds)} s`;
+  return seconds < 1 ? unit(digits(seconds * 1000), "ms") : unit(digits(seconds), "s");
 }
 
 /** How long ago, or how long still. */
 export function span(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
-  if (whole < 60) return `${whole} s`;
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
-  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
-  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+  if (whole < 60) return unit(whole, "s");
+  if (whole < 3600) return `${unit(Math.floor(whole / 60), "min")} ${unit(whole % 60, "s")}`;
+  if (whole < 86400) {
+    return `${unit(Math.floor(whole / 3600), "h")} ${unit(Math.floor((whole % 3600) / 60), "min")}`;
+  }
+  return `${unit(Math.floor(whole / 86400), "d")} ${unit(Math.floor((whole % 86400) / 3600), "h")}`;
 }
 
 /** A countdown reaches 0 only at its end. */

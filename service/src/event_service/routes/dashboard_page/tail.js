@@ -97,7 +97,9 @@ function failure(item, frame) {
   const what = el("span", { class: "what" }, icon("failed"), OUTCOMES[item.outcome].split(" ")[0]);
   const request = `${item.method} ${item.path}`;
   const cause = `${item.status} · ${latency(item.duration)}${item.cause ? ` · ${item.cause}` : ""}`;
-  return row("failure", frame.time - item.age, "", what, request, cause, item.requestId);
+  const made = row("failure", frame.time - item.age, "", what, request, cause, item.requestId);
+  made.node.dataset.outcome = item.outcome;
+  return made;
 }
 
 function note(frame, text, kind = "all") {

@@ -33,10 +33,10 @@ export function operationRow(first) {
   const now = el("span", { class: "muted" });
   const lines = chart(["line-2", "line"]);
   const top = el("span");
-  const numbers = figures(["errors", "p50", "p95", "p99"]);
+  const numbers = figures(["errors", "p50", "p95"]);
   const node = el(
     "article",
-    { class: "operation", "data-operation": first.name },
+    { class: "tile operation", "data-operation": first.name },
     el("header", {}, el("h3", { class: "name" }, first.name), now),
     lines.node,
     el("p", { class: "scale" }, el("span", {}, "2 min ago"), top, el("span", {}, "now")),
@@ -52,8 +52,8 @@ export function operationRow(first) {
       slowest,
       `Latency over two minutes: p95 at most ${latency(slowest || null)}`,
     );
-    const { p50, p95, p99 } = operation.latency;
-    numbers.update([share(operation.errorShare), latency(p50), latency(p95), latency(p99)]);
+    const { p50, p95 } = operation.latency;
+    numbers.update([share(operation.errorShare), latency(p50), latency(p95)]);
     numbers.alarm(0, operation.errorShare >= ALARMING);
   }
 
