@@ -50,5 +50,5 @@ def check(server: Server, *, refuses_events: bool = False) -> None:
 
 def check_log(server: Server) -> None:
     """One line a request at least. Call when the server has stopped. Raises WrongReply."""
-    if server.process.lines < server.answered:
-        raise WrongReply(f"{server.answered} requests but {server.process.lines} log lines")
+    if server.process.lines < server.logged:
+        raise WrongReply(f"{server.logged} requests but {server.process.lines} log lines")

@@ -27,7 +27,7 @@ def dead_upstream(site: Site, server: Server) -> Figures:
         site.upstream.ask("POST", "/control/up")
         returned = time.monotonic()
         samples = load.samples()
-    server.answered += sum(sample.status > 0 for sample in samples)
+    server.logged += sum(sample.status > 0 for sample in samples)
     calls = [call for call in site.upstream.ask("GET", "/control/calls") if died < call < returned]
     opened = died + plan.dead_seconds / 2  # by then every breaker has had time to open
     refusals = [

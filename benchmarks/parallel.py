@@ -27,7 +27,7 @@ def wall_seconds(server: Server, events: int) -> float:
         took = time.monotonic() - began
     finally:
         connection.close()
-    server.answered += 1
+    server.logged += 1
     if reply.status != 200 or json.loads(content) != data.events_of(user_id):
         raise WrongReply(f"{events} events: {reply.status} after {took:.1f} s: {content[:100]!r}")
     return took

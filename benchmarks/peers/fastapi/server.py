@@ -41,6 +41,7 @@ DURATION = Histogram(
     ["method", "route", "status"],
 )
 LOG = logging.getLogger("peer")
+UNLOGGED = {"/livez", "/metrics"}
 
 
 class Observe:
@@ -68,16 +69,17 @@ class Observe:
             elapsed = time.perf_counter() - started
             route = getattr(scope.get("route"), "path", "unmatched")
             DURATION.labels(scope["method"], route, status).observe(elapsed)
-            LOG.info(
-                "request",
-                extra={
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "route": route,
-                    "status": status,
-                    "duration_ms": round(elapsed * 1000, 3),
-                },
-            )
+            if route not in UNLOGGED:
+                LOG.info(
+                    "request",
+                    extra={
+                        "method": scope["method"],
+                        "path": scope["path"],
+                        "route": route,
+                        "status": status,
+                        "duration_ms": round(elapsed * 1000, 3),
+                    },
+                )
 
 
 def log_json_lines() -> None:

@@ -64,8 +64,9 @@ export async function serve(api, logger) {
     reply.code(status).send({ status, title: status === 500 ? "internal error" : error.message });
   });
 
-  app.get("/livez", async () => ({ status: "ok" }));
-  app.get("/metrics", async (_, reply) => {
+  const unlogged = { logLevel: "silent" };
+  app.get("/livez", unlogged, async () => ({ status: "ok" }));
+  app.get("/metrics", unlogged, async (_, reply) => {
     reply.type(register.contentType);
     return register.metrics();
   });
