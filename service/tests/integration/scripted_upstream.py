@@ -129,7 +129,8 @@ def replies(body: bytes = b"", *, status: str = "200 OK", headers: tuple[str, ..
 
 
 def response(body: bytes = b"", *, status: str = "200 OK", headers: tuple[str, ...] = ()) -> bytes:
-    fields = (f"Content-Length: {len(body)}", "Content-Type: application/json", *headers)
+    # Said, because the connection is closed: the client must not count on using it again.
+    fields = ("Connection: close", f"Content-Length: {len(body)}", *headers)
     return "\r\n".join([f"HTTP/1.1 {status}", *fields, "", ""]).encode("latin-1") + body
 
 

@@ -5,14 +5,20 @@ reply's row, that it tells nothing internal, the one log line that names the cau
 are told, and how the breaker counted it.
 """
 
+import asyncio
 import gzip
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from .conftest import free_port
 from .observed_service import ObservedService, observed
 from .scripted_upstream import (
     Script,
@@ -122,7 +128,7 @@ ALIKE: dict[str, Case] = {
     "endless headers": nonsense(with_head(*[b"X-A: " + b"a" * 1000] * 1000), "head is too large"),
     "headers without number": nonsense(with_head(*[b"X-A: a"] * 1000), "head is too large"),
     "gigantic body, declared": nonsense(
-        says(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n", b" " * 2 * MAX_BODY),
+        then_hang(b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n" + b" " * 1_000_000),
         f"more than {MAX_BODY} bytes",
     ),
     "gigantic body, in chunks": nonsense(
@@ -162,6 +168,9 @@ ALIKE: dict[str, Case] = {
     "503, after a while and a half": unavailable("503 No", "1.5", "1"),
     "503, at the end of days": unavailable("503 No", "9" * 400, "86400"),
     "503, no text": unavailable("503 No", "\xb2\xff", "1"),
+    "503, whose body never ends": unavailable("503 No", None, "1")._replace(
+        script=then_hang(b"HTTP/1.1 503 No\r\nContent-Length: 10\r\n\r\n")
+    ),
     "503, year 0": unavailable("503 No", "Sun, 06 Nov 0000 08:49:37 GMT", "1"),
 }
 
@@ -289,3 +298,79 @@ async def test_every_failure_of_the_upstream_has_its_row(operation: str, case: C
         await expect(service, operation, case)
 
         assert not any(call.path.startswith("/elsewhere") for call in upstream.calls)
+
+
+@pytest.mark.parametrize("operation", ["getUsers", "getUserById", "getEvents", "addEvent"])
+class TestWithoutAConnection:
+    async def test_nobody_listens(self, operation: str):
+        case = failed(says(), "Connection refused")
+        async with in_front_of(f"http://127.0.0.1:{free_port()}") as service:
+            await expect(service, operation, case)
+
+    async def test_no_address_has_this_name(self, operation: str):
+        case = failed(says(), "failed to lookup address")
+        async with in_front_of("http://events.invalid", upstream_timeout=4) as service:
+            await expect(service, operation, case)
+
+    async def test_nobody_answers_the_attempt_to_connect(self, operation: str):
+        with full_backlog() as url:
+            case = slow(says(), "no connection in time")
+            async with in_front_of(url) as service:
+                await expect(service, operation, case)
+
+    async def test_https_spoken_to_a_port_that_does_not(self, operation: str):
+        async with (
+            refusing_tls() as url,
+            in_front_of(url, upstream_timeout=2) as service,
+        ):
+            await expect(service, operation, failed(says(), "corrupt message"))
+
+    async def test_a_certificate_that_nobody_vouches_for(self, operation: str, tmp_path: Path):
+        tls = self_signed(tmp_path)
+        async with (
+            scripted(replies(), tls=tls) as upstream,
+            in_front_of(upstream.url, upstream_timeout=2) as service,
+        ):
+            await expect(service, operation, failed(says(), "certificate"))
+            assert not upstream.calls
+
+
+@asynccontextmanager
+async def refusing_tls() -> AsyncIterator[str]:
+    """What a web server without TLS makes of a TLS greeting."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(response(status="400 Bad Request"))
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        yield f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+@contextmanager
+def full_backlog() -> Iterator[str]:
+    """The address of a socket that takes no further connection, nor refuses any."""
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        address = listening.getsockname()
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(address)
+        yield f"http://127.0.0.1:{address[1]}"
+
+
+def self_signed(folder: Path) -> ssl.SSLContext:
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    of_whom = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    kind = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "1"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(
+        ["openssl", "req", "-x509", *kind, *of_whom, *files],
+        check=True,
+        capture_output=True,
+    )
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    return tls

@@ -39,6 +39,8 @@ T_co = TypeVar("T_co", covariant=True)
 
 # An upstream that asks for longer than a day is not to be taken at its word.
 LONGEST_RETRY_AFTER = 86_400.0
+# Seconds. Common servers hang up after 5 s; a write that meets them doing so may not be repeated.
+IDLE_CONNECTION = 4.0
 NONSENSE = "The upstream sent a reply that makes no sense."
 
 
@@ -73,6 +75,7 @@ def build_client(*, headers: Mapping[str, str], timeout: float) -> Client:
         .default_headers({"accept": "application/json", **headers})
         .timeout(timedelta(seconds=timeout))
         .connect_timeout(timedelta(seconds=timeout / 2))
+        .pool_idle_timeout(timedelta(seconds=IDLE_CONNECTION))
         .build()
     )
 
@@ -199,7 +202,8 @@ class HttpEventsApi:
             if call.tracestate:
                 request = request.header("tracestate", call.tracestate)
         try:
-            async with request.build_streamed() as response:
+            # Nothing is read ahead, so that a 503 is one even if its body never ends.
+            async with request.streamed_read_buffer_limit(0).build_streamed() as response:
                 _refuse_by_status(operation, response)
                 return await self._read(operation, response)
         except RequestTimeoutError as exc:
@@ -291,7 +295,7 @@ def _slow(exc: RequestTimeoutError) -> str:
 
 
 def _broken(operation: str, exc: PyreqwestError) -> UpstreamError:
-    reason = f"{type(exc).__name__}: {_causes(exc)[-1]}"
+    reason = f"{type(exc).__name__}: {': '.join(_causes(exc)[-2:])}"
     if isinstance(exc, DecodeError) and not isinstance(exc, BodyDecodeError):
         return UpstreamNonsense(operation, NONSENSE, reason=reason)
     if _while_connecting(exc):
