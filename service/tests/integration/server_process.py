@@ -15,9 +15,10 @@ from .conftest import free_port
 class ServerProcess:
     """A running `event-service serve`; `lines` holds what it wrote so far that was asked for."""
 
-    def __init__(self, process: Process, url: str) -> None:
+    def __init__(self, process: Process, port: int) -> None:
         self.process = process
-        self.url = url
+        self.port = port
+        self.url = f"http://127.0.0.1:{port}"
         self.lines: list[dict[str, Any]] = []
 
     async def line(self, event: str, **members: Any) -> dict[str, Any]:
@@ -31,24 +32,34 @@ class ServerProcess:
         raise AssertionError(f"it ended without {wanted}: {self.lines}")
 
     async def started(self) -> int:
-        """Wait for one more worker to take requests; its process id."""
+        """Wait for one more worker to start; its process id."""
         pid: int = (await self.line("service started"))["pid"]
-        host, port = "127.0.0.1", int(self.url.rpartition(":")[2])
-        while True:
+        await self.listening()
+        return pid
+
+    async def listening(self) -> None:
+        while self.process.returncode is None:
             try:
-                _, writer = await asyncio.open_connection(host, port)
+                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
             except OSError:
                 await asyncio.sleep(0.005)
             else:
                 writer.close()
-                return pid
+                await writer.wait_closed()
+                return
+        raise AssertionError("it ended before it listened")
 
     async def stop(self) -> None:
         """Ask it to end, and read what it still has to say."""
+        rest = (await self.rest()).splitlines()
+        self.lines += [json.loads(line) for line in rest if line.startswith(b"{")]
+
+    async def rest(self) -> bytes:
+        """Ask it to end; what it writes until then, as it is."""
         if self.process.returncode is None:
             self.process.terminate()
-        rest, _ = await self.process.communicate()
-        self.lines += map(json.loads, rest.splitlines())
+        output, _ = await self.process.communicate()
+        return output
 
 
 @asynccontextmanager
@@ -71,9 +82,9 @@ async def serve(upstream_url: str, **environment: str) -> AsyncIterator[ServerPr
         stdout=PIPE,
         limit=1024 * 1024,
     )
-    server = ServerProcess(process, f"http://127.0.0.1:{port}")
+    server = ServerProcess(process, port)
     try:
-        await server.started()
+        await server.listening()
         yield server
     finally:
         await server.stop()

@@ -201,6 +201,7 @@ async def test_openmetrics_carries_the_trace_ids_of_requests(start: Start):
 async def test_two_workers_answer_with_the_counts_of_both(mock: MockUpstream):
     async with serve(mock.url, workers="2") as server:
         await server.started()
+        await server.started()
         answered = await ask(server.url, 60)
         found = await scrape_once(server.url)
         workers = Process(server.process.pid).children(recursive=True)
@@ -220,6 +221,7 @@ async def test_two_workers_answer_with_the_counts_of_both(mock: MockUpstream):
 async def test_totals_outlive_the_worker_that_counted_them(mock: MockUpstream):
     async with serve(mock.url, workers="2") as server:
         first = await server.started()
+        await server.started()
         answered = await ask(server.url, 60)
         os.kill(first, signal.SIGKILL)
         await server.started()
@@ -233,6 +235,7 @@ async def test_totals_outlive_the_worker_that_counted_them(mock: MockUpstream):
 
 async def test_workers_leave_no_files_behind(mock: MockUpstream, tmp_path: Path):
     async with serve(mock.url, workers="2", TMPDIR=str(tmp_path)) as server:
+        await server.started()
         await server.started()
         assert len(files(tmp_path)) == 2
 

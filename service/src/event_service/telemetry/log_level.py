@@ -45,12 +45,9 @@ class LogLevel:
                 following.cancel()
 
     async def _follow(self, word: Path) -> None:
-        seen = ""
         while True:
             level = _read(word)
-            # Only news counts: our own word may be on its way while we read an older one.
-            if level and level != seen:
-                seen = level
+            if level:
                 self._change(level)
             await self._sleep(POLL)
 

@@ -67,7 +67,7 @@ def configure_logging(*, level: str, log_format: str) -> None:
         )
         finish: list[structlog.types.Processor] = [_readable, colours]
         finish_text = finish
-        factory = structlog.PrintLoggerFactory()
+        factory = structlog.PrintLoggerFactory(sys.stdout)
     else:
         finish, finish_text = [_json], [_json, _as_text]
         output = JsonLines(sys.stdout.buffer)

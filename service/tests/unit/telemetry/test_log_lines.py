@@ -1,0 +1,263 @@
+import io
+import json
+import logging
+from contextvars import copy_context
+
+import pytest
+import structlog
+
+from event_service.errors import UpstreamTimeout, UserNotFound
+from event_service.libs import call_context
+from event_service.libs.call_context import CallContext
+from event_service.telemetry.log_lines import LogLines
+from event_service.telemetry.logs import JsonLines, configure_logging, set_level
+from event_service.telemetry.records import RequestRecord
+from halfopen import CircuitBreaker, FailureCount
+
+
+@pytest.fixture
+def log(monkeypatch):
+    """Sets up the log in the given format, and reads what was written since."""
+    handlers, level = logging.root.handlers[:], logging.root.level
+    output = io.BytesIO()
+    stream = io.TextIOWrapper(output, encoding="utf-8", newline="")
+
+    class Log:
+        def configure(self, log_format, level="debug"):
+            monkeypatch.setattr("sys.stdout", stream)
+            configure_logging(level=level, log_format=log_format)
+
+        def text(self):
+            stream.flush()
+            text = output.getvalue().decode()
+            output.seek(0)
+            output.truncate()
+            return text
+
+        def lines(self):
+            return [json.loads(line) for line in self.text().splitlines()]
+
+    log = Log()
+    log.configure("json")
+    yield log
+    structlog.reset_defaults()
+    logging.root.handlers[:] = handlers
+    logging.root.setLevel(level)
+
+
+def record(**members):
+    return RequestRecord(
+        **{
+            "method": "GET",
+            "route": "/api/getUsers",
+            "path": "/api/getUsers",
+            "status": 200,
+            "duration": 0.0123456,
+            "client": "192.0.2.1",
+            "request_id": "abc",
+            "trace_id": "0af7651916cd43dd8448eb211c80319c",
+            "upstream_calls": 1,
+            "error": None,
+            **members,
+        }
+    )
+
+
+def test_a_requests_line_has_its_members_in_their_order(log):
+    LogLines(slow_request=1).request_done(record())
+
+    (line,) = log.lines()
+    assert list(line) == [
+        *("timestamp", "level", "event", "request_id", "trace_id", "method", "route", "path"),
+        *("status", "duration_ms", "client", "upstream_calls"),
+    ]
+    assert line["duration_ms"] == 12.35
+    assert line["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    ("members", "level"),
+    [
+        ({}, "info"),
+        ({"status": 404}, "info"),
+        ({"status": 429}, "info"),
+        ({"status": 499}, "info"),
+        ({"status": 500, "error": ValueError()}, "error"),
+        ({"status": 502}, "error"),
+        ({"status": 503}, "warning"),
+        ({"status": 504}, "error"),
+        ({"duration": 1.0}, "warning"),
+        ({"duration": 60.0, "route": "/dashboard/stream"}, "info"),
+        ({"route": "/livez"}, "debug"),
+        ({"route": "/readyz"}, "debug"),
+        ({"route": "/metrics"}, "debug"),
+        ({"route": "/metrics", "status": 401}, "info"),
+        ({"route": "/metrics", "status": 500, "error": ValueError()}, "error"),
+    ],
+)
+def test_the_level_says_whether_someone_should_look(log, members, level):
+    LogLines(slow_request=1).request_done(record(**members))
+    assert [line["level"] for line in log.lines()] == [level]
+
+
+def test_a_slow_request_says_so(log):
+    lines = LogLines(slow_request=1)
+    lines.request_done(record(duration=0.999))
+    lines.request_done(record(duration=1.0))
+    assert [line.get("slow") for line in log.lines()] == [None, True]
+
+
+def test_a_failed_request_says_what_failed(log):
+    lines = LogLines(slow_request=1)
+    lines.request_done(record(status=404, error=UserNotFound("x")))
+    timeout = UpstreamTimeout("getUsers", "for clients", reason="timeout: no reply in time")
+    lines.request_done(record(status=504, error=timeout))
+
+    first, second = log.lines()
+    assert first["error"] == "UserNotFound"
+    assert "operation" not in first
+    assert second["error"] == "UpstreamTimeout"
+    assert second["operation"] == "getUsers"
+    assert second["reason"] == "timeout: no reply in time"
+
+
+def bug():
+    password = "hunter2"  # stays where it is
+    try:
+        raise ValueError("inner\x1b[31m\nforged=line")
+    except ValueError as error:
+        try:
+            raise RuntimeError(len(password)) from error
+        except RuntimeError as outer:
+            return outer
+
+
+def test_a_bugs_line_holds_its_traceback_without_local_variables(log):
+    LogLines(slow_request=1).request_done(record(status=500, error=bug()))
+
+    (line,) = log.lines()
+    outer, inner = line["exception"]
+    assert (outer["exc_type"], inner["exc_type"]) == ("RuntimeError", "ValueError")
+    assert outer["frames"][-1]["name"] == "bug"
+    assert "hunter2" not in json.dumps(line)
+
+
+def test_a_person_reads_the_same_with_the_traceback_below(log):
+    log.configure("console")
+    LogLines(slow_request=1).request_done(record(status=500, error=bug()))
+
+    text = log.text()
+    first, *traceback = text.splitlines()
+    assert "[error    ] request" in first
+    assert "status=500" in first
+    assert all(line.startswith("    ") for line in traceback if line)
+    assert "hunter2" not in text
+    assert "\x1b" not in text
+
+
+FORGED = 'x\n{"level":"error"}\r\x1b[2J\x9b2J\u2028\x7f'
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_nothing_a_caller_sends_begins_a_line_or_moves_a_cursor(log, log_format):
+    log.configure(log_format)
+    LogLines(slow_request=1).request_done(record(path=FORGED))
+    structlog.get_logger().info("ours", theirs=FORGED, nested=[FORGED])
+    logging.getLogger("library").warning("theirs: %s", FORGED)
+
+    lines = log.text().split("\n")
+    assert len(lines) == 4
+    assert lines.pop() == ""
+    if log_format == "json":
+        # What is in a string of JSON is not ours to mangle, as long as it stays in there.
+        assert [json.loads(line)["event"][:4] for line in lines] == ["requ", "ours", "thei"]
+        lines = lines[:1]
+    assert all(line.isprintable() for line in lines)
+
+
+def test_a_path_is_logged_no_longer_than_it_helps(log):
+    LogLines(slow_request=1).request_done(record(path="/" + "x" * 100_000))
+    assert len(log.text()) < 2000
+
+
+def test_a_transition_says_why_and_when_the_next_try_is(log):
+    breaker = CircuitBreaker("addEvent", trip=FailureCount(2, within=30), clock=lambda: 0.0)
+    LogLines(slow_request=1).watch(breaker)
+
+    def fail_twice():
+        call_context.current.set(CallContext("abc"))
+        for _ in range(2):
+            breaker.acquire().failure()
+
+    copy_context().run(fail_twice)
+    breaker.reset()
+
+    opened, closed = log.lines()
+    assert (
+        opened.items()
+        >= {
+            "level": "warning",
+            "event": "breaker state changed",
+            "request_id": "abc",
+            "breaker": "addEvent",
+            "old": "closed",
+            "new": "open",
+            "failures_in_window": 2,
+            "next_try_s": 10.0,
+        }.items()
+    )
+    assert "FailureCount" in opened["reason"]
+    assert len(opened["trace_id"]) == 32
+    assert (closed["level"], closed["new"], closed["next_try_s"]) == ("info", "closed", 0)
+
+
+def test_retries_and_their_end_are_told(log):
+    lines = LogLines(slow_request=1)
+    error = UpstreamTimeout("getUsers", "for clients", reason="timeout: no reply in time")
+    lines.retried("getUsers", 1, error, 0.05)
+    lines.gave_up("getUsers", error, 2, "budget")
+    lines.gave_up("getUsers", ValueError(), 3, "attempts")
+
+    retry, budget, attempts = log.lines()
+    assert (retry["level"], retry["attempt"], retry["wait_s"]) == ("debug", 1, 0.05)
+    assert (budget["level"], budget["attempt"], budget["why"]) == ("warning", 2, "budget")
+    assert budget["reason"] == "timeout: no reply in time"
+    assert attempts["error"] == "ValueError"
+
+
+def test_a_changed_level_holds_for_all_lines_from_then_on(log):
+    lines = LogLines(slow_request=1)
+
+    def write():
+        lines.request_done(record())
+        structlog.get_logger().info("ours")
+        logging.getLogger("library").info("theirs")
+        return len(log.lines())
+
+    set_level("warning")
+    assert write() == 0
+    set_level("info")
+    assert write() == 3
+
+
+def test_an_exception_that_is_being_handled_is_told(log):
+    try:
+        raise ValueError("told")
+    except ValueError:
+        structlog.get_logger().exception("ours")
+        logging.getLogger("library").exception("theirs")
+    structlog.get_logger().error("neither", exc_info=True)
+
+    ours, theirs, neither = log.lines()
+    assert ours["exception"][0]["exc_value"] == "told"
+    assert theirs["exception"][0]["exc_value"] == "told"
+    assert theirs["logger"] == "library"
+    assert "exception" not in neither
+
+
+def test_a_reader_who_has_gone_harms_nobody():
+    class Gone:
+        def write(self, _line):
+            raise BrokenPipeError
+
+    JsonLines(Gone()).write(b"{}")
