@@ -173,7 +173,7 @@ class LiveFeed(Listener):
 
     def _close_seconds(self, now: float) -> None:
         second = int(now)
-        for _ in range(min(second - self._second, HISTORY)):
+        for _ in range(min(second - self._second, HISTORY + 1)):
             for stats in (*self._endpoints.values(), self._other, *self._operations.values()):
                 stats.close_second()
         self._second = second

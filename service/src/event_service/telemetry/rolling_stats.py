@@ -13,7 +13,7 @@ RECENT = 10
 # Upper bounds of the latency bins, in seconds: 0.2 ms to about a minute, each a sixth above the one
 # before, so a percentile read from them is at most that much too high.
 _STEP = 7 / 6
-_BOUNDS = [0.0002 * _STEP**n for n in range(82)]
+_BOUNDS = [0.0002 * _STEP**n for n in range(84)]
 _BINS = len(_BOUNDS) + 1
 
 

@@ -1,0 +1,56 @@
+import pytest
+
+from event_service.libs.operator_access import COOKIE, LIFETIME, OperatorAccess
+
+NOW = 1_700_000_000.0
+
+
+def access(token: str = "open sesame", *, now: float = NOW) -> OperatorAccess:
+    return OperatorAccess(token, wall_clock=lambda: now)
+
+
+def cookie(session: str) -> list[tuple[bytes, bytes]]:
+    return [(b"cookie", f"other=1; {COOKIE}={session}; last=2".encode())]
+
+
+@pytest.mark.parametrize(
+    ("header", "admitted"),
+    [
+        (b"Bearer open sesame", True),
+        (b"bearer open sesame", True),
+        (b"Bearer open sesam", False),
+        (b"Bearer ", False),
+        (b"Basic open sesame", False),
+        (b"open sesame", False),
+        (b"Bearer \xff\xfe", False),
+    ],
+)
+def test_the_bearer_token_is_admitted_and_no_other(header, admitted):
+    assert access().admits([(b"authorization", header)]) is admitted
+
+
+def test_a_request_without_credentials_is_not_admitted():
+    assert not access().admits([(b"host", b"localhost")])
+
+
+def test_a_session_is_admitted_until_it_ends():
+    session = access().issue()
+
+    assert access(now=NOW + LIFETIME - 1).admits(cookie(session))
+    assert not access(now=NOW + LIFETIME).admits(cookie(session))
+
+
+def test_a_session_ends_with_the_token_it_was_issued_for():
+    assert not access("another").admits(cookie(access().issue()))
+
+
+def test_a_session_holds_no_token_and_cannot_be_stretched():
+    ends, _, signature = access().issue().partition(".")
+
+    assert "sesame" not in ends + signature
+    assert not access().admits(cookie(f"{int(ends) + 1}.{signature}"))
+
+
+@pytest.mark.parametrize("session", ["", ".", "9" * 400, "1700000001.", "x.y", "١٧.a", '"'])
+def test_nonsense_is_no_session(session):
+    assert not access().admits(cookie(session))

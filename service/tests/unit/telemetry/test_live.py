@@ -1,0 +1,338 @@
+import json
+import sys
+from typing import Any
+
+import pytest
+
+from event_service.errors import (
+    ClientGone,
+    DeadlineExceeded,
+    Overloaded,
+    RateLimited,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UserNotFound,
+)
+from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.retry import RetryBudget
+from event_service.telemetry.live import FAILURES_KEPT, Identity, LiveFeed
+from event_service.telemetry.live_breakers import TRANSITIONS_KEPT
+from event_service.telemetry.records import RequestRecord
+from halfopen import CircuitBreaker, CircuitOpen, FailureCount, FailureRate, State, TimeWindow
+
+USERS = "/api/getUsers"
+BY_USER = "/api/getEventsByUserId/{id}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def feed_at(clock: Clock) -> LiveFeed:
+    feed = LiveFeed(
+        identity=Identity("1.2.3", "testing", 1),
+        operations=["getUsers", "addEvent"],
+        bulkhead=Bulkhead(10, max_waiting=5),
+        budget=RetryBudget(0.1, clock=clock),
+        clock=clock,
+        wall_clock=lambda: 1_700_000_000.0,
+    )
+    feed.add_endpoint(USERS, {"GET", "HEAD"})
+    feed.add_endpoint(BY_USER, {"GET"})
+    return feed
+
+
+def record(
+    *,
+    route: str = USERS,
+    path: str = "/api/getUsers",
+    status: int = 200,
+    duration: float = 0.01,
+    error: Exception | None = None,
+) -> RequestRecord:
+    return RequestRecord(
+        method="GET",
+        route=route,
+        path=path,
+        status=status,
+        duration=duration,
+        client="127.0.0.1",
+        request_id="req-1",
+        trace_id="trace-1",
+        upstream_calls=1,
+        error=error,
+    )
+
+
+def refused() -> CircuitOpen:
+    return CircuitOpen("addEvent", State.OPEN, 3.0, None)
+
+
+def endpoint(feed: LiveFeed, route: str = USERS) -> Any:
+    return next(each for each in feed.read().endpoints if each.route == route)
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "outcome"),
+    [
+        (200, None, "ok"),
+        (503, refused(), "refused"),
+        (504, UpstreamTimeout("getUsers", "slow", reason="slow"), "timeout"),
+        (504, DeadlineExceeded("late"), "timeout"),
+        (429, RateLimited("slow down", retry_after=1.0), "limited"),
+        (503, Overloaded("full"), "limited"),
+        (502, UpstreamFailed("getUsers", "failed", reason="status 500"), "failed"),
+        (500, ValueError("a bug"), "failed"),
+        (404, UserNotFound("9"), "client"),
+        (499, ClientGone(), "client"),
+    ],
+)
+def test_each_request_counts_by_how_it_ended(status, error, outcome):
+    clock = Clock()
+    feed = feed_at(clock)
+    feed.request_done(record(status=status, error=error))
+    clock.now += 1
+
+    counts = endpoint(feed).counts
+
+    assert {name for name, count in counts.items() if count} == {outcome}
+
+
+def test_rate_and_error_share_are_of_the_last_ten_seconds():
+    clock = Clock()
+    feed = feed_at(clock)
+    for _ in range(100):
+        feed.request_done(record(status=502, error=UpstreamFailed("o", "d", reason="r")))
+    clock.now += 15
+    for error in (None, None, None, refused()):
+        feed.request_done(record(status=503 if error else 200, error=error))
+    clock.now += 1
+
+    seen = endpoint(feed)
+
+    assert (seen.rate, seen.error_share) == (0.4, 0.25)
+    assert sum(seen.requests) == 104
+    assert seen.errors[-1] == 1
+    assert seen.method == "GET"
+
+
+def test_a_request_turned_away_before_routing_counts_for_the_endpoint_it_asked_for():
+    clock = Clock()
+    feed = feed_at(clock)
+    limited = RateLimited("slow down", retry_after=1.0)
+    for path in ("/api/getUsers", "/api/getEventsByUserId/7", "/wp-login.php"):
+        feed.request_done(record(route="unmatched", path=path, status=429, error=limited))
+    clock.now += 1
+
+    counted = {each.route: each.counts["limited"] for each in feed.read().endpoints}
+
+    assert counted == {USERS: 1, BY_USER: 1, "other paths": 1}
+
+
+def test_other_paths_have_no_tile_until_somebody_asks_for_one():
+    assert [each.route for each in feed_at(Clock()).read().endpoints] == [USERS, BY_USER]
+
+
+def test_the_services_own_pages_are_left_out():
+    clock = Clock()
+    feed = feed_at(clock)
+    feed.request_done(record(route="/livez", path="/livez"))
+    clock.now += 1
+
+    assert feed.read().rate == 0
+
+
+def test_a_failed_request_is_kept_with_its_id_and_cause():
+    clock = Clock()
+    feed = feed_at(clock)
+    error = UpstreamFailed("addEvent", "The upstream failed.", reason="status 500")
+    feed.request_done(record(status=502, duration=0.25, error=error))
+    clock.now += 2
+
+    (failure,) = feed.read().failures
+
+    assert failure.request_id == "req-1"
+    assert failure.trace_id == "trace-1"
+    assert failure.cause == "addEvent: status 500"
+    assert (failure.outcome, failure.status, failure.duration) == ("failed", 502, 0.25)
+    assert failure.age == 2
+
+
+def test_what_is_kept_does_not_grow_with_failures_or_long_paths():
+    clock = Clock()
+    feed = feed_at(clock)
+    for _ in range(1000):
+        feed.request_done(record(path="/" + "x" * 100_000, status=503, error=refused()))
+
+    frame = feed.read()
+
+    assert len(frame.failures) == FAILURES_KEPT
+    assert frame.failed == frame.failures[-1].number == 1000
+    assert max(len(failure.path) for failure in frame.failures) == 200
+
+
+def test_a_kept_failure_keeps_no_error_alive():
+    feed = feed_at(Clock())
+    error = ValueError("a bug")
+    before = sys.getrefcount(error)
+    feed.request_done(record(status=500, error=error))
+
+    assert sys.getrefcount(error) == before
+
+
+def test_attempts_at_the_upstream_show_by_operation_without_the_cancelled_ones():
+    clock = Clock()
+    feed = feed_at(clock)
+    for outcome in ("ok", "not_found", "refused", "timeout", "cancelled"):
+        feed.called("getUsers", outcome, 0.1)
+    clock.now += 1
+
+    (users, add) = feed.read().upstream.operations
+
+    assert (users.rate, users.error_share) == (0.4, 0.25)
+    assert users.p95[-1] == pytest.approx(0.1, rel=0.2)
+    assert add.error_share is None
+    assert add.p95 == [None] * 120
+
+
+@pytest.mark.anyio
+async def test_the_upstreams_gauges_and_savings():
+    clock = Clock()
+    bulkhead = Bulkhead(10, max_waiting=5)
+    feed = LiveFeed(
+        identity=Identity("1", "testing", 1),
+        operations=[],
+        bulkhead=bulkhead,
+        budget=RetryBudget(0.1, floor=4.0, clock=clock),
+        clock=clock,
+    )
+    await bulkhead.acquire()
+    feed.shared("getUsers", None)
+    feed.shared("getUsers", None)
+    feed.cache_hit("getUsers")
+    feed.retried("getUsers", 1, ValueError(), 0.1)
+    feed.gave_up("getUsers", ValueError(), 3, "attempts")
+
+    upstream = feed.read().upstream
+
+    assert (upstream.in_flight, upstream.limit, upstream.retries_left) == (1, 10, 4.0)
+    assert (upstream.shared, upstream.cache_hits) == (2, 1)
+    assert (upstream.retries, upstream.gave_up) == (1, 1)
+
+
+def test_a_closed_breaker_shows_its_failures_and_how_old_they_are():
+    clock = Clock()
+    feed = feed_at(clock)
+    breaker = CircuitBreaker("addEvent", trip=FailureCount(3, within=30.0), clock=clock)
+    feed.watch(breaker)
+    breaker.acquire().failure()
+    clock.now += 10
+    breaker.acquire().failure()
+    clock.now += 15
+
+    (seen,) = feed.read().breakers
+
+    assert (seen.state, seen.failure_ages) == ("closed", [25.0, 15.0])
+    assert (seen.rules[0].value, seen.rules[0].threshold, seen.rules[0].window) == (2, 3, 30.0)
+    assert seen.rules[0].text == "3 failures within 30 s"
+    clock.now += 6
+    assert feed.read().breakers[0].failure_ages == [21.0]
+
+
+def test_an_open_breaker_tells_since_when_and_until_when():
+    clock = Clock()
+    feed = feed_at(clock)
+    breaker = CircuitBreaker(
+        "addEvent", trip=FailureCount(1, within=30.0), cooldown=10.0, clock=clock
+    )
+    feed.watch(breaker)
+    breaker.acquire().failure()
+    clock.now += 12
+    canary = breaker.acquire()
+    probing = feed.read().breakers[0]
+    canary.failure()
+    clock.now += 4
+
+    (seen,) = feed.read().breakers
+
+    assert (probing.state, probing.probes) == ("half_open", 1)
+    assert (seen.state, seen.in_state_for, seen.retry_after) == ("open", 4.0, 6.0)
+    assert seen.troubled_for == 16.0
+
+
+def test_a_breaker_that_closed_again_starts_with_an_empty_window():
+    clock = Clock()
+    feed = feed_at(clock)
+    breaker = CircuitBreaker(
+        "addEvent", trip=FailureCount(1, within=30.0), cooldown=10.0, clock=clock
+    )
+    feed.watch(breaker)
+    breaker.acquire().failure()
+    clock.now += 10
+    breaker.acquire().success()
+
+    (seen,) = feed.read().breakers
+
+    assert (seen.state, seen.failure_ages, seen.troubled_for) == ("closed", [], 0.0)
+
+
+def test_transitions_are_kept_with_their_reasons_in_words():
+    clock = Clock()
+    feed = feed_at(clock)
+    rule = FailureRate(0.5, over=TimeWindow(10.0), minimum_calls=2)
+    breaker = CircuitBreaker("getUsers", trip=rule, cooldown=5.0, clock=clock)
+    feed.watch(breaker)
+    for _ in range(2):
+        breaker.acquire().failure()
+    clock.now += 5
+    breaker.acquire().success()
+
+    seen = [(each.old, each.new, each.reason) for each in feed.read().transitions]
+
+    assert seen == [
+        ("closed", "open", "50 % failures in 2 or more calls within 10 s"),
+        ("open", "half_open", "cooldown elapsed"),
+        ("half_open", "closed", "recovered"),
+    ]
+
+
+def test_no_more_than_the_latest_transitions_are_kept():
+    feed = feed_at(Clock())
+    breaker = CircuitBreaker("getUsers", trip=FailureCount(1, within=1.0))
+    feed.watch(breaker)
+    for _ in range(TRANSITIONS_KEPT):
+        breaker.trip()
+        breaker.reset()
+
+    transitions = feed.read().transitions
+
+    assert len(transitions) == TRANSITIONS_KEPT
+    assert transitions[-1].number == 2 * TRANSITIONS_KEPT
+
+
+def test_a_frame_is_made_once_a_second_however_often_it_is_asked_for():
+    clock = Clock()
+    feed = feed_at(clock)
+    number, body = feed.frame()
+    clock.now += 0.9
+    again = feed.frame()
+    clock.now += 0.2
+    next_number, next_body = feed.frame()
+
+    assert again[0] == number
+    assert again[1] is body
+    assert next_number == number + 1
+    assert json.loads(next_body)["version"] == "1.2.3"
+
+
+def test_a_day_without_a_request_is_caught_up_with_at_once():
+    clock = Clock()
+    feed = feed_at(clock)
+    feed.request_done(record())
+    clock.now += 86_400
+
+    assert not any(endpoint(feed).requests)
