@@ -59,6 +59,9 @@ class Connection(asyncio.Protocol):
         self.transport.write(request)
 
     def data_received(self, content: bytes) -> None:
+        if self.due is None:  # a farewell on an idle connection, such as 408
+            self.transport.close()
+            return
         content = self.received + content
         head, end, body = content.partition(b"\r\n\r\n")
         length = CONTENT_LENGTH.search(head)
