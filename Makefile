@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev test lint coverage check format install install-dev clean
+.PHONY: help dev test lint coverage check format install install-dev wheels check-wheels clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,13 @@ check: lint test coverage ## All that a change must pass
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+wheels: $(VENV)/.dev ## Build the wheel and the source distribution of each of the three
+	@rm -rf dist
+	@for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/python -m hatchling build -d ../dist); done
+
+check-wheels: wheels ## Install each wheel alone in an empty environment and use it (needs a package index)
+	@$(BIN)/python deploy/check_wheels.py
 
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) dist build htmlcov .coverage* coverage.xml .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
