@@ -1,0 +1,358 @@
+import asyncio
+import json
+import re
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import aiohttp
+import pytest
+import structlog
+
+from event_service.libs.operator_access import COOKIE
+from event_service.routes.dashboard_stream import MAX_WATCHERS
+from mock_upstream import MockUpstream
+
+from .conftest import Start
+from .server_process import serve
+
+pytestmark = pytest.mark.anyio
+
+TOKEN = "open-sesame"
+PRODUCTION: dict[str, Any] = {"env": "production", "ops_token": TOKEN}
+BEARER = {"authorization": f"Bearer {TOKEN}"}
+CONTROL = {"x-dashboard-control": "1"}
+TRIP = "/dashboard/controls/breakers/addEvent/trip"
+
+
+async def frames(response: aiohttp.ClientResponse, count: int = 1) -> list[dict[str, Any]]:
+    """So many of the next frames of a stream."""
+    found = []
+    while len(found) < count:
+        line = await response.content.readline()
+        assert line, "the stream ended"
+        if line.startswith(b"data: "):
+            found.append(json.loads(line.removeprefix(b"data: ")))
+    return found
+
+
+async def until_let_in(client: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse:
+    """A watcher that left is noticed a moment later."""
+    async with asyncio.timeout(5):
+        while True:
+            response = await client.get(url)
+            if response.status == 200:
+                return response
+
+
+async def state_of(client: aiohttp.ClientSession, breaker: str) -> str:
+    state: str = (await (await client.get("/readyz")).json())["breakers"][breaker]
+    return state
+
+
+class TestPage:
+    async def test_the_page_and_all_that_it_names_come_from_the_service_itself(self, start: Start):
+        async with start() as client:
+            page = await client.get("/dashboard")
+            html = await page.text()
+            addresses = re.findall(r'(?:href|src)="([^"#][^"]*)"', html)
+            assets = {address: await client.get(address) for address in addresses}
+            imported = {
+                f"{address.rpartition('/')[0]}/{name}"
+                for address, asset in assets.items()
+                for name in re.findall(r'from "\./([^"]+)"', await asset.text())
+            }
+            statuses = {name: (await client.get(name)).status for name in imported}
+
+        assert page.content_type == "text/html"
+        assert "{{" not in html
+        assert len(assets) >= 4
+        assert len(imported) >= 6
+        assert {asset.status for asset in assets.values()} == set(statuses.values()) == {200}
+        assert all(address.startswith("/dashboard/assets/") for address in addresses)
+        assert {asset.headers["cache-control"] for asset in assets.values()} == {
+            "public, max-age=31536000, immutable"
+        }
+
+    async def test_the_page_allows_nothing_inline_and_no_other_origin(self, start: Start):
+        async with start() as client:
+            page = await client.get("/dashboard")
+            html = await page.text()
+
+        policy = page.headers.getall("content-security-policy")
+        assert len(policy) == 1
+        assert "default-src 'none'" in policy[0]
+        assert "unsafe" not in policy[0]
+        assert "frame-ancestors 'none'" in policy[0]
+        assert not re.search(r"<style|\bstyle=|\bon\w+=|<script(?![^>]*\bsrc=)", html)
+
+    @pytest.mark.parametrize("name", ["index.html", "..%2Fapp.py", "nothing.js"])
+    async def test_only_assets_are_served_as_assets(self, start: Start, name: str):
+        async with start() as client:
+            html = await (await client.get("/dashboard")).text()
+            folder = re.findall(r'href="(/dashboard/assets/[^/]+)/', html)[0]
+            response = await client.get(f"{folder}/{name}")
+
+        assert response.status == 404
+
+
+class TestStream:
+    async def test_a_frame_comes_at_once_and_another_each_second(self, start: Start):
+        async with start() as client, client.get("/dashboard/stream") as stream:
+            head = await stream.content.readline()
+            began = time.monotonic()
+            first, second, third = await frames(stream, 3)
+            took = time.monotonic() - began
+
+        assert stream.content_type == "text/event-stream"
+        assert head == b"retry: 1000\n"
+        assert [first["number"], second["number"], third["number"]] == [1, 2, 3]
+        assert [breaker["name"] for breaker in first["breakers"]] == [
+            "addEvent",
+            "getUsers",
+            "getUserById",
+            "getEvents",
+            "getEventById",
+        ]
+        assert 0.5 < took < 4
+
+    async def test_requests_show_in_the_next_frames(self, start: Start, mock: MockUpstream):
+        async with start() as client, client.get("/dashboard/stream") as stream:
+            await client.get("/api/getUsers")
+            await client.get("/api/getEventsByUserId/nobody", headers={"x-request-id": "mine"})
+            frame = (await frames(stream, 3))[-1]
+
+        counts = {each["route"]: each["counts"] for each in frame["endpoints"]}
+        assert counts["/api/getUsers"]["ok"] == 1
+        assert counts["/api/getEventsByUserId/{id}"]["client"] == 1
+        operations = {each["name"]: each for each in frame["upstream"]["operations"]}
+        assert operations["getUsers"]["latency"]["p50"] > 0
+        assert frame["upstream"]["limit"] == 1024
+
+    async def test_all_watchers_get_the_same_frame(self, start: Start):
+        async with (
+            start() as client,
+            client.get("/dashboard/stream") as one,
+            client.get("/dashboard/stream") as other,
+        ):
+            seen = {frame["number"]: frame for frame in await frames(one, 3)}
+            also = {frame["number"]: frame for frame in await frames(other, 3)}
+
+        common = seen.keys() & also.keys()
+        assert common
+        assert all(seen[number] == also[number] for number in common)
+
+    async def test_a_hundred_may_watch_and_one_more_is_told_to_come_back(self, start: Start):
+        async with start() as service, AsyncExitStack() as watching:
+            client = await watching.enter_async_context(
+                aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+            )
+            url = service._build_url("/dashboard/stream")
+            for _ in range(MAX_WATCHERS - 1):
+                await watching.enter_async_context(client.get(url))
+            async with client.get(url) as last:
+                refused = await client.get(url)
+                problem = await refused.json()
+            again = await until_let_in(client, str(url))
+            await frames(again)
+            again.close()
+
+        assert last.status == 200
+        assert refused.status == 503
+        assert problem["type"] == "/problems/overloaded"
+        assert refused.headers["retry-after"] == "5"
+
+    async def test_an_open_dashboard_does_not_hold_up_a_stop(self, mock: MockUpstream):
+        async with serve(mock.url) as server, aiohttp.ClientSession(server.url) as client:
+            async with client.get("/dashboard/stream") as stream:
+                await frames(stream)
+                began = time.monotonic()
+                server.process.terminate()
+                rest = await stream.content.read()
+                stream_ended = time.monotonic() - began
+            code = await server.process.wait()
+            stopped = time.monotonic() - began
+
+        assert rest.endswith(b"\n")
+        assert code == 0
+        # Without being told, the stream would last until the worker is killed, after 6 seconds.
+        assert stream_ended < 3
+        assert stopped < 4
+
+
+class TestAccess:
+    async def test_production_without_a_token_has_no_dashboard(self, start: Start):
+        async with start(env="production") as client:
+            paths = ("/dashboard", "/dashboard/stream", "/dashboard/session")
+            assert [(await client.get(path)).status for path in paths] == [404, 404, 404]
+
+    async def test_production_asks_to_sign_in(self, start: Start):
+        async with start(**PRODUCTION) as client:
+            page = await client.get("/dashboard")
+            stream = await client.get("/dashboard/stream")
+
+        assert (page.status, stream.status) == (401, 401)
+        assert page.headers["www-authenticate"] == "Bearer"
+        assert "Sign in" in await page.text()
+        assert "circuits" not in await page.text()
+
+    async def test_the_bearer_token_opens_page_and_stream(self, start: Start):
+        async with start(**PRODUCTION) as client:
+            page = await client.get("/dashboard", headers=BEARER)
+            async with client.get("/dashboard/stream", headers=BEARER) as stream:
+                await frames(stream)
+
+        assert page.status == 200
+
+    async def test_a_browser_signs_in_with_the_token_and_out_again(self, start: Start):
+        async with start(**PRODUCTION) as client:
+            # aiohttp keeps no cookies of bare addresses; this test carries them itself.
+            signed_in = await client.post("/dashboard/session", json={"token": TOKEN})
+            session = signed_in.cookies[COOKIE]
+            cookies = {COOKIE: session.value}
+            inside = await client.get("/dashboard", cookies=cookies)
+            signed_out = await client.delete("/dashboard/session", cookies=cookies)
+
+        assert signed_in.status == 200
+        assert session["httponly"]
+        assert session["samesite"] == "Strict"
+        assert TOKEN not in session.value
+        assert inside.status == 200
+        assert signed_out.cookies[COOKIE]["max-age"] == "0"
+
+    async def test_the_session_is_for_https_alone_where_the_browser_speaks_it(self, start: Start):
+        async with start(**PRODUCTION) as client:
+            plain = await client.post("/dashboard/session", json={"token": TOKEN})
+            https = await client.post(
+                "/dashboard/session",
+                json={"token": TOKEN},
+                headers={"x-forwarded-proto": "https"},
+            )
+
+        assert not plain.cookies[COOKIE]["secure"]
+        assert https.cookies[COOKIE]["secure"]
+
+    async def test_another_token_opens_nothing(self, start: Start):
+        async with start(**PRODUCTION) as client:
+            wrong = await client.post("/dashboard/session", json={"token": "guess"})
+            forged = await client.get("/dashboard", cookies={COOKIE: "9999999999." + "0" * 64})
+
+        assert wrong.status == 401
+        assert COOKIE not in wrong.cookies
+        assert forged.status == 401
+
+
+class TestControls:
+    async def test_a_breaker_is_tripped_isolated_released_and_reset(self, start: Start):
+        states = []
+        async with start() as client:
+            for action in ("trip", "isolate", "isolate", "release", "trip", "reset"):
+                path = f"/dashboard/controls/breakers/addEvent/{action}"
+                response = await client.post(path, headers=CONTROL)
+                assert response.status == 200
+                states.append(await state_of(client, "addEvent"))
+
+        assert states == ["open", "isolated", "isolated", "closed", "open", "closed"]
+
+    async def test_every_use_of_a_control_leaves_an_audit_line(self, start: Start):
+        with structlog.testing.capture_logs() as lines:
+            async with start() as client:
+                await client.post(TRIP, headers=CONTROL)
+
+        (line,) = [line for line in lines if line["event"] == "dashboard control used"]
+        assert (line["action"], line["target"]) == ("trip", "addEvent")
+        assert line["client"] == "127.0.0.1"
+
+    async def test_production_has_no_controls_unless_they_are_enabled(self, start: Start):
+        async with start(**PRODUCTION) as client:
+            off = await client.post(TRIP, headers={**BEARER, **CONTROL})
+            page = await (await client.get("/dashboard", headers=BEARER)).text()
+        async with start(**PRODUCTION, dashboard_controls=True) as client:
+            on = await client.post(TRIP, headers={**BEARER, **CONTROL})
+            mock = await client.get("/dashboard/controls/mock", headers=BEARER)
+            enabled = await (await client.get("/dashboard", headers=BEARER)).text()
+
+        assert (off.status, on.status, mock.status) == (404, 200, 404)
+        assert 'data-controls=""' in page
+        assert 'data-controls="breakers"' in enabled
+
+    async def test_enabled_controls_need_the_token(self, start: Start):
+        async with start(**PRODUCTION, dashboard_controls=True) as client:
+            response = await client.post(TRIP, headers=CONTROL)
+
+            assert response.status == 401
+            assert await state_of(client, "addEvent") == "closed"
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {},
+            {**CONTROL, "sec-fetch-site": "cross-site"},
+            {**CONTROL, "sec-fetch-site": "same-site"},
+            {**CONTROL, "origin": "https://evil.example"},
+            {**CONTROL, "origin": "null"},
+        ],
+    )
+    async def test_another_site_cannot_use_an_operators_session(
+        self, start: Start, headers: dict[str, str]
+    ):
+        async with start(**PRODUCTION, dashboard_controls=True) as client:
+            signed_in = await client.post("/dashboard/session", json={"token": TOKEN})
+            cookies = {COOKIE: signed_in.cookies[COOKIE].value}
+            response = await client.post(TRIP, headers=headers, cookies=cookies)
+
+            assert response.status == 403
+            assert await state_of(client, "addEvent") == "closed"
+
+    async def test_reading_never_changes_anything(self, start: Start):
+        async with start() as client:
+            response = await client.get(TRIP, headers=CONTROL)
+
+        assert response.status == 405
+
+    @pytest.mark.parametrize("target", ["nobody/trip", "addEvent/explode"])
+    async def test_there_is_no_control_of_what_is_not_there(self, start: Start, target: str):
+        async with start() as client:
+            response = await client.post(f"/dashboard/controls/breakers/{target}", headers=CONTROL)
+
+        assert response.status == 404
+
+    async def test_the_mocks_faults_are_set_seen_and_healed(self, start: Start, mock: MockUpstream):
+        fault = {"delay": 0.0, "error_rate": 1.0, "mode": "garbage"}
+        cycle = {"accept": 1, "refuse": 2}
+        async with start() as client:
+            put = await client.put(
+                "/dashboard/controls/mock/faults/getUsers", json=fault, headers=CONTROL
+            )
+            set_cycle = await client.put(
+                "/dashboard/controls/mock/cycle", json=cycle, headers=CONTROL
+            )
+            seen = await (await client.get("/dashboard/controls/mock")).json()
+            failing = await client.get("/api/getUsers")
+            healed = await client.post("/dashboard/controls/mock/reset", headers=CONTROL)
+            working = await client.get("/api/getUsers")
+
+        assert (put.status, set_cycle.status, healed.status) == (200, 200, 200)
+        assert seen["faults"]["getUsers"]["mode"] == "garbage"
+        assert seen["cycle"] == cycle
+        assert (failing.status, working.status) == (502, 200)
+
+    async def test_a_fault_that_makes_no_sense_is_refused(self, start: Start):
+        async with start() as client:
+            response = await client.put(
+                "/dashboard/controls/mock/faults/getUsers",
+                json={"error_rate": 7, "delay": -1},
+                headers=CONTROL,
+            )
+            unknown = await client.put(
+                "/dashboard/controls/mock/faults/nothing", json={}, headers=CONTROL
+            )
+
+        assert response.status == 422
+        assert unknown.status == 400
+
+    async def test_without_a_mock_the_controls_say_so(self, start: Start):
+        async with start(upstream_url="http://127.0.0.1:9") as client:
+            response = await client.get("/dashboard/controls/mock")
+
+        assert response.status == 502
