@@ -1,5 +1,4 @@
 import contextlib
-import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -67,10 +66,3 @@ def succeed() -> Callable[..., None]:
             assert breaker.call(str, 42) == "42"
 
     return succeed
-
-
-@pytest.fixture(autouse=True)
-def _collect_what_a_test_left() -> Any:
-    # A coroutine or generator left behind must be noticed in the test that left it.
-    yield
-    gc.collect()

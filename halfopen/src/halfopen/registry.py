@@ -44,9 +44,7 @@ class BreakerRegistry(Generic[K]):
             pushed_out = self._make_room()
             self._breakers[key] = made
         if pushed_out is not None and pushed_out.state is not State.CLOSED:
-            logger.warning(
-                "%r was pushed out: all %s breakers are needed", pushed_out, self._max_size
-            )
+            logger.warning("%r made room for another", pushed_out)
         return made
 
     def __contains__(self, key: object) -> bool:

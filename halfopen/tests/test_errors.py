@@ -1,0 +1,232 @@
+import contextlib
+import copy
+import gc
+import math
+import pickle
+import weakref
+
+import pytest
+
+from halfopen import CircuitBreakerError, CircuitOpen, ConsecutiveFailures, State
+
+
+@pytest.fixture
+def breaker(make):
+    return make(trip=ConsecutiveFailures(1), cooldown=10)
+
+
+def refusal(breaker):
+    with pytest.raises(CircuitOpen) as refused:
+        breaker.call(int)
+    return refused.value
+
+
+def raise_(error):
+    raise error
+
+
+def last_failure(breaker, error):
+    with pytest.raises(type(error)):
+        breaker.call(raise_, error)
+    return refusal(breaker).last_failure
+
+
+def test_a_refusal_says_all_about_it(breaker):
+    with pytest.raises(ValueError):
+        breaker.call(int, "nonsense")
+
+    error = refusal(breaker)
+
+    assert isinstance(error, CircuitBreakerError)
+    assert (error.name, error.state, error.retry_after) == ("upstream", State.OPEN, 10)
+    assert isinstance(error.last_failure, ValueError)
+    assert str(error) == (
+        "circuit 'upstream' is open, retry in 10 s; last failure: "
+        "ValueError(\"invalid literal for int() with base 10: 'nonsense'\")"
+    )
+
+
+def test_a_refusal_without_a_failure_says_so(breaker):
+    breaker.trip()
+
+    error = refusal(breaker)
+
+    assert error.last_failure is None
+    assert str(error) == "circuit 'upstream' is open, retry in 10 s"
+
+
+def test_each_refusal_is_a_new_instance(breaker, clock):
+    breaker.trip()
+    assert refusal(breaker) is not refusal(breaker)
+
+    clock.advance(10)
+    probe = breaker.acquire()
+    assert refusal(breaker) is not refusal(breaker)
+    probe.success()
+
+
+def test_the_wait_is_finite_and_decreases(breaker, clock):
+    breaker.trip()
+    waits = []
+    for _ in range(9):
+        waits.append(refusal(breaker).retry_after)
+        clock.advance(1.1)
+
+    assert all(math.isfinite(wait) and wait > 0 for wait in waits)
+    assert waits == sorted(waits, reverse=True)
+    assert len(set(waits)) == 9
+
+
+def test_a_refusal_survives_pickling_and_copying(breaker):
+    last_failure(breaker, ValueError("down"))
+    error = refusal(breaker)
+
+    for twin in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert (twin.name, twin.state, twin.retry_after) == ("upstream", State.OPEN, 10)
+        assert str(twin) == str(error)
+
+
+def test_the_last_failure_has_type_and_text_but_no_traceback(breaker):
+    cause = KeyError("cause")
+    error = ConnectionError("down")
+    error.__cause__ = cause
+    error.add_note("note")
+
+    kept = last_failure(breaker, error)
+
+    assert type(kept) is ConnectionError
+    assert kept is not error
+    assert str(kept) == "down"
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)
+    assert not hasattr(kept, "__notes__")
+    assert error.__traceback__ is not None
+    assert error.__cause__ is cause
+
+
+def test_the_last_failure_is_the_last_one(make):
+    breaker = make(trip=ConsecutiveFailures(2))
+    breaker.acquire().failure(ValueError("first"))
+    breaker.acquire().failure(ValueError("second"))
+
+    assert str(refusal(breaker).last_failure) == "second"
+
+
+def test_the_failure_of_a_probe_is_the_last_failure(breaker, clock):
+    last_failure(breaker, ValueError("first"))
+    clock.advance(10)
+
+    assert str(last_failure(breaker, ValueError("second"))) == "second"
+
+
+def test_recovery_forgets_the_last_failure(breaker, clock):
+    last_failure(breaker, ValueError("first"))
+    clock.advance(10)
+    breaker.call(int)
+    breaker.trip()
+
+    assert refusal(breaker).last_failure is None
+
+
+class Payload:
+    pass
+
+
+class Carrier(Exception):
+    def __init__(self, message, *, payload):
+        super().__init__(message)
+        self.payload = payload
+
+
+@pytest.mark.parametrize(
+    "make_error",
+    [
+        lambda _: ValueError("down"),
+        ValueError,
+        lambda payload: Carrier("down", payload=payload),
+    ],
+    ids=["plain", "as an argument", "as an attribute"],
+)
+@pytest.mark.parametrize("style", ["call", "decorator", "guard"])
+def test_nothing_a_failed_call_touched_is_kept_alive(breaker, make_error, style):
+    payload = Payload()
+    reference = weakref.ref(payload)
+
+    def call(payload):
+        raise make_error(payload)
+
+    def attempt(payload):
+        if style == "call":
+            breaker.call(call, payload)
+        elif style == "decorator":
+            breaker(call)(payload)
+        else:
+            with breaker.guard():
+                call(payload)
+
+    with contextlib.suppress(Exception):
+        attempt(payload)
+    del payload
+    gc.collect()
+
+    error = refusal(breaker)
+    assert error.last_failure is not None
+    assert reference() is None
+
+
+def test_a_call_leaves_nothing_for_the_collector(make):
+    breaker = make(trip=ConsecutiveFailures(10))
+    payload = Payload()
+    reference = weakref.ref(payload)
+
+    def call(payload):
+        raise ValueError("down")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(ValueError):
+            breaker(call)(payload)
+        del payload
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+class Unprintable(Exception):
+    def __str__(self):
+        raise ZeroDivisionError
+
+
+class Unrepresentable(Exception):
+    def __repr__(self):
+        return self.missing
+
+
+class Picky(Exception):
+    def __init__(self, *, code):
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ExceptionGroup("many", [ValueError("one")]), "ExceptionGroup: many (1 sub-exception)"),
+        (Unprintable(), "Unprintable: <exception str() failed>"),
+        (Unrepresentable("down"), "Unrepresentable: down"),
+    ],
+)
+def test_what_cannot_be_copied_is_quoted(breaker, error, text):
+    kept = last_failure(breaker, error)
+
+    assert type(kept) is CircuitBreakerError
+    assert str(kept).endswith(text)
+
+
+def test_a_picky_exception_is_kept_without_its_arguments(breaker):
+    assert type(last_failure(breaker, Picky(code=3))) is Picky
+
+
+def test_a_system_error_keeps_its_number(breaker):
+    kept = last_failure(breaker, FileNotFoundError(2, "No such file"))
+
+    assert type(kept) is FileNotFoundError
+    assert kept.errno == 2

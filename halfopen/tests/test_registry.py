@@ -1,0 +1,152 @@
+import logging
+import threading
+
+import pytest
+
+from halfopen import BreakerRegistry, CircuitBreaker, State
+
+
+@pytest.fixture
+def made():
+    return []
+
+
+@pytest.fixture
+def registry_of(made):
+    def registry_of(max_size=None):
+        def factory(key):
+            made.append(key)
+            return CircuitBreaker(key)
+
+        return BreakerRegistry(factory, max_size=max_size)
+
+    return registry_of
+
+
+def test_a_key_always_has_the_same_breaker(registry_of, made):
+    registry = registry_of()
+
+    assert registry["a"] is registry["a"]
+    assert registry["b"] is not registry["a"]
+    assert registry["b"].name == "b"
+    assert made == ["a", "b"]
+
+
+def test_looking_makes_no_breaker(registry_of, made):
+    registry = registry_of()
+    one = registry["a"]
+
+    assert "a" in registry
+    assert "b" not in registry
+    assert len(registry) == 1
+    assert list(registry) == ["a"]
+    assert registry.items() == [("a", one)]
+    assert made == ["a"]
+
+
+def test_the_one_that_was_not_asked_for_the_longest_makes_room(registry_of, caplog):
+    registry = registry_of(max_size=2)
+    first, second = registry["a"], registry["b"]
+
+    assert registry["a"] is first
+    registry["c"]
+
+    assert list(registry) == ["a", "c"]
+    assert registry["b"] is not second
+    assert list(registry) == ["c", "b"]
+    assert caplog.records == []
+
+
+def test_without_a_size_nothing_makes_room(registry_of):
+    registry = registry_of()
+    for key in range(1000):
+        registry[str(key)]
+
+    assert len(registry) == 1000
+    assert next(iter(registry)) == "0"
+
+
+def test_what_knows_of_an_outage_is_kept_before_what_is_closed(registry_of, caplog):
+    registry = registry_of(max_size=3)
+    opened, closed, isolated = registry["a"], registry["b"], registry["c"]
+    opened.trip()
+    isolated.isolate()
+
+    registry["d"]
+
+    assert list(registry) == ["a", "c", "d"]
+    assert closed.state is State.CLOSED
+    assert caplog.records == []
+
+
+def test_the_size_holds_even_if_all_are_needed_and_the_loss_is_logged(registry_of, caplog):
+    registry = registry_of(max_size=2)
+    isolated = registry["a"]
+    isolated.isolate()
+    registry["b"].trip()
+
+    registry["c"].trip()
+    assert list(registry) == ["a", "c"]
+    registry["c"].isolate()
+    registry["d"]
+
+    assert list(registry) == ["c", "d"]
+    messages = [(r.name, r.levelno, r.message) for r in caplog.records]
+    assert messages == [
+        ("halfopen", logging.WARNING, "<CircuitBreaker 'b': open> made room for another"),
+        ("halfopen", logging.WARNING, "<CircuitBreaker 'a': isolated> made room for another"),
+    ]
+
+
+def test_a_registry_of_one(registry_of):
+    registry = registry_of(max_size=1)
+    for key in "abab":
+        assert registry[key].name == key
+        assert list(registry) == [key]
+
+
+def test_a_factory_that_raises_leaves_nothing_behind(registry_of):
+    def factory(key):
+        if key == "bad":
+            raise KeyError(key)
+        return CircuitBreaker(key)
+
+    registry = BreakerRegistry(factory)
+    with pytest.raises(KeyError):
+        registry["bad"]
+
+    assert len(registry) == 0
+    assert registry["good"].name == "good"
+
+
+def test_a_factory_may_use_the_registry():
+    def factory(key):
+        if key != "parent":
+            assert registry["parent"].name == "parent"
+        return CircuitBreaker(key)
+
+    registry = BreakerRegistry(factory)
+
+    assert registry["child"].name == "child"
+    assert list(registry) == ["parent", "child"]
+
+
+def test_threads_that_ask_at_once_get_the_same_breaker():
+    threads = 8
+    barrier = threading.Barrier(threads)
+
+    def factory(key):
+        barrier.wait(10)  # all are in the factory at once
+        return CircuitBreaker(key)
+
+    registry = BreakerRegistry(factory, max_size=1)
+    got = []
+    workers = [threading.Thread(target=lambda: got.append(registry["a"])) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+
+    assert len(got) == threads
+    assert len({id(breaker) for breaker in got}) == 1
+    assert registry["a"] is got[0]
