@@ -8,7 +8,7 @@ from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import limits
 import structlog
@@ -32,7 +32,9 @@ from event_service.models import Event, User
 from event_service.routes.dashboard import OperatorsOnly, Page, dashboard_routes
 from event_service.routes.dashboard_controls import breaker_controls, mock_controls
 from event_service.routes.dashboard_stream import DashboardStream
+from event_service.routes.docs import docs_routes
 from event_service.routes.events import event_routes
+from event_service.routes.openapi import openapi
 from event_service.routes.ops import health_routes, log_level_route, metrics_route
 from event_service.routes.users import user_routes
 from event_service.services.add_event import AddEvent, EventSink
@@ -44,12 +46,16 @@ from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import configure_logging
 from event_service.telemetry.metrics import Metrics
-from event_service.telemetry.signals import Signals
+from event_service.telemetry.signals import Listener, Signals
+from event_service.telemetry.tracing import tracing_wanted
 from event_service.upstream.cached_read import CachedRead, ReplyCache
-from event_service.upstream.events_api import HttpEventsApi, ReadPolicy, build_client
+from event_service.upstream.events_api import HttpEventsApi, ReadPolicy, Trace, build_client
 from event_service.upstream.mock_admin import MockAdmin
 from event_service.upstream.policy import Guard, Observer, Read
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
+
+if TYPE_CHECKING:
+    from event_service.telemetry.spans import Spans
 
 READ_OPERATIONS = ("getUsers", "getUserById", "getEvents", "getEventById")
 # Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
@@ -77,10 +83,12 @@ def create_app(
     api: EventsApi | None = None,
     clock: Callable[[], float] = time.monotonic,
     workers_dir: Path | None = None,
+    tracing: bool = False,
 ) -> ASGIApp:
     """The whole service as one ASGI app. `api` stands in for the upstream in tests.
 
     `workers_dir` is a folder that all workers of one server share, where there are several.
+    `tracing` sends spans to where the OTEL_* variables say.
     """
     release = version("event-service")
     metrics = Metrics(Cells(workers_dir), version=release)
@@ -96,7 +104,9 @@ def create_app(
         budget=budget,
         clock=clock,
     )
-    signals = Signals([LogLines(slow_request=settings.slow_request), metrics, feed])
+    listeners: list[Listener] = [LogLines(slow_request=settings.slow_request), metrics, feed]
+    spans = build_spans(settings, version=release) if tracing else None
+    signals = Signals(listeners if spans is None else [spans, *listeners])
     breakers = build_breakers(settings, clock=clock)
     for breaker in breakers.values():
         signals.watch(breaker)
@@ -108,6 +118,7 @@ def create_app(
             bulkhead=bulkhead,
             budget=budget,
             observer=signals,
+            trace=None if spans is None else spans.exchange,
             clock=clock,
         )
     api_routes = [
@@ -128,6 +139,8 @@ def create_app(
                 yield
         if close is not None:
             await close()
+        if spans is not None:
+            await spans.close()
         structlog.get_logger().info("service stopped")
 
     ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
@@ -135,6 +148,14 @@ def create_app(
         routes=[
             *api_routes,
             *health_routes(breakers),
+            *docs_routes(
+                openapi(
+                    release=release,
+                    operations=exposes_operations(settings),
+                    guarded=operator_access(settings) is not None,
+                    api_key_header=settings.api_key_header,
+                )
+            ),
             *guarded(ops_routes, settings),
             *build_dashboard(settings, breakers, stream),
         ],
@@ -174,7 +195,20 @@ def from_environment() -> ASGIApp:
     settings = load_settings()
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     shared = os.environ.get(WORKERS_DIR)
-    return create_app(settings, workers_dir=Path(shared) if shared else None)
+    return create_app(
+        settings,
+        workers_dir=Path(shared) if shared else None,
+        tracing=tracing_wanted(os.environ),
+    )
+
+
+def build_spans(settings: Settings, *, version: str) -> "Spans":
+    # What is not switched on is not loaded.
+    from event_service.telemetry.spans import Spans, build_provider  # noqa: PLC0415
+
+    return Spans(
+        build_provider(version=version), version=version, upstream_paths=settings.upstream_paths
+    )
 
 
 def build_breakers(settings: Settings, *, clock: Callable[[], float]) -> dict[str, CircuitBreaker]:
@@ -201,6 +235,7 @@ def build_events_api(
     bulkhead: Bulkhead,
     budget: RetryBudget,
     observer: Observer,
+    trace: Trace | None,
     clock: Callable[[], float],
 ) -> tuple[HttpEventsApi, Callable[[], Any]]:
     """The events API over HTTP with its policies, and what closes it."""
@@ -237,6 +272,7 @@ def build_events_api(
             for operation, breaker in breakers.items()
         },
         read=read,
+        trace=trace,
     )
     return api, client.close
 

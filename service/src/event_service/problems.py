@@ -47,6 +47,8 @@ _ROUTING: dict[int, Row] = {
     405: Row(405, "method-not-allowed", "Method not allowed"),
 }
 
+ROWS = frozenset([*TABLE.values(), *_ROUTING.values()])
+
 
 class Problem(NamedTuple):
     """`members` is the problem's JSON object, ready to encode; `headers` go beside it."""

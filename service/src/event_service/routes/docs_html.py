@@ -1,0 +1,176 @@
+"""The OpenAPI document and the problems as pages to read, without anything from elsewhere."""
+
+import base64
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Iterable
+from html import escape
+from importlib.resources import files
+from typing import Any
+
+from event_service.problems import Problem
+from event_service.routes.problem_guide import Guide
+
+Json = dict[str, Any]
+
+_folder = files("event_service.routes").joinpath("docs_page")
+_STYLE = _folder.joinpath("style.css").read_text()
+_SCRIPT = _folder.joinpath("try_it.js").read_text()
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+PAGE_HEADERS = {
+    # The page's own style and script by their hashes, requests to this server: nothing else.
+    "content-security-policy": (
+        f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "cache-control": "no-cache",
+}
+
+
+def docs_page(document: Json) -> bytes:
+    info = document["info"]
+    parts = [
+        f"<h1>{escape(info['title'])} <span class=quiet>{escape(info['version'])}</span></h1>",
+        _paragraphs(info["description"]),
+        '<p>For programs: <a href="/openapi.json">/openapi.json</a> (OpenAPI 3.1).</p>',
+    ]
+    for tag in document["tags"]:
+        parts.append(f"<h2>{escape(tag['description'])}</h2>")
+        parts += [
+            _operation(document, method, path, operation)
+            for path, methods in document["paths"].items()
+            for method, operation in methods.items()
+            if tag["name"] in operation["tags"]
+        ]
+    parts.append("<h2>Problems</h2><table>")
+    for slug, example in document["components"]["examples"].items():
+        parts.append(
+            f'<tr><th>{example["value"]["status"]}<td><a href="/problems/{slug}">{slug}</a>'
+            f"<td>{escape(example['summary'])}"
+        )
+    parts.append("</table>")
+    return _html(f"{info['title']}: API", parts, script=True)
+
+
+def problem_page(problem: Problem, guide: Guide, example: Json) -> bytes:
+    title = problem.row.title
+    parts = [
+        f"<p class=quiet>Problem · status {problem.row.status}</p><h1>{escape(title)}</h1>",
+        f"<h2>What it means</h2>{_paragraphs(guide.meaning)}",
+        f"<h2>What to do</h2>{_paragraphs(guide.advice)}",
+        f"<h2>How it looks</h2>{_code(_pretty(example))}",
+        '<p><a href="/docs">All operations and problems</a></p>',
+    ]
+    return _html(title, parts)
+
+
+def _html(title: str, parts: Iterable[str], *, script: bool = False) -> bytes:
+    page = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        '<meta name=viewport content="width=device-width, initial-scale=1">',
+        f"<title>{escape(title)}</title><style>{_STYLE}</style><main>",
+        *parts,
+        "</main>",
+        f"<script>{_SCRIPT}</script>" if script else "",
+    ]
+    return "".join(page).encode()
+
+
+def _operation(document: Json, method: str, path: str, operation: Json) -> str:
+    parameters = [_resolve(document, each) for each in operation.get("parameters", ())]
+    body = operation.get("requestBody")
+    example = body["content"]["application/json"]["example"] if body else None
+    parts = [
+        f"<details id={operation['operationId']}><summary>",
+        f'<span class="method {method}">{method.upper()}</span><h3><code>{path}</code></h3>',
+        f"<span class=quiet>{escape(operation['summary'])}</span></summary><div>",
+        _paragraphs(operation.get("description", "")),
+        _code(_curl(method, path, parameters, example)),
+    ]
+    if parameters:
+        parts.append("<h4>Parameters</h4><table>")
+        parts += [
+            f"<tr><th><code>{escape(each['name'])}</code><td class=quiet>{each['in']}"
+            f"<td>{_inline(each['description'])}"
+            for each in parameters
+        ]
+        parts.append("</table>")
+    parts.append(_responses(operation["responses"]))
+    parts.append(_form(method, path, parameters, example))
+    parts.append("</div></details>")
+    return "".join(parts)
+
+
+def _responses(responses: Json) -> str:
+    parts = ["<h4>Responses</h4><table>"]
+    for status, response in responses.items():
+        media_type, content = next(iter(response["content"].items()))
+        slugs = list(content.get("examples", ()))
+        if slugs:
+            links = ", ".join(f'<a href="/problems/{slug}">{slug}</a>' for slug in slugs)
+            parts.append(f"<tr><th>{status}<td>{links}")
+        else:
+            shown = content["example"]
+            text = _pretty(shown) if media_type == "application/json" else shown
+            parts.append(f"<tr><th>{status}<td>{escape(response['description'])}{_code(text)}")
+    parts.append("</table>")
+    return "".join(parts)
+
+
+def _form(method: str, path: str, parameters: Iterable[Json], body: Json | None) -> str:
+    parts = [f'<h4>Try it</h4><form data-method="{method.upper()}" data-path="{path}">']
+    for each in parameters:
+        value = escape(str(each["example"])) if each.get("required") else ""
+        parts.append(
+            f'<label>{escape(each["name"])}<input name="{escape(each["name"])}" '
+            f'data-in={each["in"]} value="{value}" autocomplete=off></label>'
+        )
+    if body is not None:
+        text = escape(_pretty(body))
+        parts.append(f"<label>body<textarea name=body rows=6>{text}</textarea></label>")
+    parts.append("<button>Send</button><output></output></form>")
+    return "".join(parts)
+
+
+def _curl(method: str, path: str, parameters: Iterable[Json], body: Json | None) -> str:
+    for each in parameters:
+        path = path.replace(f"{{{each['name']}}}", str(each["example"]))
+    command = f"curl http://127.0.0.1:3000{path}"
+    if body is not None:
+        command += " -H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(body))
+        if method != "post":
+            command += f" -X {method.upper()}"
+    return command
+
+
+def _resolve(document: Json, reference: Json) -> Json:
+    if "$ref" not in reference:
+        return reference
+    found: Any = document
+    for part in reference["$ref"].removeprefix("#/").split("/"):
+        found = found[part]
+    resolved: Json = found
+    return resolved
+
+
+def _paragraphs(text: str) -> str:
+    return "".join(f"<p>{_inline(part)}</p>" for part in text.split("\n\n") if part)
+
+
+def _inline(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _code(text: str) -> str:
+    return f"<pre tabindex=0>{escape(text)}</pre>"
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)

@@ -1,0 +1,339 @@
+"""The OpenAPI document, made of the models and the error table that the code itself uses."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import msgspec
+
+from event_service.models import Event, NewEvent, User
+from event_service.problems import Problem
+from event_service.routes.openapi_parts import (
+    EVENT,
+    EVENT_ID,
+    HEADERS,
+    NEW_EVENT,
+    PARAMETERS,
+    PROBLEM,
+    PROBLEMS,
+    RESULTS,
+    USER,
+    Json,
+    api_key,
+)
+from event_service.routes.problem_guide import GUIDE
+
+DESCRIPTION = """Users and their events, from an events API that is slow and sometimes down.
+
+Every error is a problem document (RFC 9457); its `type` leads to a page that says what it means
+and what to do. Every response carries `X-Request-ID`: quote it when something went wrong."""
+# What any request to the API may meet.
+_ANYWHERE = ("invalid-request", "rate-limited", "internal-error", "overloaded")
+_FROM_UPSTREAM = ("upstream-error", "upstream-unavailable", "circuit-open", "upstream-timeout")
+_LIMITED = ("X-Request-ID", "RateLimit", "RateLimit-Policy")
+_READ = (*_LIMITED, "Age", "Cache-Status")
+_BODY_REFUSED = (
+    "payload-too-large",
+    "unsupported-media-type",
+    "validation-failed",
+    "request-timeout",
+)
+_STATUS_HEADERS = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"]}
+
+
+def openapi(*, release: str, operations: bool, guarded: bool, api_key_header: str) -> Json:
+    """The document of one instance.
+
+    `operations`: whether it has anything for operators; `guarded`: whether that needs the token.
+    """
+    paths = _api_paths([api_key(api_key_header)] if api_key_header else [])
+    paths |= _probe_paths() | _document_paths()
+    if operations:
+        paths |= _operator_paths(guarded=guarded)
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Event Service",
+            "version": release,
+            "summary": "A fast, dependable service in front of a slow, fragile events API",
+            "description": DESCRIPTION,
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/", "description": "the server that this document came from"}],
+        "tags": [
+            {"name": "users", "description": "Users and the ids of their events"},
+            {"name": "events", "description": "Events, all of them or a user's, and new ones"},
+            {"name": "operations", "description": "For operators and their tools"},
+            {"name": "documentation", "description": "This document, and pages to read"},
+        ],
+        "paths": paths,
+        "components": {
+            "schemas": _schemas(),
+            "headers": HEADERS,
+            "parameters": PARAMETERS,
+            "examples": {
+                slug: {"summary": problem.row.title, "value": _example(problem, path)}
+                for slug, (problem, path) in PROBLEMS.items()
+            },
+            "securitySchemes": {
+                "operator": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "EVENT_SERVICE_OPS_TOKEN",
+                }
+            },
+        },
+    }
+    return document
+
+
+def _api_paths(everywhere: Sequence[Json]) -> Json:
+    parameters = [_parameter("X-Request-ID"), _parameter("traceparent"), *everywhere]
+    return {
+        "/api/getUsers": {
+            "get": _operation(
+                "getUsers",
+                "users",
+                "All users",
+                _json({"type": "array", "items": _ref("User")}, [USER], _READ),
+                (*_ANYWHERE, *_FROM_UPSTREAM),
+                parameters,
+            )
+        },
+        "/api/getEvents": {
+            "get": _operation(
+                "getEvents",
+                "events",
+                "All events",
+                _json({"type": "array", "items": _ref("Event")}, [EVENT], _READ),
+                (*_ANYWHERE, *_FROM_UPSTREAM),
+                parameters,
+            )
+        },
+        "/api/getEventsByUserId/{id}": {
+            "get": _operation(
+                "getEventsByUserId",
+                "events",
+                "The events of one user, in the order of the user's list",
+                _json(
+                    {"oneOf": [{"type": "array", "items": _ref("Event")}, _ref("PartialEvents")]},
+                    [EVENT],
+                    _READ,
+                ),
+                (*_ANYWHERE, "user-not-found", *_FROM_UPSTREAM),
+                [_parameter("id"), _parameter("partial"), *parameters],
+                "All events are fetched at once. One that fails fails the request, unless "
+                "`partial=true` asks for what can be had.",
+            )
+        },
+        "/api/addEvent": {
+            "post": {
+                **_operation(
+                    "addEvent",
+                    "events",
+                    "Add an event",
+                    _json(_ref("Added"), {"success": True, "id": EVENT_ID}, _LIMITED),
+                    (*_ANYWHERE, *_BODY_REFUSED, "user-not-found", *_FROM_UPSTREAM),
+                    [_parameter("Idempotency-Key"), *parameters],
+                    "Sent again with the same `Idempotency-Key`, nothing is added twice. After "
+                    "3 failures within 30 s the circuit opens and answers at once for 10 s.",
+                ),
+                "requestBody": {
+                    "required": True,
+                    "description": "At most 64 KiB. Unknown and duplicate fields are refused.",
+                    "content": {
+                        "application/json": {"schema": _ref("NewEvent"), "example": NEW_EVENT}
+                    },
+                },
+            }
+        },
+    }
+
+
+def _probe_paths() -> Json:
+    breakers = {"addEvent": "closed", "getUsers": "open"}
+    return {
+        "/livez": {
+            "get": _operation(
+                "livez",
+                "operations",
+                "Whether the process answers",
+                _json(_ref("Alive"), {"status": "ok"}),
+            )
+        },
+        "/readyz": {
+            "get": _operation(
+                "readyz",
+                "operations",
+                "Whether it can serve: `degraded` while a circuit is not closed",
+                _json(_ref("Ready"), {"status": "degraded", "breakers": breakers}),
+            )
+        },
+    }
+
+
+def _operator_paths(*, guarded: bool) -> Json:
+    refusals = ("unauthorized",) if guarded else ()
+    security: Json = {"security": [{"operator": []}]} if guarded else {}
+    level = _json(_ref("LogLevel"), {"level": "info"})
+    change = _operation(
+        "setLogLevel",
+        "operations",
+        "Change what is logged, in the process that answers",
+        level,
+        ("invalid-request", *_BODY_REFUSED, *refusals),
+    )
+    change["requestBody"] = {"required": True, "content": level["content"]}
+    return {
+        "/metrics": {
+            "get": security
+            | _operation(
+                "metrics",
+                "operations",
+                "Metrics for Prometheus",
+                _text("text/plain", "http_requests_in_flight 1.0", "application/openmetrics-text"),
+                refusals,
+            )
+        },
+        "/ops/log-level": {
+            "get": security
+            | _operation("getLogLevel", "operations", "What is logged", level, refusals),
+            "put": security | change,
+        },
+        "/dashboard": {
+            "get": security
+            | _operation(
+                "dashboard",
+                "operations",
+                "What goes on, live, as a page",
+                _page(),
+                page_refusal=guarded,
+            )
+        },
+    }
+
+
+def _document_paths() -> Json:
+    return {
+        "/openapi.json": {
+            "get": _operation(
+                "openapi",
+                "documentation",
+                "This document",
+                _json({"type": "object"}, {"openapi": "3.1.0"}),
+            )
+        },
+        "/docs": {"get": _operation("docs", "documentation", "This document as a page", _page())},
+        "/problems/{slug}": {
+            "get": _operation(
+                "problem",
+                "documentation",
+                "What a problem means and what to do about it",
+                _page(),
+                ("not-found",),
+                [_parameter("slug")],
+            )
+        },
+    }
+
+
+def _operation(
+    name: str,
+    tag: str,
+    summary: str,
+    success: Json,
+    problems: Iterable[str] = (),
+    parameters: Sequence[Json] = (),
+    description: str = "",
+    *,
+    page_refusal: bool = False,
+) -> Json:
+    by_status: defaultdict[int, list[str]] = defaultdict(list)
+    for slug in problems:
+        by_status[PROBLEMS[slug][0].row.status].append(slug)
+    responses = {"200": success}
+    if page_refusal:
+        responses["401"] = {**_page(), "description": "A page to sign in"}
+    for status, slugs in sorted(by_status.items()):
+        responses[str(status)] = _refusal(status, slugs)
+    return {
+        "operationId": name,
+        "tags": [tag],
+        "summary": summary,
+        **({"description": description} if description else {}),
+        **({"parameters": list(parameters)} if parameters else {}),
+        "responses": responses,
+    }
+
+
+def _refusal(status: int, slugs: Sequence[str]) -> Json:
+    headers = ["X-Request-ID", *_STATUS_HEADERS.get(status, [])]
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers.append("Retry-After")
+    return {
+        "description": " Or: ".join(GUIDE[slug].meaning for slug in slugs),
+        "headers": _headers(headers),
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "allOf": [
+                        _ref("Problem"),
+                        {"properties": {"type": {"enum": [f"/problems/{s}" for s in slugs]}}},
+                    ]
+                },
+                "examples": {slug: {"$ref": f"#/components/examples/{slug}"} for slug in slugs},
+            }
+        },
+    }
+
+
+def _json(schema: Json, example: Any, headers: Iterable[str] = ("X-Request-ID",)) -> Json:
+    return {
+        "description": "Done",
+        "headers": _headers(headers),
+        "content": {"application/json": {"schema": schema, "example": example}},
+    }
+
+
+def _text(media_type: str, example: str, *others: str) -> Json:
+    content = {"schema": {"type": "string"}, "example": example}
+    return {
+        "description": "Done",
+        "headers": _headers(["X-Request-ID"]),
+        "content": dict.fromkeys([media_type, *others], content),
+    }
+
+
+def _page() -> Json:
+    return _text("text/html", "<!doctype html>…")
+
+
+def _headers(names: Iterable[str]) -> Json:
+    return {name: {"$ref": f"#/components/headers/{name}"} for name in names}
+
+
+def _parameter(name: str) -> Json:
+    return {"$ref": f"#/components/parameters/{name}"}
+
+
+def _ref(name: str) -> Json:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _example(problem: Problem, path: str) -> Json:
+    decoded: Json = msgspec.json.decode(problem.body(instance=path, request_id=EVENT_ID))
+    return decoded
+
+
+def _schemas() -> Json:
+    _, models = msgspec.json.schema_components(
+        [User, Event, NewEvent], ref_template="#/components/schemas/{name}"
+    )
+    models["User"]["example"] = USER
+    models["Event"]["example"] = EVENT
+    models["NewEvent"]["example"] = NEW_EVENT
+    # The end of a text is `$` to JSON Schema, which knows no other.
+    encoded = msgspec.json.encode({**models, **RESULTS, "Problem": PROBLEM})
+    schemas: Json = msgspec.json.decode(encoded.replace(rb"\\Z", b"$"))
+    return schemas

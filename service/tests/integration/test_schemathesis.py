@@ -1,0 +1,49 @@
+"""The running service keeps to its own OpenAPI document, whatever a fuzzer makes of it."""
+
+import asyncio
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Start
+
+pytestmark = pytest.mark.anyio
+
+SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
+
+
+@pytest.mark.parametrize(
+    ("settings", "options"),
+    [
+        ({}, ()),
+        (
+            {"env": "production", "ops_token": "secret-token", "log_level": "warning"},
+            ("--header", "Authorization: Bearer secret-token"),
+        ),
+    ],
+    ids=["open", "guarded"],
+)
+async def test_schemathesis_finds_nothing(
+    start: Start, tmp_path: Path, settings: dict[str, Any], options: tuple[str, ...]
+):
+    async with start(**settings) as client:
+        process = await asyncio.create_subprocess_exec(
+            SCHEMATHESIS,
+            "run",
+            f"{client._base_url}/openapi.json",
+            "--checks=all",
+            "--max-examples=15",
+            "--seed=1",
+            "--generation-database=none",
+            "--no-color",
+            *options,
+            cwd=tmp_path,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        output, _ = await process.communicate()
+
+    assert process.returncode == 0, output.decode()
+    assert "Tested: 12" in output.decode()
