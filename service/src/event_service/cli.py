@@ -25,6 +25,7 @@ from event_service.settings import (
     load_settings,
 )
 from event_service.telemetry.logs import configure_logging
+from event_service.telemetry.tracing import TracingUnavailable, tracing_wanted
 
 # A client that takes longer over its headers is cut off.
 HEADER_READ_TIMEOUT_MS = 10_000
@@ -151,9 +152,11 @@ def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _settings() -> Settings:
     try:
-        return load_settings()
-    except ConfigurationError as error:
+        settings = load_settings()
+        tracing_wanted(os.environ)
+    except (ConfigurationError, TracingUnavailable) as error:
         _fail(str(error), code=2)
+    return settings
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

@@ -18,6 +18,7 @@ class CallContext:
 
     `reply_headers` go out with the reply, whatever that turns out to be: a result or an error.
     `cache_status` is there when somebody wants to know what caches had to do with the reply.
+    `span` is the request's own in whatever traces it, None where nothing does.
     `deadline` is in seconds on the event loop's clock, which runs with `time.monotonic`.
     `trace_id` and `traceparent` follow W3C Trace Context: a valid incoming `traceparent` is
     continued under a span id of our own, anything else starts a new trace.
@@ -28,6 +29,7 @@ class CallContext:
         "deadline",
         "reply_headers",
         "request_id",
+        "span",
         "trace_id",
         "traceparent",
         "tracestate",
@@ -40,6 +42,7 @@ class CallContext:
         self.request_id = request_id
         self.deadline = inf
         self.cache_status: CacheStatus | None = None
+        self.span: object = None
         self.upstream_calls = 0
         self.reply_headers: list[tuple[bytes, bytes]] = []
         parent = _traceparent.match(traceparent) if traceparent else None

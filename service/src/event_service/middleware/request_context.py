@@ -26,6 +26,8 @@ class RequestObserver(Protocol):
 
     def request_started(self, method: str) -> None: ...
 
+    def request_identified(self, call: CallContext, scope: Scope) -> None: ...
+
     def request_done(self, record: RequestRecord) -> None: ...
 
 
@@ -60,6 +62,7 @@ class RequestContext:
         call = _call_context(scope)
         call.deadline = asyncio.get_running_loop().time() + self._deadline
         call_context.current.set(call)
+        self._observer.request_identified(call, scope)
         # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
         scope["app"] = self
         call.reply_headers.append((b"x-request-id", call.request_id.encode()))

@@ -1,5 +1,7 @@
 from collections.abc import Sequence
 
+from starlette.types import Scope
+
 from event_service.libs.call_context import CallContext
 from event_service.telemetry.records import RequestRecord
 from halfopen import CircuitBreaker
@@ -15,8 +17,11 @@ class Listener:
     def request_started(self, method: str) -> None:
         """A request came in; its `request_done` follows without fail."""
 
+    def request_identified(self, call: CallContext, scope: Scope) -> None:
+        """The request's ids are known, and may still be replaced: nobody has used them yet."""
+
     def request_done(self, record: RequestRecord) -> None:
-        """A request is over."""
+        """A request is over; its call context is still the current one."""
 
     def attempt_started(self, operation: str, number: int) -> None:
         """An attempt of a read begins, in the task and context it was told in; counted from 1."""
@@ -58,6 +63,9 @@ class Signals(Listener):
             ]
 
         self._request_started = [each.request_started for each in hearing("request_started")]
+        self._request_identified = [
+            each.request_identified for each in hearing("request_identified")
+        ]
         self._request_done = [each.request_done for each in hearing("request_done")]
         self._attempt_started = [each.attempt_started for each in hearing("attempt_started")]
         self._called = [each.called for each in hearing("called")]
@@ -72,6 +80,10 @@ class Signals(Listener):
     def request_started(self, method: str) -> None:
         for hear in self._request_started:
             hear(method)
+
+    def request_identified(self, call: CallContext, scope: Scope) -> None:
+        for hear in self._request_identified:
+            hear(call, scope)
 
     def request_done(self, record: RequestRecord) -> None:
         for hear in self._request_done:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -89,6 +90,20 @@ class ReadPolicy(Protocol[T_co]):
         """Whoever asks from now on gets nothing that was fetched, or begun to be, before."""
 
 
+class Exchange(Protocol):
+    """One HTTP exchange that is traced: what it sends along, and what it is told."""
+
+    headers: dict[str, str]
+
+    def answered(self, status: int) -> None: ...
+
+
+class Trace(Protocol):
+    def __call__(
+        self, operation: str, method: str, url: str
+    ) -> AbstractContextManager[Exchange]: ...
+
+
 class HttpEventsApi:
     """Users and events over HTTP. Raises UserNotFound, UpstreamError, CircuitOpen, Overloaded."""
 
@@ -101,13 +116,16 @@ class HttpEventsApi:
         max_body: int,
         guards: Mapping[str, Guard],
         read: Callable[[Guard, Callable[[str], Awaitable[Any]]], ReadPolicy[Any]],
+        trace: Trace | None = None,
     ) -> None:
-        """`guards` by operation; `read` makes the policy of one read operation.
+        """`guards` by operation; `read` makes the policy of one read operation; `trace` follows
+        one exchange, given its operation, method and URL.
 
         Raises ValueError for a URL that no call could be made to.
         """
         Url(url)
         self._client = client
+        self._trace = trace
         self._max_body = max_body
         self._urls = {operation: (url + path).split("{id}") for operation, path in paths.items()}
         self._add_guard = guards["addEvent"]
@@ -177,13 +195,14 @@ class HttpEventsApi:
         return _decode("getEventById", await self._get("getEventById", event_id), _event)
 
     async def _send_event(self, body: bytes, idempotency_key: str) -> str | None:
+        url = self._urls["addEvent"][0]
         request = (
-            self._client.post(self._urls["addEvent"][0])
+            self._client.post(url)
             .header("content-type", "application/json")
             .header("idempotency-key", idempotency_key)
             .body_bytes(body)
         )
-        added = _decode("addEvent", await self._exchange("addEvent", request), _added)
+        added = _decode("addEvent", await self._exchange("addEvent", "POST", url, request), _added)
         if not added.success:
             raise UpstreamRefused(
                 "addEvent", "The upstream refused the event.", reason="success:false"
@@ -191,19 +210,35 @@ class HttpEventsApi:
         return added.id
 
     async def _get(self, operation: str, key: str = "") -> bytes:
-        return await self._exchange(operation, self._client.get(key.join(self._urls[operation])))
+        url = key.join(self._urls[operation])
+        return await self._exchange(operation, "GET", url, self._client.get(url))
 
-    async def _exchange(self, operation: str, request: RequestBuilder) -> bytes:
+    async def _exchange(
+        self, operation: str, method: str, url: str, request: RequestBuilder
+    ) -> bytes:
         call = call_context.current.get()
         if call is not None:
             call.upstream_calls += 1
             request = request.header("x-request-id", call.request_id)
-            request = request.header("traceparent", call.traceparent)
-            if call.tracestate:
-                request = request.header("tracestate", call.tracestate)
+            if self._trace is None:
+                request = request.header("traceparent", call.traceparent)
+                if call.tracestate:
+                    request = request.header("tracestate", call.tracestate)
+        if self._trace is None:
+            return await self._answer(operation, request)
+        with self._trace(operation, method, url) as exchange:
+            for name, value in exchange.headers.items():
+                request = request.header(name, value)
+            return await self._answer(operation, request, exchange)
+
+    async def _answer(
+        self, operation: str, request: RequestBuilder, exchange: Exchange | None = None
+    ) -> bytes:
         try:
             # Nothing is read ahead, so that a 503 is one even if its body never ends.
             async with request.streamed_read_buffer_limit(0).build_streamed() as response:
+                if exchange is not None:
+                    exchange.answered(response.status)
                 _refuse_by_status(operation, response)
                 return await self._read(operation, response)
         except RequestTimeoutError as exc:

@@ -1,0 +1,228 @@
+"""Spans for OpenTelemetry, by its stable conventions for HTTP. Imported when tracing is on.
+
+https://opentelemetry.io/docs/specs/semconv/http/http-spans/
+"""
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextvars import ContextVar
+from http import HTTPStatus
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+from opentelemetry.util.types import AttributeValue
+from starlette.types import Scope
+
+from event_service.libs import call_context
+from event_service.libs.call_context import CallContext
+from event_service.telemetry.metrics import METHODS
+from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.signals import Listener
+from halfopen import CallRejected, CircuitBreaker, StateChanged
+
+# Seconds that the last spans have to reach their collector when the service ends.
+FLUSH = 3.0
+_UNMATCHED = "unmatched"
+
+_number: ContextVar[int] = ContextVar("attempt_number", default=1)
+_context = TraceContextTextMapPropagator()
+
+
+def build_provider(*, version: str) -> TracerProvider:
+    """Sends spans in batches to where the OTEL_* variables say; they set all else, too."""
+    resource = Resource({"service.version": version}).merge(Resource.create())
+    if str(resource.attributes["service.name"]).startswith("unknown_service"):
+        resource = resource.merge(Resource({"service.name": "event-service"}))
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+class Spans(Listener):
+    """A span for each request, a child of it for each attempt at the upstream.
+
+    The request's span travels in its call context. A caller who shares another's call has a link
+    to that one's span; what a breaker does is an event of the request's span.
+    """
+
+    def __init__(
+        self, provider: TracerProvider, *, version: str, upstream_paths: Mapping[str, str]
+    ) -> None:
+        self._provider = provider
+        self._tracer = provider.get_tracer("event_service", version)
+        self._paths = upstream_paths
+
+    async def close(self) -> None:
+        """Send what is not sent yet, for at most `FLUSH` seconds."""
+        # A daemon: a collector that does not answer must not keep the process from ending.
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        await asyncio.to_thread(sending.join, FLUSH)
+
+    def request_identified(self, call: CallContext, scope: Scope) -> None:
+        headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
+        method = scope["method"]
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": method if method in METHODS else "_OTHER",
+            "url.scheme": scope.get("scheme", "http"),
+            "url.path": scope["raw_path"].decode("latin-1"),
+            "network.protocol.version": scope.get("http_version", "1.1"),
+        }
+        if method not in METHODS:
+            attributes["http.request.method_original"] = method
+        if scope["query_string"]:
+            attributes["url.query"] = scope["query_string"].decode("latin-1")
+        if "user-agent" in headers:
+            attributes["user_agent.original"] = headers["user-agent"]
+        attributes |= _server(f"//{headers.get('host', '')}")
+        span = self._tracer.start_span(
+            _name(method), _context.extract(headers), SpanKind.SERVER, attributes
+        )
+        call.span = span
+        call.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        sent = _outgoing(span)
+        call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
+
+    def request_done(self, record: RequestRecord) -> None:
+        span = _span(call_context.current.get())
+        if record.route != _UNMATCHED:
+            span.update_name(f"{_name(record.method)} {record.route}")
+            span.set_attribute("http.route", record.route)
+        span.set_attribute("client.address", record.client)
+        span.set_attribute("http.response.status_code", record.status)
+        if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            error = record.error
+            kind = str(record.status) if error is None else type(error).__name__
+            span.set_attribute("error.type", kind)
+            span.set_status(StatusCode.ERROR)
+            if error is not None and record.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                span.record_exception(error)
+        span.end()
+
+    def attempt_started(self, operation: str, number: int) -> None:  # noqa: ARG002
+        _number.set(number)
+
+    def shared(self, operation: str, leader: CallContext | None) -> None:
+        follower = _span(call_context.current.get())
+        follower.add_link(_span(leader).get_span_context(), {"upstream.operation": operation})
+
+    def exchange(self, operation: str, method: str, url: str) -> "Exchange":
+        """Follow one HTTP exchange with the upstream, within a `with`."""
+        template = self._paths[operation]
+        attributes: dict[str, AttributeValue] = {
+            "http.request.method": method,
+            "url.full": url,
+            "url.template": template,
+            "upstream.operation": operation,
+            **_server(url),
+        }
+        if resends := _number.get() - 1:
+            attributes["http.request.resend_count"] = resends
+        parent = trace.set_span_in_context(_span(call_context.current.get()))
+        return Exchange(
+            self._tracer.start_span(f"{method} {template}", parent, SpanKind.CLIENT, attributes)
+        )
+
+    def watch(self, breaker: CircuitBreaker) -> None:
+        breaker.on(CallRejected, self._call_rejected)
+        breaker.on(StateChanged, self._state_changed)
+
+    def _call_rejected(self, event: CallRejected) -> None:
+        _add_event(
+            "circuit_breaker.rejected",
+            {
+                "circuit_breaker.name": event.breaker.name,
+                "circuit_breaker.state": event.state.value,
+                "circuit_breaker.retry_after": event.retry_after,
+            },
+        )
+
+    def _state_changed(self, event: StateChanged) -> None:
+        _add_event(
+            "circuit_breaker.state_changed",
+            {
+                "circuit_breaker.name": event.breaker.name,
+                "circuit_breaker.old_state": event.old.value,
+                "circuit_breaker.new_state": event.new.value,
+                "circuit_breaker.reason": event.reason,
+            },
+        )
+
+
+class Exchange:
+    """The client span of one exchange; `headers` make the upstream's spans its children."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        self.headers = _outgoing(span)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def answered(self, status: int) -> None:
+        self._span.set_attribute("http.response.status_code", status)
+        if status >= HTTPStatus.BAD_REQUEST:
+            self._failed(str(status))
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if isinstance(exc, asyncio.CancelledError):
+            self._span.add_event("cancelled")
+        elif exc_type is not None and self._failed_as is None:
+            self._failed(exc_type.__name__)
+        self._span.end()
+
+    _failed_as: str | None = None
+
+    def _failed(self, error_type: str) -> None:
+        self._failed_as = error_type
+        self._span.set_attribute("error.type", error_type)
+        self._span.set_status(StatusCode.ERROR)
+
+
+def _span(call: CallContext | None) -> Span:
+    found = None if call is None else call.span
+    return found if isinstance(found, Span) else trace.INVALID_SPAN
+
+
+def _add_event(name: str, attributes: dict[str, AttributeValue]) -> None:
+    span = _span(call_context.current.get())
+    # The request of a call that others share may be over.
+    if span.is_recording():
+        span.add_event(name, attributes)
+
+
+def _outgoing(span: Span) -> dict[str, str]:
+    headers: dict[str, str] = {}
+    _context.inject(headers, trace.set_span_in_context(span))
+    return headers
+
+
+def _name(method: str) -> str:
+    return method if method in METHODS else "HTTP"
+
+
+def _server(url: str) -> dict[str, AttributeValue]:
+    found: dict[str, AttributeValue] = {}
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return found
+    if host:
+        found["server.address"] = host
+        found["server.port"] = port or (443 if parts.scheme == "https" else 80)
+    return found
