@@ -32,11 +32,13 @@ class DashboardStream:
         frame: Callable[[], tuple[int, bytes]],
         *,
         max_watchers: int = MAX_WATCHERS,
+        slowest: float = SLOWEST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`frame` gives the number and the JSON of the newest frame."""
+        """`frame` gives the number and the JSON of the newest frame; `slowest` is in seconds."""
         self._frame = frame
         self._max_watchers = max_watchers
+        self._slowest = slowest
         self._clock = clock
         self._closing = asyncio.Event()
         self.watchers = 0
@@ -76,7 +78,7 @@ class DashboardStream:
         while True:
             number, frame = self._frame()
             if number != sent:
-                async with asyncio.timeout(SLOWEST):
+                async with asyncio.timeout(self._slowest):
                     await _send(send, b"id: %d\ndata: %b\n\n" % (number, frame))
                 sent = number
             await asyncio.sleep(1.0 - self._clock() % 1.0)
