@@ -13,9 +13,12 @@ class Clock:
     def __init__(self) -> None:
         self.now = 1000.0
         self.reads = 0
+        self.when_read: Callable[[], object] | None = None
 
     def __call__(self) -> float:
         self.reads += 1
+        if self.when_read is not None:
+            self.when_read()
         return self.now
 
     def advance(self, seconds: float) -> None:

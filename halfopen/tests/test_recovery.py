@@ -336,3 +336,18 @@ def test_nothing_is_drawn_without_jitter(make, fail):
     fail(breaker)
 
     assert breaker.state is State.OPEN
+
+
+def test_a_circuit_that_closes_while_a_caller_reads_the_clock_lets_it_in(opened, clock):
+    breaker = opened()
+
+    def reset():
+        clock.when_read = None
+        breaker.reset()
+
+    clock.when_read = reset
+    permit = breaker.acquire()
+
+    assert breaker.state is State.CLOSED
+    assert permit.failure()
+    assert breaker.state is State.OPEN

@@ -70,12 +70,10 @@ class BreakerRegistry(Generic[K]):
     def _make_room(self) -> CircuitBreaker | None:
         if self._max_size is None or len(self._breakers) < self._max_size:
             return None
-        for wanted in (
-            (State.CLOSED,),
-            (State.OPEN, State.HALF_OPEN),
-            (State.ISOLATED,),
-        ):
-            for key, breaker in self._breakers.items():
-                if breaker.state in wanted:
-                    return self._breakers.pop(key)
-        return None
+        items = self._breakers.items()
+        closed = (item for item in items if item[1].state is State.CLOSED)
+        key, pushed_out = next(closed, None) or min(
+            items, key=lambda item: item[1].state is State.ISOLATED
+        )
+        del self._breakers[key]
+        return pushed_out
