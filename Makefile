@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev test lint coverage check format install install-dev wheels check-wheels clean
+.PHONY: help dev test lint coverage check format install install-dev wheels check-wheels audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,12 +38,14 @@ test: $(VENV)/.dev ## Run every test
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest
 
-lint: $(VENV)/.dev ## Check format, lint, types and import layers
+lint: $(VENV)/.dev ## Check format, lint, types, import layers, dead code and dependencies
 	@set -x
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/vulture
+	for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/deptry src); done
 
 coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail below the thresholds
 	$(BIN)/python -m coverage combine --quiet
@@ -65,6 +67,14 @@ wheels: $(VENV)/.dev ## Build the wheel and the source distribution of each of t
 
 check-wheels: wheels ## Install each wheel alone in an empty environment and use it (needs a package index)
 	@$(BIN)/python deploy/check_wheels.py
+
+audit: $(VENV)/.dev ## Look for known vulnerabilities in what is pinned (needs their database)
+	@$(BIN)/python deploy/audit.py
+
+pins: $(VENV)/.dev ## Pin what requirements/*.in asks for, with hashes (needs a package index)
+	@for each in build run dev; do
+		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/$$each.in -o requirements/$$each.txt
+	done
 
 clean: ## Remove what was installed and built
 	rm -rf $(VENV) dist build htmlcov .coverage* coverage.xml .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
