@@ -94,7 +94,7 @@ def requests(lines: Sequence[MutableMapping[str, Any]]) -> list[MutableMapping[s
     return [line for line in lines if line["event"] == "request"]
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_ours(start: Start):
+async def test_a_body_that_breaks_off_is_the_clients_fault(start: Start):
     with capture_logs() as lines:
         async with start() as client, connection(client) as leaver:
             await leaver.send(
@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_error_of_our
 
             leaver.close()
 
-            await eventually(lambda: [line["status"] for line in requests(lines)] == [499])
+            await eventually(lambda: [line["status"] for line in requests(lines)] == [400])
 
 
 async def test_a_client_that_sends_its_body_late_is_still_served(start: Start):

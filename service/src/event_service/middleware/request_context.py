@@ -7,7 +7,7 @@ from typing import Protocol
 import uuid_utils
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from event_service.errors import ClientGone
+from event_service.errors import ClientGone, InvalidRequest
 from event_service.libs import call_context
 from event_service.libs.call_context import CallContext
 from event_service.middleware.security_headers import add_security_headers
@@ -17,6 +17,8 @@ from event_service.telemetry.records import RequestRecord
 UNMATCHED = "unmatched"
 # What nginx logs when the client left before there was a reply; it is never sent.
 CLIENT_GONE = 499
+# What is kept of a path for logs, in bytes; the server takes up to 64 KiB.
+LONGEST_PATH = 2048
 
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
 
@@ -59,7 +61,7 @@ class RequestContext:
             return
         started = self._clock()
         self._observer.request_started(scope["method"])
-        call = _call_context(scope)
+        call, failure = _identify(scope)
         call.deadline = asyncio.get_running_loop().time() + self._deadline
         call_context.current.set(call)
         self._observer.request_identified(call, scope)
@@ -67,7 +69,6 @@ class RequestContext:
         scope["app"] = self
         call.reply_headers.append((b"x-request-id", call.request_id.encode()))
         status = 0
-        failure: Exception | None = None
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -79,20 +80,21 @@ class RequestContext:
             await send(message)
 
         try:
-            try:
-                await self._app(scope, receive, send_with_headers)
-            except ClientGone:
-                pass
-            except Exception as error:  # noqa: BLE001  the boundary: every error gets its reply
-                failure = error
-                if status == 0:
-                    await _send_problem(error, scope, call, send_with_headers)
+            if failure is None:
+                try:
+                    await self._app(scope, receive, send_with_headers)
+                except ClientGone:
+                    pass
+                except Exception as error:  # noqa: BLE001  the boundary: every error gets its reply
+                    failure = error
+            if failure is not None and status == 0:
+                await _send_problem(failure, scope, call, send_with_headers)
         finally:
             self._observer.request_done(
                 RequestRecord(
                     method=scope["method"],
                     route=_route(scope),
-                    path=scope["raw_path"].decode("latin-1"),
+                    path=scope["raw_path"][:LONGEST_PATH].decode("latin-1"),
                     status=status or CLIENT_GONE,
                     duration=self._clock() - started,
                     client=_client(scope),
@@ -104,18 +106,34 @@ class RequestContext:
             )
 
 
-def _call_context(scope: Scope) -> CallContext:
-    request_id = traceparent = tracestate = None
+def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
+    """The request's identity, and an error if two readers could understand its head differently.
+
+    The server itself refuses most that is of this kind: folded headers, bad or unequal lengths,
+    control characters. A length beside a chunked body is void, and the connection ends with that
+    request (RFC 9112, 6.3).
+    """
+    request_id = traceparent = tracestate = fault = None
+    hosts = 0
     for name, value in scope["headers"]:
-        if name == b"x-request-id":
+        if name == b"host":
+            hosts += 1
+        elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"traceparent":
             traceparent = value.decode("latin-1")
         elif name == b"tracestate":
             tracestate = value.decode("latin-1")
+        elif name == b"transfer-encoding" and value.lower() != b"chunked":
+            fault = InvalidRequest("The only transfer encoding of a body is 'chunked'.")
+    if hosts > 1:
+        fault = InvalidRequest("A request names one host.")
     if request_id is None or not _is_request_id(request_id):
         request_id = str(uuid_utils.uuid7())
-    return CallContext(request_id, traceparent, tracestate)
+    call = CallContext(request_id, traceparent, tracestate)
+    if fault is not None:
+        call.reply_headers.append((b"connection", b"close"))
+    return call, fault
 
 
 async def _send_problem(error: Exception, scope: Scope, call: CallContext, send: Send) -> None:

@@ -9,7 +9,6 @@ from msgspec import inspect
 from starlette.requests import Request
 
 from event_service.errors import (
-    ClientGone,
     InvalidRequest,
     PayloadTooLarge,
     UnsupportedMediaType,
@@ -27,8 +26,8 @@ _is_json = re.compile(
 async def read_json(request: Request, decoder: msgspec.json.Decoder[S]) -> S:
     """The body as the decoder's struct, whose optional fields default to None.
 
-    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest for what is not JSON,
-    ValidationFailed for JSON of another shape, and ClientGone.
+    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest for what is not JSON and
+    ValidationFailed for JSON of another shape.
     """
     headers = request.headers
     if not _is_json(headers.get("content-type", "")):
@@ -57,7 +56,8 @@ async def _read(request: Request, *, declared: str) -> bytes:
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            # Its sender left, or it is not as it was announced: the server does not say which.
+            raise InvalidRequest("The body broke off, or its chunks are garbled.")
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
             raise PayloadTooLarge(f"A body may have at most {MAX_BODY} bytes.")

@@ -90,7 +90,7 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
     parts = [
         f"<details id={operation['operationId']}><summary>",
         f'<span class="method {method}">{method.upper()}</span><h3><code>{path}</code></h3>',
-        f"<span class=quiet>{escape(operation['summary'])}</span></summary><div>",
+        f"<span class=quiet>{_inline(operation['summary'])}</span></summary><div>",
         _paragraphs(operation.get("description", "")),
         _code(_curl(method, path, parameters, example)),
     ]
@@ -103,6 +103,8 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
         ]
         parts.append("</table>")
     parts.append(_responses(operation["responses"]))
+    if operation.get("security"):
+        parameters.append({"name": "Authorization", "in": "header"})
     parts.append(_form(method, path, parameters, example))
     parts.append("</div></details>")
     return "".join(parts)
