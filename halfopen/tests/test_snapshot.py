@@ -44,7 +44,7 @@ def test_a_snapshot_shows_all_a_dashboard_needs(make, clock, fail, succeed):
         "last_failure": None,
     }
     assert snapshot.rules == (Reading(count, 1, 3, 1, 1), Reading(rate, 0.5, 0.9, 2, 4))
-    assert str(snapshot.last_failure) == "down"
+    assert snapshot.last_failure is None
 
 
 def test_a_snapshot_follows_an_outage(make, clock, fail):
@@ -57,6 +57,7 @@ def test_a_snapshot_follows_an_outage(make, clock, fail):
     snapshot = breaker.snapshot()
     assert (snapshot.state, snapshot.in_state_for, snapshot.retry_after) == (State.OPEN, 4, 6)
     assert (snapshot.next_cooldown, snapshot.rejected, snapshot.opened) == (20, 2, 1)
+    assert str(snapshot.last_failure) == "down"
 
     clock.advance(60)
     assert breaker.snapshot().retry_after == 0

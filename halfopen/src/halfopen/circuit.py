@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from halfopen.breaker import CircuitBreaker
 
 _OPEN = State.OPEN  # looking a member up in its class takes longer than all the rest
+_hears_successes = attrgetter("hears_successes")
 _MANY = 1 << 20  # beyond it, doubling means nothing but an ever longer integer
 
 
@@ -122,7 +124,6 @@ class Circuit:
             permit.settled = True
             return first
         failed = verdict is Verdict.FAILURE
-        kept = stand_in(error) if failed and error is not None else None
         now = self._clock()
         self._draw()
         with self._lock:
@@ -133,15 +134,24 @@ class Circuit:
             if not counts:
                 self._say(CallIgnored, error)
             elif failed:
-                self._say(CallFailed, error)
                 self._failed += 1
-                self._last_failure = kept
+                self._say(CallFailed, error)
             else:
                 self._say(CallSucceeded)
+            openings = self._opened
             if counts:
                 self._count(permit, now, failed=failed)
+            opened = self._opened != openings
+        if opened and error is not None:
+            self._keep(error, openings + 1)
         self._listeners.deliver()
         return counts
+
+    def _keep(self, error: BaseException, opening: int) -> None:
+        kept = stand_in(error)  # runs code of the exception, so not under the lock
+        with self._lock:
+            if self._opened == opening:
+                self._last_failure = kept
 
     def _ignore(self, permit: Permit, error: BaseException | None) -> bool:
         # A forgotten generator is closed by garbage collection, maybe while this very thread holds
@@ -294,6 +304,7 @@ class Circuit:
             self._chance = None
         self._retry_at = now + lasting
         self._opened += 1
+        self._last_failure = None
         self._enter(State.OPEN, now, reason)
 
     def _enter(self, state: State, now: float, reason: str) -> None:
@@ -319,7 +330,7 @@ class Circuit:
             self._slow
             or self._judge.hears_results
             or CallSucceeded in self._listeners
-            or any(counter.hears_successes for counter in self._counters)
+            or any(map(_hears_successes, self._counters))
         )
         self.calm = 0 if eventful else self.closed
         quiet = self.state is State.OPEN and CallRejected not in self._listeners

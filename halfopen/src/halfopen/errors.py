@@ -33,7 +33,10 @@ class CircuitOpen(CircuitBreakerError):
 
     @property
     def last_failure(self) -> BaseException | None:
-        """A `stand_in` for the last exception that counted as a failure since it was closed."""
+        """A `stand_in` for the exception that opened the circuit.
+
+        None if there was none: a bad result, a slow call or `trip` opened it.
+        """
         return cast("BaseException | None", self.args[3])
 
     def __str__(self) -> str:
