@@ -1,0 +1,186 @@
+"""The dashboard and the alerts are made for the metrics that the service really has."""
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from prometheus_client.parser import text_string_to_metric_families
+
+from event_service.settings import Settings
+from event_service.telemetry.cells import Cells
+from event_service.telemetry.metrics import Metrics
+from event_service.telemetry.records import RequestRecord
+from halfopen import CircuitBreaker
+
+ROOT = Path(__file__).parent.parent
+PROMETHEUS = ROOT / "deploy/prometheus"
+DASHBOARD = ROOT / "deploy/grafana/dashboards/event-service.json"
+RUNBOOK = ROOT / "docs/operations.md"
+
+# Prometheus makes these itself, or adds them to every series.
+ITS_OWN_METRICS = {"up"}
+ITS_OWN_LABELS = {"job", "instance"}
+
+promtool = pytest.mark.skipif(
+    shutil.which("promtool") is None,
+    reason="promtool is not installed; Debian has it in the package prometheus",
+)
+
+
+def run(*command: str, stdin: str = "") -> None:
+    done = subprocess.run(
+        ["promtool", *command],
+        cwd=PROMETHEUS,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def exposed() -> str:
+    """The metrics of a service that has seen one of everything."""
+    metrics = Metrics(Cells(), version="1")
+    metrics.watch(CircuitBreaker("addEvent"))
+    metrics.request_started("GET")
+    metrics.request_done(RequestRecord("GET", "/api/getUsers", "/", 200, 0.1, "", "", "", 1, None))
+    metrics.called("getUsers", "ok", 0.1)
+    return metrics.expose("")[0].decode()
+
+
+def labels_by_metric() -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(exposed()):
+        for sample in family.samples:
+            found.setdefault(sample.name, set()).update(sample.labels)
+    return found
+
+
+def alerts() -> list[dict]:
+    rules = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())
+    return [rule for group in rules["groups"] for rule in group["rules"]]
+
+
+def panels() -> list[dict]:
+    return json.loads(DASHBOARD.read_text())["panels"]
+
+
+def dashboard_queries() -> list[str]:
+    dashboard = json.loads(DASHBOARD.read_text())
+    queries = [target["expr"] for panel in panels() for target in panel.get("targets", ())]
+    queries += [each["expr"] for each in dashboard["annotations"]["list"]]
+    values = {"$job": "event-service", "$__rate_interval": "1m"}
+    for variable, value in values.items():
+        queries = [query.replace(variable, value) for query in queries]
+    return queries
+
+
+QUERIES = [alert["expr"] for alert in alerts()] + dashboard_queries()
+
+
+def selectors(query: str) -> list[tuple[str, set[str]]]:
+    """The metrics that a query names, each with the labels that it selects by."""
+    found = [
+        (name, set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers)))
+        for name, matchers in re.findall(r"([a-z_]+)\{([^}]*)\}", query)
+    ]
+    assert found, f"no metric in {query}"
+    return found
+
+
+@pytest.mark.parametrize("query", QUERIES)
+def test_every_metric_and_label_of_a_query_exists(query):
+    known = labels_by_metric()
+    for name, labels in selectors(query):
+        if name not in ITS_OWN_METRICS:
+            assert name in known
+            assert labels <= known[name] | ITS_OWN_LABELS
+
+
+def test_the_dashboard_shows_every_metric_of_the_service():
+    asked = {name for query in dashboard_queries() for name, _ in selectors(query)}
+    own = {
+        family.name
+        for family in text_string_to_metric_families(exposed())
+        if not family.name.startswith(("python_", "process_", "event_service_"))
+    }
+    shown = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in asked}
+    assert own - shown == set()
+
+
+def test_the_panels_of_the_dashboard_do_not_overlap():
+    taken: set[tuple[int, int]] = set()
+    for panel in panels():
+        at = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(at["x"], at["x"] + at["w"])
+            for y in range(at["y"], at["y"] + at["h"])
+        }
+        assert not taken & cells, panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+    identities = [panel["id"] for panel in panels()]
+    assert len(set(identities)) == len(identities)
+
+
+def test_every_alert_leads_to_its_page_of_the_run_book():
+    headings = re.findall(r"^#+ (.+)$", RUNBOOK.read_text(), re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+    for alert in alerts():
+        page, _, anchor = alert["annotations"]["runbook"].partition("#")
+        assert page == "docs/operations.md"
+        assert anchor in anchors, alert["alert"]
+
+
+def test_every_alert_is_seen_to_fire():
+    tests = yaml.safe_load((PROMETHEUS / "alerts_test.yml").read_text())["tests"]
+    fired = {
+        case["alertname"]
+        for test in tests
+        for case in test["alert_rule_test"]
+        if case["exp_alerts"]
+    }
+    assert {alert["alert"] for alert in alerts()} == fired
+
+
+def test_the_documentation_names_every_metric_and_every_setting():
+    text = RUNBOOK.read_text()
+    named = set(re.findall(r"`([A-Z_]+)`", text))
+    assert {name.upper() for name in Settings.model_fields} - named == set()
+    for name in labels_by_metric():
+        base = re.sub(r"_(bucket|count|sum)$", "", name)
+        assert f"`{base}`" in text or base.startswith("process_")
+
+
+@promtool
+def test_promtool_finds_the_configuration_right():
+    run("check", "config", "--syntax-only", "prometheus.yml")
+    run("check", "rules", "alerts.yml")
+
+
+@promtool
+def test_the_alerts_fire_when_they_should_and_not_else():
+    run("test", "rules", "alerts_test.yml")
+
+
+@promtool
+def test_promtool_finds_the_metrics_well_named():
+    run("check", "metrics", stdin=exposed())
+
+
+@promtool
+def test_promtool_understands_the_queries_of_the_dashboard(tmp_path):
+    rules = [
+        {"record": f"query_{number}", "expr": query}
+        for number, query in enumerate(dashboard_queries())
+    ]
+    file = tmp_path / "dashboard.yml"
+    file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    run("check", "rules", str(file))
