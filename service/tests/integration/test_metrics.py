@@ -13,6 +13,9 @@ from psutil import Process
 from event_service.app import create_app
 from event_service.errors import UserNotFound
 from event_service.settings import Settings
+from event_service.telemetry.cells import Cells
+from event_service.telemetry.metrics import Metrics
+from halfopen import CircuitBreaker
 from mock_upstream import Fault, MockUpstream
 
 from .conftest import Start
@@ -172,6 +175,43 @@ async def test_a_breaker_shows_its_state_its_transitions_and_its_verdicts(
     assert transitions(closed, "open", "half_open") == 1
     assert transitions(closed, "half_open", "closed") == 1
     assert transitions(closed, "half_open", "open") == 0
+
+
+async def test_what_a_hand_does_to_a_breaker_is_seen_too():
+    metrics = Metrics(Cells(), version="1")
+    breaker = CircuitBreaker("addEvent")
+    metrics.watch(breaker)
+    breaker.isolate()
+    found = parse(metrics.expose("")[0].decode())
+
+    assert found.by("circuit_breaker_state", "state", breaker="addEvent")["isolated"] == 1
+    pair = {"from_state": "closed", "to_state": "isolated"}
+    assert found.of("circuit_breaker_transitions_total", breaker="addEvent", **pair) == 1
+
+
+async def test_requests_refused_for_their_number_are_counted(start: Start, mock: MockUpstream):
+    async with start(rate_limit="2/hour") as client:
+        for _ in range(5):
+            await client.get("/api/getUsers")
+        limited = await scrape(client)
+    mock.faults.set("getUsers", Fault(delay=0.3))
+    async with start(max_in_flight=1) as client:
+        await asyncio.gather(*(client.get("/api/getUsers") for _ in range(4)))
+        shed = await scrape(client)
+
+    assert limited.of("rate_limited_total") == 3
+    assert limited.of("load_shed_total") == 0
+    assert shed.of("load_shed_total") == 3
+    assert shed.of("rate_limited_total") == 0
+
+
+async def test_calls_saved_by_the_cache_are_counted(start: Start):
+    async with start(cache_ttl=60) as client:
+        for _ in range(3):
+            await client.get("/api/getUsers")
+        found = await scrape(client)
+
+    assert found.of("cache_hits_total", operation="getUsers") == 2
 
 
 async def test_openmetrics_carries_the_trace_ids_of_requests(start: Start):
