@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from halfopen import CircuitBreakerError, CircuitOpen, ConsecutiveFailures, State
+from halfopen import CircuitBreakerError, CircuitOpen, ConsecutiveFailures, State, StateChanged
 
 
 @pytest.fixture
@@ -116,6 +116,57 @@ def test_the_failure_of_a_probe_is_the_last_failure(breaker, clock):
     clock.advance(10)
 
     assert str(last_failure(breaker, ValueError("second"))) == "second"
+
+
+def test_a_refusal_in_half_open_says_all_about_it(breaker, clock):
+    last_failure(breaker, ValueError("down"))
+    clock.advance(10)
+    probe = breaker.acquire()
+
+    error = refusal(breaker)
+
+    assert (error.name, error.state, error.retry_after) == ("upstream", State.HALF_OPEN, 10)
+    assert str(error.last_failure) == "down"
+    assert probe.success()
+
+
+def test_a_failure_that_opens_nothing_is_not_kept(make):
+    breaker = make(trip=ConsecutiveFailures(2))
+    breaker.acquire().failure(ValueError("first"))
+    breaker.trip()
+
+    assert refusal(breaker).last_failure is None
+
+
+def test_opening_by_hand_forgets_what_opened_it_before(breaker):
+    last_failure(breaker, ValueError("first"))
+    breaker.trip()
+
+    assert refusal(breaker).last_failure is None
+
+
+def test_a_listener_finds_the_failure_that_opened_the_circuit(breaker):
+    kept = []
+    breaker.on(StateChanged, lambda change: kept.append(change.breaker.snapshot().last_failure))
+
+    breaker.acquire().failure(ValueError("down"))
+
+    assert [str(failure) for failure in kept] == ["down"]
+
+
+def test_a_failure_described_too_late_describes_no_later_opening(breaker):
+    class Slow(Exception):
+        def __str__(self):
+            if breaker.state is State.OPEN and self.args:
+                breaker.reset()
+                breaker.trip()
+            return "slow"
+
+    breaker.acquire().failure(Slow())
+    breaker.reset()
+    breaker.acquire().failure(Slow("once"))
+
+    assert breaker.snapshot().last_failure is None
 
 
 def test_recovery_forgets_the_last_failure(breaker, clock):

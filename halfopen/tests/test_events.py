@@ -10,10 +10,12 @@ from halfopen import (
     CallIgnored,
     CallRejected,
     CallSucceeded,
+    CallWindow,
     CircuitOpen,
     ConsecutiveFailures,
     FailureCount,
     ProbeExpired,
+    SlowCallRate,
     State,
     StateChanged,
 )
@@ -76,6 +78,37 @@ def test_a_hung_outage_is_told(breaker, clock, fail):
         CallRejected(breaker, State.HALF_OPEN, 10),
         ProbeExpired(breaker),
         StateChanged(breaker, State.HALF_OPEN, State.OPEN, "a probe failed"),
+    ]
+
+
+def test_a_neutral_call_is_told_with_its_error(breaker):
+    told = []
+    breaker.on(CallIgnored, told.append)
+    error = KeyboardInterrupt()
+
+    with pytest.raises(KeyboardInterrupt):
+        breaker.call(raise_, error)
+
+    assert told == [CallIgnored(breaker, error)]
+
+
+def test_a_change_says_what_was_done(make, clock):
+    breaker = make(
+        trip=SlowCallRate(0.5, slower_than=1, over=CallWindow(2), minimum_calls=2), cooldown=10
+    )
+    reasons = []
+    breaker.on(StateChanged, lambda change: reasons.append(change.reason))
+
+    breaker.trip()
+    clock.advance(10)
+    breaker.call(clock.advance, 2)
+    breaker.reset()
+
+    assert reasons == [
+        "tripped by hand",
+        "cooldown elapsed",
+        "a probe was slow",
+        "reset by hand",
     ]
 
 

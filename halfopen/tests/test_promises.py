@@ -96,6 +96,33 @@ def test_the_count_of_locks_can_fail(locks, make, clock):
     assert clock.reads >= 7
 
 
+def test_to_be_let_in_costs_neither_where_only_results_count(locks, make, clock):
+    breaker = make(trip=FailureRate(0.5, over=CallWindow(10), minimum_calls=5))
+    clock.reads = locks.taken = 0
+
+    breaker.acquire()
+
+    assert (clock.reads, locks.taken) == (0, 0)
+
+
+def test_a_refusal_takes_no_lock_while_nobody_listens(locks, make):
+    breaker = make()
+    breaker.trip()
+    locks.taken = 0
+    for _ in range(3):
+        with pytest.raises(CircuitOpen):
+            breaker.acquire()
+    assert locks.taken == 0
+
+    leave = breaker.on(CallRejected, print)
+    locks.taken = 0
+    with pytest.raises(CircuitOpen):
+        breaker.acquire()
+    assert locks.taken > 0
+    leave()
+    assert breaker.snapshot().rejected == 4
+
+
 @pytest.mark.parametrize("trip", QUIET)
 def test_calls_are_healthy_again_after_a_failure_and_after_an_outage(
     locks, make, clock, fail, succeed, trip

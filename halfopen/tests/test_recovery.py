@@ -338,8 +338,9 @@ def test_nothing_is_drawn_without_jitter(make, fail):
     assert breaker.state is State.OPEN
 
 
-def test_a_circuit_that_closes_while_a_caller_reads_the_clock_lets_it_in(opened, clock):
-    breaker = opened()
+def test_a_circuit_that_closes_while_a_caller_reads_the_clock_lets_it_in(make, clock):
+    breaker = make(trip=SlowCallRate(1, slower_than=2, over=CallWindow(1), minimum_calls=1))
+    breaker.trip()
 
     def reset():
         clock.when_read = None
@@ -349,5 +350,6 @@ def test_a_circuit_that_closes_while_a_caller_reads_the_clock_lets_it_in(opened,
     permit = breaker.acquire()
 
     assert breaker.state is State.CLOSED
-    assert permit.failure()
-    assert breaker.state is State.OPEN
+    clock.advance(2)
+    assert permit.success()
+    assert breaker.state is State.CLOSED

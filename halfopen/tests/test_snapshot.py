@@ -111,6 +111,14 @@ def test_reading_changes_nothing(make, clock, fail):
     assert probe.success()
 
 
+def test_a_row_of_failures_reads_like_a_count(make, fail):
+    rule = ConsecutiveFailures(3)
+    breaker = make(trip=rule)
+    fail(breaker, 2)
+
+    assert breaker.snapshot().rules == (Reading(rule, 2, 3, 2, 2),)
+
+
 def test_a_rate_without_calls_reads_zero(make):
     breaker = make(trip=FailureRate(0.5, over=CallWindow(5), minimum_calls=5))
 

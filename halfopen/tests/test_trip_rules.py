@@ -208,6 +208,30 @@ def test_a_call_exactly_as_old_as_the_time_window_still_counts(make, clock, fail
     assert breaker.state is State.OPEN
 
 
+def test_failures_that_left_the_time_window_open_nothing(make, clock, fail, succeed):
+    breaker = make(trip=FailureRate(0.5, over=TimeWindow(10), minimum_calls=4))
+
+    fail(breaker, 3)
+    clock.advance(11)
+    succeed(breaker, 3)
+    fail(breaker)
+    assert breaker.state is State.CLOSED
+    fail(breaker, 2)
+
+    assert breaker.state is State.OPEN
+
+
+def test_calls_a_hundredth_of_the_window_apart_share_no_bucket(make, clock, succeed):
+    breaker = make(trip=FailureRate(0.5, over=TimeWindow(100), minimum_calls=4))
+
+    succeed(breaker)
+    clock.advance(1)
+    succeed(breaker)
+    clock.advance(99.5)
+
+    assert breaker.snapshot().rules[0].calls == 1
+
+
 def test_calls_in_one_bucket_count_for_at_most_a_hundredth_longer(make, clock, succeed):
     breaker = make(trip=FailureRate(0.5, over=TimeWindow(10), minimum_calls=4))
 
@@ -228,10 +252,11 @@ def test_calls_in_one_bucket_count_for_at_most_a_hundredth_longer(make, clock, s
 def test_slow_calls_open_the_circuit_though_they_succeed(make, clock):
     breaker = make(trip=SlowCallRate(0.5, slower_than=2.0, over=CallWindow(10), minimum_calls=4))
 
-    for seconds in (2.0, 2.0, 2.001):
+    for seconds in (2.0, 2.0, 2.0, 2.001):
         breaker.call(clock.advance, seconds)
     assert breaker.state is State.CLOSED
-    breaker.call(clock.advance, 3)
+    for seconds in (3, 3):
+        breaker.call(clock.advance, seconds)
 
     assert breaker.state is State.OPEN
     with pytest.raises(CircuitOpen) as refused:
