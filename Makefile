@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev test lint coverage check format install install-dev wheels check-wheels audit pins clean
+.PHONY: help dev test lint coverage check format install install-dev wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,7 @@ lint: $(VENV)/.dev ## Check format, lint, types, import layers, dead code and de
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/deptry src); done
+	$(BIN)/hadolint deploy/Dockerfile
 
 coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail below the thresholds
 	$(BIN)/python -m coverage combine --quiet
@@ -66,10 +67,13 @@ wheels: $(VENV)/.dev ## Build the wheel and the source distribution of each of t
 	@for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/python -m hatchling build -d ../dist); done
 
 check-wheels: wheels ## Install each wheel alone in an empty environment and use it (needs a package index)
-	@$(BIN)/python deploy/check_wheels.py
+	@$(BIN)/python -m deploy.check_wheels
+
+container: ## Build the container image without an engine and try it out (needs root, buildah, debootstrap)
+	@deploy/build-container.sh
 
 audit: $(VENV)/.dev ## Look for known vulnerabilities in what is pinned (needs their database)
-	@$(BIN)/python deploy/audit.py
+	@$(BIN)/python -m deploy.audit
 
 pins: $(VENV)/.dev ## Pin what requirements/*.in asks for, with hashes (needs a package index)
 	@for each in build run dev; do

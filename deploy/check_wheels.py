@@ -4,25 +4,20 @@
 """
 
 import argparse
-import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-import urllib.error
-import urllib.request
 from pathlib import Path
-from typing import Any
+
+from deploy.claims import expect, fetch, free_port, get, wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The folders of the distributions whose own tests are run, and what those need.
 TESTED = {"halfopen": "halfopen", "event-mock-upstream": "mock-upstream"}
 TEST_TOOLS = ["anyio", "hypothesis", "pytest", "pytest-timeout"]
-START_TIMEOUT = 60.0
 
 
 def main() -> None:
@@ -71,7 +66,7 @@ def check_service(dist: Path, empty: Path) -> None:
         service.send_signal(signal.SIGTERM)
         code = service.wait(30)
     names = [user["name"] for user in users]
-    expect(names[0] == "Alice Johnson", "getUsers lists users")
+    expect(names[0] == "Alice Johnson", "the service, from its wheel, lists users")
     expect([event["id"] for event in events] == ["101", "102"], "getEventsByUserId lists events")
     expect(added["success"] is True, "addEvent adds an event")
     expect("Installed from a wheel" in titles, "getEvents lists it")
@@ -104,43 +99,6 @@ def siblings(distribution: str, dist: Path) -> list[Path]:
     if distribution != "event-service":
         return []
     return [*dist.glob("halfopen-*.whl"), *dist.glob("event_mock_upstream-*.whl")]
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    give_up = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < give_up and process.poll() is None:
-        try:
-            fetch(url)
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.05)
-        else:
-            return
-    sys.exit(f"nothing answers at {url}")
-
-
-def get(url: str, body: object = None) -> Any:
-    return json.loads(fetch(url, body))
-
-
-def fetch(url: str, body: object = None) -> bytes:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"content-type": "application/json"})
-    with urllib.request.urlopen(request, timeout=10) as response:
-        content: bytes = response.read()
-        return content
-
-
-def expect(holds: object, claim: str) -> None:
-    if not holds:
-        sys.exit(f"event-service from its wheel: it does not hold that {claim}")
-    print(f"event-service: {claim}", flush=True)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 if __name__ == "__main__":
