@@ -88,6 +88,7 @@ async def observed(
         bulkhead=bulkhead,
         budget=RetryBudget(settings.retry_budget, clock=clock),
         observer=heard,
+        trace=None,
         clock=clock,
     )
     with capture_logs() as lines:
