@@ -127,16 +127,15 @@ class Circuit:
         now = self._clock()
         self._draw()
         with self._lock:
-            if permit.settled:
-                return False
+            first = not permit.settled
             permit.settled = True
-            counts = self._is_current(permit, now)
-            if not counts:
+            counts = first and self._is_current(permit, now)
+            if first and not counts:
                 self._say(CallIgnored, error)
-            elif failed:
+            elif counts and failed:
                 self._failed += 1
                 self._say(CallFailed, error)
-            else:
+            elif counts:
                 self._say(CallSucceeded)
             openings = self._opened
             if counts:
