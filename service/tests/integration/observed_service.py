@@ -26,6 +26,16 @@ VERDICTS = {
 }
 
 
+class Clock:
+    """Time that passes when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 class Heard:
     """What an observer of the upstream's policies is told."""
 
