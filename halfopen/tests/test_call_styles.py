@@ -313,3 +313,40 @@ def test_calls_may_be_nested(make, fail):
         outer.call(inner.call, int)
 
     assert outer.state is State.OPEN
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])
+@pytest.mark.parametrize("style", ["decorator", "call", "guard"])
+def test_an_interrupted_probe_gives_its_slot_back(breaker, clock, style, error):
+    def interrupted():
+        raise error
+
+    breaker.trip()
+    clock.advance(10)
+
+    with pytest.raises(error):
+        sync_style(style, breaker, interrupted)()
+
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.acquire().success()
+
+
+@pytest.mark.parametrize("style", ["decorator", "call", "acall", "guard"])
+def test_a_coroutine_closed_half_way_gives_the_probes_slot_back(breaker, clock, style):
+    class Pause:
+        def __await__(self):
+            yield
+
+    async def pause():
+        await Pause()
+
+    breaker.trip()
+    clock.advance(10)
+    running = async_style(style, breaker, pause)()
+    running.send(None)
+    with pytest.raises(CircuitOpen):
+        breaker.acquire()
+
+    running.close()
+
+    assert breaker.acquire().success()
