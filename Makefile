@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev test lint coverage check format install install-dev wheels check-wheels container audit pins clean
+.PHONY: help dev demo test lint coverage check format install install-dev wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ install-dev: $(VENV)/.dev ## Install what the tests and checks need
 
 dev: $(VENV)/.run ## Run the mock upstream on 4010 and the service on 3000 until Ctrl-C
 	@exec $(BIN)/event-service dev
+
+demo: $(VENV)/.run ## Watch an outage and its recovery, in half a minute
+	@$(BIN)/python -m demo
 
 test: $(VENV)/.dev ## Run every test
 	@$(BIN)/python -m coverage erase
