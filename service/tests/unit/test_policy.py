@@ -1,0 +1,269 @@
+import asyncio
+import gc
+import time
+import weakref
+from collections.abc import Awaitable, Callable
+from math import inf
+
+import pytest
+
+from event_service.errors import (
+    Overloaded,
+    UpstreamFailed,
+    UpstreamNonsense,
+    UpstreamRefused,
+    UpstreamUnavailable,
+)
+from event_service.libs import call_context
+from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.call_context import CallContext
+from event_service.libs.retry import RetryBudget
+from event_service.telemetry.signals import Listener
+from event_service.upstream.policy import Guard, Read
+from halfopen import CircuitBreaker, CircuitOpen, ConsecutiveFailures, State
+
+pytestmark = pytest.mark.anyio
+
+
+class Outcomes(Listener):
+    def __init__(self) -> None:
+        self.called_with: list[str] = []
+
+    def called(self, operation: str, outcome: str, duration: float) -> None:
+        self.called_with.append(f"{operation} {outcome}")
+
+
+def breaker(failures: int = 1000) -> CircuitBreaker:
+    return CircuitBreaker(
+        "op", trip=ConsecutiveFailures(failures), failure_on=UpstreamFailed, ignore=Overloaded
+    )
+
+
+def guard(
+    *,
+    limit: int = 10,
+    max_waiting: int = 10,
+    circuit: CircuitBreaker | None = None,
+    observer: Listener | None = None,
+) -> Guard:
+    return Guard(
+        "op",
+        breaker=circuit or breaker(),
+        bulkhead=Bulkhead(limit, max_waiting=max_waiting),
+        observer=observer or Listener(),
+        clock=time.monotonic,
+    )
+
+
+def read(
+    fetch: Callable[[str], Awaitable[str]],
+    *,
+    through: Guard | None = None,
+    single_flight: bool = True,
+    attempts: int = 1,
+) -> Read[str]:
+    return Read(
+        through or guard(),
+        fetch,
+        single_flight=single_flight,
+        attempts=attempts,
+        budget=RetryBudget(0.1),
+        observer=Listener(),
+    )
+
+
+def failure() -> UpstreamFailed:
+    return UpstreamFailed("op", "It failed.", reason="test")
+
+
+@pytest.mark.parametrize("single_flight", [True, False])
+async def test_a_read_brings_what_is_fetched_for_its_key(*, single_flight: bool):
+    async def fetch(key: str) -> str:
+        return f"value of {key}"
+
+    assert await read(fetch, single_flight=single_flight)("k") == "value of k"
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (failure(), "failed"),
+        (UpstreamRefused("op", "No.", reason="test"), "refused"),
+        (UpstreamNonsense("op", "What?", reason="test"), "nonsense"),
+        (UpstreamUnavailable("op", "Later.", reason="test", retry_after=None), "unavailable"),
+        (asyncio.CancelledError(), "cancelled"),
+    ],
+)
+async def test_an_attempts_outcome_is_told_and_its_slot_given_back(
+    error: BaseException, outcome: str
+):
+    async def attempt() -> str:
+        raise error
+
+    outcomes = Outcomes()
+    guarded = guard(limit=1, max_waiting=0, observer=outcomes)
+    for _ in range(2):
+        with pytest.raises(type(error)):
+            await guarded(attempt)
+
+    assert outcomes.called_with == [f"op {outcome}"] * 2
+
+
+async def test_who_finds_the_queue_full_is_refused_and_no_outcome_is_told():
+    outcomes = Outcomes()
+    guarded = guard(limit=1, max_waiting=0, observer=outcomes)
+    going_on = asyncio.Event()
+
+    async def attempt() -> str:
+        await going_on.wait()
+        return "done"
+
+    first = asyncio.create_task(guarded(attempt))
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded):
+        await guarded(attempt)
+    going_on.set()
+
+    assert await first == "done"
+    assert outcomes.called_with == ["op ok"]
+
+
+async def test_a_queued_attempt_is_refused_when_the_circuit_opened_and_holds_no_slot():
+    circuit = breaker(failures=1)
+    guarded = guard(limit=1, circuit=circuit)
+    going_on = asyncio.Event()
+
+    async def fail() -> str:
+        await going_on.wait()
+        raise failure()
+
+    tasks = [asyncio.create_task(guarded(fail)) for _ in range(3)]
+    await asyncio.sleep(0)
+    going_on.set()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert [type(result) for result in results] == [UpstreamFailed, CircuitOpen, CircuitOpen]
+    assert circuit.state is State.OPEN
+    circuit.reset()
+    with pytest.raises(UpstreamFailed):
+        await guarded(fail)
+
+
+async def test_a_canary_that_has_to_wait_for_a_slot_is_let_in():
+    circuit = breaker(failures=1)
+    bulkhead = Bulkhead(1, max_waiting=1)
+    guarded = Guard(
+        "op", breaker=circuit, bulkhead=bulkhead, observer=Listener(), clock=time.monotonic
+    )
+    circuit.trip(for_=1e-9)
+    assert bulkhead.try_acquire()
+
+    async def attempt() -> str:
+        return "well again"
+
+    canary = asyncio.create_task(guarded(attempt))
+    await asyncio.sleep(0)
+    assert circuit.state is State.HALF_OPEN
+    bulkhead.release()
+
+    assert await canary == "well again"
+    assert circuit.state is State.CLOSED
+
+
+async def test_retries_go_by_the_clock_of_deadlines():
+    call = CallContext("r")
+    call.deadline = asyncio.get_running_loop().time() - 1
+    call_context.current.set(call)
+    attempts = 0
+
+    async def fetch(_key: str) -> str:
+        nonlocal attempts
+        attempts += 1
+        raise failure()
+
+    with pytest.raises(UpstreamFailed):
+        await read(fetch, attempts=3)()
+    assert attempts == 1
+
+    call.deadline = inf
+    with pytest.raises(UpstreamFailed):
+        await read(fetch, attempts=3)()
+    assert attempts == 4
+
+
+async def test_a_read_may_be_told_to_try_once():
+    attempts = 0
+
+    async def fetch(_key: str) -> str:
+        nonlocal attempts
+        attempts += 1
+        raise failure()
+
+    with pytest.raises(UpstreamFailed):
+        await read(fetch, attempts=3)("k", attempts=1)
+    assert attempts == 1
+
+
+@pytest.mark.parametrize("single_flight", [True, False])
+async def test_a_forgotten_call_is_joined_by_nobody(*, single_flight: bool):
+    answers = iter(["old", "new"])
+    going_on = asyncio.Event()
+
+    async def fetch(_key: str) -> str:
+        answer = next(answers)
+        await going_on.wait()
+        return answer
+
+    reading = read(fetch, single_flight=single_flight)
+    before = asyncio.create_task(reading("k"))
+    await asyncio.sleep(0.01)
+    reading.forget("k")
+    after = asyncio.create_task(reading("k"))
+    await asyncio.sleep(0.01)
+    going_on.set()
+
+    assert [await before, await after] == ["old", "new"]
+
+
+async def test_an_error_leaves_no_cycle_behind():
+    seen: list[weakref.ref[Exception]] = []
+
+    def seen_failure() -> UpstreamFailed:
+        error = failure()
+        seen.append(weakref.ref(error))
+        return error
+
+    async def fetch(_key: str) -> str:
+        raise seen_failure()  # a name for it here would be a cycle of the test's own
+
+    reading = read(fetch, attempts=2)
+    gc.collect()
+    gc.disable()
+    try:
+        with pytest.raises(UpstreamFailed) as raised:
+            await reading("k")
+        del raised
+        await asyncio.sleep(0)
+        assert [ref() for ref in seen] == [None, None]
+    finally:
+        gc.enable()
+
+
+async def test_a_read_that_costs_nothing_costs_little():
+    async def fetch(key: str) -> str:
+        return key
+
+    async def best_of(calls: Callable[[str], Awaitable[str]]) -> float:
+        best = inf
+        for _ in range(5):
+            began = time.perf_counter()
+            for _ in range(200):
+                await calls("k")
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    async def task(key: str) -> str:
+        return await asyncio.create_task(fetch(key))
+
+    # In tasks, so that a slow machine is slow on both sides.
+    assert await best_of(read(fetch)) < 12 * await best_of(task)
