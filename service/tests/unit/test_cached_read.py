@@ -1,0 +1,85 @@
+from functools import partial
+
+import pytest
+
+from event_service.errors import UpstreamFailed
+from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.retry import RetryBudget
+from event_service.libs.stale_cache import StaleCache
+from event_service.telemetry.signals import Listener
+from event_service.upstream.cached_read import CachedRead, ReplyCache
+from event_service.upstream.policy import Guard, Read
+from halfopen import CircuitBreaker
+
+pytestmark = pytest.mark.anyio
+
+
+class Source:
+    """Answers with how often it was asked, or fails."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.failing = False
+
+    async def __call__(self, key: str) -> str:
+        self.asked += 1
+        if self.failing:
+            raise UpstreamFailed("op", "It failed.", reason="test")
+        return f"{key} {self.asked}"
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def cached(source: Source, clock: Clock, *, max_size: int = 1000) -> CachedRead[str]:
+    cache: ReplyCache = StaleCache(10.0, 60.0, 100, clock, max_size=max_size)
+    guard = Guard(
+        "op",
+        breaker=CircuitBreaker("op"),
+        bulkhead=Bulkhead(10, max_waiting=0),
+        observer=Listener(),
+        clock=clock,
+    )
+    plain = partial(
+        Read[str],
+        guard,
+        single_flight=True,
+        attempts=1,
+        budget=RetryBudget(0.1),
+        observer=Listener(),
+    )
+    return CachedRead(plain, source, operation="op", cache=cache, observer=Listener())
+
+
+async def test_it_works_for_callers_that_are_no_request():
+    source, clock = Source(), Clock()
+    read = cached(source, clock)
+    assert [await read("k"), await read("k")] == ["k 1", "k 1"]
+
+    clock.now = 11
+    source.failing = True
+    assert await read("k") == "k 1"
+    with pytest.raises(UpstreamFailed):
+        await read("other")
+
+
+async def test_each_key_is_kept_for_itself():
+    read = cached(Source(), Clock())
+    assert [await read("a"), await read("b"), await read("a")] == ["a 1", "b 2", "a 1"]
+
+
+async def test_what_is_too_big_as_json_is_not_kept():
+    read = cached(Source(), Clock(), max_size=4)
+    assert [await read("k"), await read("k")] == ["k 1", "k 2"]
+
+
+async def test_a_forgotten_key_is_asked_for_again():
+    read = cached(Source(), Clock())
+    await read("k")
+    read.forget("k")
+    assert await read("k") == "k 2"
