@@ -388,11 +388,10 @@ def test_text_from_outside_stays_text_and_long_names_stay_in_their_place(browser
 def hostile(frame: dict[str, Any]) -> dict[str, Any]:
     """The frame with every text in it that could come from elsewhere replaced."""
     frame["version"] = frame["environment"] = HOSTILE
-    frame["failures"] = [
-        {**frame["failures"][-1], "path": HOSTILE, "cause": HOSTILE, "requestId": HOSTILE}
-    ]
-    change = {**frame["transitions"][-1], "breaker": HOSTILE, "reason": HOSTILE}
-    frame["transitions"] = [change]
+    failure, change = frame["failures"][-1], frame["transitions"][-1]
+    failure |= {"number": 1, "path": HOSTILE, "cause": HOSTILE, "requestId": HOSTILE}
+    change |= {"number": 1, "breaker": HOSTILE, "reason": HOSTILE}
+    frame["failures"], frame["transitions"] = [failure], [change]
     frame["breakers"] = [{**frame["breakers"][0], "name": HOSTILE, "lastFailure": HOSTILE}]
     frame["breakers"][0]["rules"][0]["text"] = HOSTILE
     frame["endpoints"] = [{**frame["endpoints"][0], "route": HOSTILE, "method": HOSTILE}]

@@ -1,13 +1,16 @@
 // The feed of frames: says whether its news is live, stale or lost, and reconnects by itself.
 
+// In seconds. A connection that has been silent for so long may be dead without knowing.
 const STALE_AFTER = 2.5;
-const RETRY_EVERY = 1500;
+const DEAD_AFTER = 10;
+const RETRY_AFTER = 1.5;
 
 /** Calls `onFrame(frame)` for each frame and `onLink(link)` when the link's state changes. */
 export function follow(path, { onFrame, onLink }) {
   let source;
   let link = "waiting";
   let heard = performance.now();
+  let dialled;
 
   function become(next) {
     if (next === link) return;
@@ -16,6 +19,8 @@ export function follow(path, { onFrame, onLink }) {
   }
 
   function connect() {
+    dialled = performance.now();
+    source?.close();
     source = new EventSource(path);
     source.onmessage = (message) => {
       heard = performance.now();
@@ -27,13 +32,15 @@ export function follow(path, { onFrame, onLink }) {
       if (source.readyState !== EventSource.CLOSED) return;
       // The browser gives up for good on an answer other than a stream.
       if (await signedOut()) location.reload();
-      setTimeout(connect, RETRY_EVERY);
+      setTimeout(connect, RETRY_AFTER * 1000);
     };
   }
 
-  const age = () => (performance.now() - heard) / 1000;
+  const since = (moment) => (performance.now() - moment) / 1000;
+  const age = () => since(heard);
   setInterval(() => {
     if (link === "live" && age() > STALE_AFTER) become("stale");
+    if (link === "stale" && Math.min(age(), since(dialled)) > DEAD_AFTER) connect();
   }, 500);
   connect();
   return { age };
