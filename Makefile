@@ -41,7 +41,7 @@ test: $(VENV)/.dev ## Run every test
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m coverage run -m pytest
 
-lint: $(VENV)/.dev ## Check format, lint, types, import layers, dead code and dependencies
+lint: $(VENV)/.dev ## Check format, types, import layers, dead code, dependencies, Dockerfile and workflows
 	@set -x
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,6 +50,8 @@ lint: $(VENV)/.dev ## Check format, lint, types, import layers, dead code and de
 	$(BIN)/vulture
 	for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/deptry src); done
 	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --quiet --min-severity=medium .github
 
 coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail below the thresholds
 	$(BIN)/python -m coverage combine --quiet
