@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -146,26 +147,37 @@ def create_app(
 
     ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
     router = Router(
-        routes=[
-            *api_routes,
-            *health_routes(breakers),
-            *docs_routes(
-                openapi(
-                    release=release,
-                    operations=exposes_operations(settings),
-                    guarded=operator_access(settings) is not None,
-                    api_key_header=settings.api_key_header,
-                )
-            ),
-            *guarded(ops_routes, settings),
-            *build_dashboard(settings, breakers, stream),
-        ],
+        routes=matching_exactly(
+            [
+                *api_routes,
+                *health_routes(breakers),
+                *docs_routes(
+                    openapi(
+                        release=release,
+                        operations=exposes_operations(settings),
+                        guarded=operator_access(settings) is not None,
+                        api_key_header=settings.api_key_header,
+                    )
+                ),
+                *guarded(ops_routes, settings),
+                *build_dashboard(settings, breakers, stream),
+            ]
+        ),
         redirect_slashes=False,
         lifespan=lifespan,
     )
     return build_edge(
         CacheHeaders(router) if caches(settings) else router, settings, signals, clock=clock
     )
+
+
+def matching_exactly(routes: list[BaseRoute]) -> list[BaseRoute]:
+    """Routes whose `$` is the very end of a path: a line break after it is part of the path."""
+    for route in routes:
+        if isinstance(route, Route):
+            pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
+            route.path_regex = re.compile(pattern, re.DOTALL)
+    return routes
 
 
 def build_edge(

@@ -104,6 +104,9 @@ class RequestContext:
                     error=failure,
                 )
             )
+            # An error's traceback holds this frame: were the frame to hold the error, both would
+            # stay, and a connection with them, until the garbage collector comes.
+            del failure
 
 
 def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:

@@ -66,8 +66,13 @@ class RequestWatch:
         if self._verdict is None:
             return
         others = self._task.uncancel()
-        if isinstance(error, asyncio.CancelledError) and not others:
-            raise self._verdict from error
+        try:
+            if isinstance(error, asyncio.CancelledError) and not others:
+                raise self._verdict from error
+        finally:
+            # An error's traceback holds this frame; nothing here must hold the error in turn.
+            self._verdict = None
+            del error
 
     def _look(self) -> None:
         now = self._loop.time()

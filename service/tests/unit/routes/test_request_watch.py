@@ -1,0 +1,146 @@
+import asyncio
+import gc
+import weakref
+from collections.abc import Awaitable, Callable
+
+import pytest
+from starlette.requests import Request
+from starlette.types import Message, Scope
+
+from event_service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
+from event_service.middleware.request_context import RequestContext
+from event_service.routes.endpoint import Endpoint, Reply
+from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.signals import Listener
+
+pytestmark = pytest.mark.anyio
+
+SCOPE: Scope = {
+    "type": "http",
+    "method": "POST",
+    "path": "/",
+    "raw_path": b"/",
+    "headers": [(b"host", b"x")],
+    "client": ("127.0.0.1", 1),
+}
+
+
+class Held:
+    """Stands for a connection that a request holds."""
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def refuse(_request: Request) -> None:
+    raise InvalidRequest("no")
+
+
+async def wait(_request: Request) -> None:
+    await forever()
+
+
+async def read(request: Request) -> None:
+    while True:
+        await request.receive()
+
+
+class Ends(Listener):
+    def __init__(self) -> None:
+        self.kinds: list[type[Exception] | None] = []
+
+    def request_done(self, record: RequestRecord) -> None:
+        self.kinds.append(type(record.error) if record.error else None)
+
+
+async def run(
+    act: Callable[[Request], Awaitable[None]], *messages: Message, deadline: float
+) -> tuple[list[Message], Ends, "weakref.ref[Held]"]:
+    """What was sent, what was told of its end, and whether what the handler held is free."""
+    sent: list[Message] = []
+    refs: list[weakref.ref[Held]] = []
+    ends = Ends()
+    left = list(messages)
+
+    async def handler(request: Request) -> Reply:
+        held = Held()
+        refs.append(weakref.ref(held))
+        await act(request)
+        return Reply(b"")
+
+    async def receive() -> Message:
+        if not left:
+            await forever()
+        return left.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    app = RequestContext(Endpoint(handler), deadline=deadline, observer=ends)
+    await app(dict(SCOPE), receive, send)
+    await asyncio.sleep(0)  # the loop itself holds the cancellation until its next turn
+    return sent, ends, refs[0]
+
+
+BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
+GONE: Message = {"type": "http.disconnect"}
+PART: Message = {"type": "http.request", "body": b"x", "more_body": True}
+
+
+@pytest.mark.parametrize(
+    ("act", "messages", "deadline", "kind", "status"),
+    [
+        (refuse, [], 5, InvalidRequest, 400),
+        (wait, [], 0.01, DeadlineExceeded, 504),
+        (wait, [BODY], 0.2, DeadlineExceeded, 504),
+        (read, [PART, PART], 0.01, RequestTimeout, 408),
+        (read, [PART], 0.2, RequestTimeout, 408),
+    ],
+)
+async def test_every_end_frees_at_once_what_the_request_held(
+    act: Callable[[Request], Awaitable[None]],
+    messages: list[Message],
+    deadline: float,
+    kind: type[Exception],
+    status: int,
+):
+    gc.disable()
+    try:
+        sent, ends, held = await run(act, *messages, deadline=deadline)
+
+        assert held() is None
+    finally:
+        gc.enable()
+    assert ends.kinds == [kind]
+    assert sent[0]["status"] == status
+
+
+async def test_a_client_that_leaves_ends_the_wait_and_gets_no_reply():
+    gc.disable()
+    try:
+        sent, ends, held = await run(wait, BODY, GONE, deadline=60)
+
+        assert held() is None
+    finally:
+        gc.enable()
+    assert sent == []
+    assert ends.kinds == [None]
+
+
+async def test_a_body_that_nobody_reads_is_not_drained():
+    sent, ends, _ = await run(wait, PART, GONE, deadline=0.2)
+
+    assert sent[0]["status"] == 504
+    assert ends.kinds == [DeadlineExceeded]
+
+
+async def test_a_cancellation_from_elsewhere_stays_one():
+    task = asyncio.create_task(run(wait, deadline=60))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+    task.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await task
