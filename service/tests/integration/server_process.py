@@ -25,10 +25,11 @@ class ServerProcess:
         """The next log line of this event, with these members."""
         assert self.process.stdout is not None
         wanted = {"event": event, **members}.items()
-        async for raw in self.process.stdout:
-            self.lines.append(json.loads(raw))
-            if wanted <= self.lines[-1].items():
-                return self.lines[-1]
+        async with asyncio.timeout(30):
+            async for raw in self.process.stdout:
+                self.lines.append(json.loads(raw))
+                if wanted <= self.lines[-1].items():
+                    return self.lines[-1]
         raise AssertionError(f"it ended without {wanted}: {self.lines}")
 
     async def started(self) -> int:

@@ -1,0 +1,35 @@
+import gc
+from pathlib import Path
+
+from event_service.telemetry.cells import Cells
+from event_service.telemetry.metrics import Metrics
+from halfopen import CircuitBreaker
+
+
+def exposed(metrics: Metrics) -> list[str]:
+    return metrics.expose("")[0].decode().splitlines()
+
+
+def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way(tmp_path: Path):
+    one, other = (Metrics(Cells(tmp_path), version="1") for _ in range(2))
+    breakers = [CircuitBreaker("addEvent") for _ in range(2)]
+    for metrics, breaker in zip((one, other), breakers, strict=True):
+        metrics.watch(breaker)
+        metrics.request_started("GET")
+        metrics.rate_limited()
+    breakers[1].trip()
+
+    both = exposed(one)
+    assert "http_requests_in_flight 2.0" in both
+    assert "rate_limited_total 2.0" in both
+    assert 'circuit_breaker_state{breaker="addEvent",state="open"} 1.0' in both
+    assert 'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0' in both
+
+    del other, metrics, breaker
+    breakers.clear()
+    gc.collect()
+    left = exposed(one)
+    assert "http_requests_in_flight 1.0" in left
+    assert "rate_limited_total 2.0" in left
+    assert 'circuit_breaker_state{breaker="addEvent",state="open"} 0.0' in left
+    assert 'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0' in left
