@@ -22,12 +22,13 @@ from halfopen.permit import Isolation, Permit, Probe
 from halfopen.recovery import Backoff
 from halfopen.rules import Rule, SlowCallRate
 from halfopen.state import Snapshot, State
-from halfopen.verdicts import Judge, Verdict
+from halfopen.verdicts import FAILURE, NEUTRAL, SUCCESS, Judge, Verdict
 
 if TYPE_CHECKING:
     from halfopen.breaker import CircuitBreaker
 
-_OPEN = State.OPEN  # looking a member up in its class takes longer than all the rest
+# Looking a member up in its enumeration takes longer than the rest of a refusal.
+CLOSED, OPEN, HALF_OPEN, ISOLATED = State
 _hears_successes = attrgetter("hears_successes")
 _MANY = 1 << 20  # beyond it, doubling means nothing but an ever longer integer
 
@@ -79,7 +80,7 @@ class Circuit:
         self._counters = [rule.start() for rule in rules]
         self._allowed = 1
         self._successes = 0
-        self.state = State.CLOSED
+        self.state = CLOSED
         self._since = clock()
         self.generation = 1
         self._look_for_calm()
@@ -97,7 +98,7 @@ class Circuit:
         refused_until = self._refused_until
         if now < refused_until:  # the short way to say no
             self._rejected += 1
-            raise CircuitOpen(self.name, _OPEN, refused_until - now, self._last_failure)
+            raise CircuitOpen(self.name, OPEN, refused_until - now, self._last_failure)
         with self._lock:
             permit = self._try_to_admit(now)
             if permit is None:
@@ -117,13 +118,13 @@ class Circuit:
         self.settle(permit, self._judge.of_result(result))
 
     def settle(self, permit: Permit, verdict: Verdict, error: BaseException | None = None) -> bool:
-        if verdict is Verdict.NEUTRAL:
+        if verdict is NEUTRAL:
             return self._ignore(permit, error)
-        if verdict is Verdict.SUCCESS and self.calm == permit.generation:
+        if verdict is SUCCESS and self.calm == permit.generation:
             first = not permit.settled
             permit.settled = True
             return first
-        failed = verdict is Verdict.FAILURE
+        failed = verdict is FAILURE
         now = self._clock()
         self._draw()
         with self._lock:
@@ -175,26 +176,26 @@ class Circuit:
     def trip(self, lasting: float | None) -> None:
         self._draw()
         with self._locked() as now:
-            if self.state is not State.ISOLATED:
+            if self.state is not ISOLATED:
                 self._open("tripped by hand", now, lasting)
 
     def isolate(self, handle: Isolation) -> None:
         with self._locked() as now:
             self._isolations.add(handle)
-            if self.state is not State.ISOLATED:
-                self._enter(State.ISOLATED, now, "isolated by hand")
+            if self.state is not ISOLATED:
+                self._enter(ISOLATED, now, "isolated by hand")
 
     def release(self, handle: Isolation) -> None:
         with self._locked() as now:
             if handle in self._isolations:
                 self._isolations.remove(handle)
                 if not self._isolations:
-                    self._enter(State.CLOSED, now, "released by hand")
+                    self._enter(CLOSED, now, "released by hand")
 
     def reset(self) -> None:
         with self._locked() as now:
             self._isolations.clear()
-            self._enter(State.CLOSED, now, "reset by hand")
+            self._enter(CLOSED, now, "reset by hand")
 
     @contextmanager
     def _locked(self) -> Iterator[float]:
@@ -207,9 +208,7 @@ class Circuit:
         with self._locked() as now:
             self._take_back()
             deadlines = [at for at in self._probes.values() if at > now]
-            if self.state is State.CLOSED or (
-                self.state is State.HALF_OPEN and len(deadlines) < self._allowed
-            ):
+            if self.state is CLOSED or (self.state is HALF_OPEN and len(deadlines) < self._allowed):
                 retry_after = 0.0
             else:
                 retry_after = max(self._retry_after(now), 0.0)
@@ -247,11 +246,11 @@ class Circuit:
     # The rest runs under the lock
 
     def _try_to_admit(self, now: float) -> Permit | None:
-        if self.state is State.OPEN and now >= self._retry_at:
-            self._enter(State.HALF_OPEN, now, "cooldown elapsed")
-        if self.state is State.CLOSED:  # since it was looked at
+        if self.state is OPEN and now >= self._retry_at:
+            self._enter(HALF_OPEN, now, "cooldown elapsed")
+        if self.state is CLOSED:  # since it was looked at
             return Permit(self, self.generation, now)
-        if self.state is not State.HALF_OPEN:
+        if self.state is not HALF_OPEN:
             return None
         self._take_back()
         # All had the same time, so the first to come is the first to lose its slot.
@@ -293,7 +292,7 @@ class Circuit:
             self._successes += 1
             self._allowed = min(self._allowed * 2, _MANY)
             if self._successes == self._success_threshold:
-                self._enter(State.CLOSED, now, "recovered")
+                self._enter(CLOSED, now, "recovered")
 
     def _open(self, reason: str, now: float, lasting: float | None = None) -> None:
         self._probe_limit = self._probe_timeout or self._next_cooldown
@@ -304,7 +303,7 @@ class Circuit:
         self._retry_at = now + lasting
         self._opened += 1
         self._last_failure = None
-        self._enter(State.OPEN, now, reason)
+        self._enter(OPEN, now, reason)
 
     def _enter(self, state: State, now: float, reason: str) -> None:
         old, self.state = self.state, state
@@ -313,7 +312,7 @@ class Circuit:
         self.given_back.clear()
         self._allowed = 1
         self._successes = 0
-        if state is State.CLOSED:
+        if state is CLOSED:
             self._counters = [rule.start() for rule in self._rules]
             self._next_cooldown = self._cooldown.initial
             self._last_failure = None
@@ -324,7 +323,7 @@ class Circuit:
 
     def _look_for_calm(self) -> None:
         """Set what calls look at without the lock; 0 stands for no."""
-        self.closed = self.generation if self.state is State.CLOSED else 0
+        self.closed = self.generation if self.state is CLOSED else 0
         eventful = (
             self._slow
             or self._judge.hears_results
@@ -332,7 +331,7 @@ class Circuit:
             or any(map(_hears_successes, self._counters))
         )
         self.calm = 0 if eventful else self.closed
-        quiet = self.state is State.OPEN and CallRejected not in self._listeners
+        quiet = self.state is OPEN and CallRejected not in self._listeners
         self._refused_until = self._retry_at if quiet else 0.0
 
     def _take_back(self) -> None:
@@ -341,9 +340,9 @@ class Circuit:
 
     def _retry_after(self, now: float) -> float:
         """How long a call has to wait that is refused now."""
-        if self.state is State.OPEN:
+        if self.state is OPEN:
             return self._retry_at - now
-        if self.state is State.ISOLATED:
+        if self.state is ISOLATED:
             return self._next_cooldown
         return next(iter(self._probes.values())) - now
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from halfopen.verdicts import Verdict
+from halfopen.verdicts import FAILURE, NEUTRAL, SUCCESS
 
 if TYPE_CHECKING:
     from halfopen.circuit import Circuit
@@ -26,13 +26,13 @@ class Permit:
         self.settled = False
 
     def success(self) -> bool:
-        return self._circuit.settle(self, Verdict.SUCCESS)
+        return self._circuit.settle(self, SUCCESS)
 
     def failure(self, exc: BaseException | None = None) -> bool:
-        return self._circuit.settle(self, Verdict.FAILURE, exc)
+        return self._circuit.settle(self, FAILURE, exc)
 
     def ignore(self) -> bool:
-        return self._circuit.settle(self, Verdict.NEUTRAL)
+        return self._circuit.settle(self, NEUTRAL)
 
 
 class Probe(Permit):

@@ -14,6 +14,9 @@ class Verdict(Enum):
     NEUTRAL = "neutral"
 
 
+SUCCESS, FAILURE, NEUTRAL = Verdict  # looked up faster than in the enumeration
+
+
 class Judge:
     """Says what an exception or a result counts as.
 
@@ -43,24 +46,24 @@ class Judge:
 
     def of_error(self, exc: BaseException) -> Verdict:
         if not isinstance(exc, Exception) or isinstance(exc, self._ignore):
-            return Verdict.NEUTRAL
+            return NEUTRAL
         if isinstance(self._failure_on, type | tuple):
             failed = isinstance(exc, self._failure_on)
-            return Verdict.FAILURE if failed else Verdict.SUCCESS
+            return FAILURE if failed else SUCCESS
         return _ask("failure_on", self._failure_on, exc)
 
     def of_result(self, result: object) -> Verdict:
         if self._failure_result is None:
-            return Verdict.SUCCESS
+            return SUCCESS
         return _ask("failure_result", self._failure_result, result)
 
 
 def _ask(name: str, predicate: Callable[[Any], object], subject: object) -> Verdict:
     try:
-        return Verdict.FAILURE if predicate(subject) else Verdict.SUCCESS
+        return FAILURE if predicate(subject) else SUCCESS
     except Exception:  # noqa: BLE001 - logged, with its traceback
         logger.exception("%s raised, the call counts as neutral", name)
-        return Verdict.NEUTRAL
+        return NEUTRAL
 
 
 def _check_types(name: str, value: Any) -> None:
