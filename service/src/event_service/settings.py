@@ -131,49 +131,83 @@ class Settings(BaseSettings):
         extra="ignore",
         frozen=True,
         hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     env: Environment = Environment.DEVELOPMENT
+    """`production` requires `UPSTREAM_URL`, ignores `.env`, and asks operators for the token.
+    `testing` ignores `.env`.
+    """
     host: str = "127.0.0.1"
+    """Address to listen on."""
     port: int = Field(default=3000, ge=1, le=65535)
+    """Port to listen on."""
     workers: int = Field(default=1, ge=1, le=64)
+    """Processes. Each has breakers, limits and a cache of its own; about one for each core."""
 
     upstream_url: str = Field(default="", validate_default=True)
+    """Base address of the events API; required in production."""
     upstream_headers: Annotated[
         dict[str, SecretStr], NoDecode, BeforeValidator(_json_object), AfterValidator(_headers)
     ] = {}
+    """Sent with every upstream call, as a JSON object. For credentials."""
     upstream_paths: Annotated[
         dict[str, str], NoDecode, BeforeValidator(_json_object), AfterValidator(_paths)
     ] = UPSTREAM_PATHS
+    """Paths of an upstream that differ, as a JSON object from operation to template."""
     upstream_timeout: Seconds = 2.0
+    """Seconds that one attempt at the upstream may take."""
     upstream_max_body: int = Field(default=8 * 1024 * 1024, ge=1024)
+    """Bytes of the largest upstream reply that is read."""
     upstream_concurrency: int = Field(default=1024, ge=1, le=65535)
+    """Upstream calls under way at once; ten times as many may wait."""
     request_deadline: Seconds = 5.0
+    """Seconds that a request may take, with everything that it waits for."""
 
     breaker_failures: int = Field(default=3, ge=1, le=10_000)
+    """Failures of `addEvent` within `BREAKER_WINDOW` that open its circuit."""
     breaker_window: Seconds = 30.0
+    """Seconds for which such a failure counts."""
     breaker_cooldown: Seconds = 10.0
+    """Seconds that a circuit stays open before one canary is let through."""
     retry_attempts: int = Field(default=3, ge=1, le=10)
+    """Attempts at a read, the first included; 1 turns retries off. Writes are never retried."""
     retry_budget: float = Field(default=0.1, ge=0, le=1)
+    """Share of retries among the reads; what is over it is not retried."""
     single_flight: bool = True
+    """Identical reads under way at the same time share one upstream call."""
     cache_ttl: SecondsOrOff = 0.0
+    """Seconds for which a reply is served again without an upstream call; 0 turns it off."""
     stale_if_error: SecondsOrOff = 0.0
+    """Seconds for which an expired reply stands in while the upstream fails; 0 turns it off."""
 
     rate_limit: Annotated[str, AfterValidator(_rate)] = ""
+    """Requests that a client may send, such as `100/second` or `5000/hour`; empty turns it off."""
     api_key_header: Annotated[str, AfterValidator(_header_name)] = ""
+    """Header that tells clients apart for the rate limit; empty means by address."""
     trusted_proxies: Annotated[
         list[Annotated[str, BeforeValidator(_network)]], NoDecode, BeforeValidator(_listed)
     ] = []
+    """Addresses or networks of proxies whose `X-Forwarded-For` and `-Proto` are believed, with
+    commas between them.
+    """
     max_in_flight: int = Field(default=4096, ge=1)
+    """Requests in hand at once; what is over it is refused with 503."""
     cors_origins: Annotated[
         list[str], NoDecode, BeforeValidator(_listed), AfterValidator(_origins)
     ] = []
+    """Web origins that may call from a browser, with commas between them."""
 
     ops_token: SecretStr | None = None
+    """Bearer token of operators; without one, production has no `/metrics` and no `/dashboard`."""
     dashboard_controls: bool = False
+    """The dashboard may trip and reset breakers in production; elsewhere it always may."""
     slow_request: Seconds = 1.0
+    """Seconds after which a request is logged as slow."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """The least severe of what is logged."""
     log_format: Literal["json", "console", "auto"] = "auto"
+    """`auto` is `console` on a terminal and `json` elsewhere."""
 
     @field_validator("upstream_url")
     @classmethod
