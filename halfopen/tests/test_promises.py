@@ -108,19 +108,20 @@ def test_to_be_let_in_costs_neither_where_only_results_count(locks, make, clock)
 def test_a_refusal_takes_no_lock_while_nobody_listens(locks, make):
     breaker = make()
     breaker.trip()
-    locks.taken = 0
-    for _ in range(3):
-        with pytest.raises(CircuitOpen):
-            breaker.acquire()
-    assert locks.taken == 0
+    styles = [breaker(int), lambda: breaker.call(int), lambda: asyncio.run(breaker(answer)())]
 
+    def refused(style):
+        locks.taken = 0
+        with pytest.raises(CircuitOpen) as refusal:
+            style()
+        assert (refusal.value.state, refusal.value.retry_after) == (State.OPEN, 10)
+        return locks.taken
+
+    assert [refused(style) for style in styles] == [0, 0, 0]
     leave = breaker.on(CallRejected, print)
-    locks.taken = 0
-    with pytest.raises(CircuitOpen):
-        breaker.acquire()
-    assert locks.taken > 0
+    assert all(refused(style) for style in styles)
     leave()
-    assert breaker.snapshot().rejected == 4
+    assert breaker.snapshot().rejected == 6
 
 
 @pytest.mark.parametrize("trip", QUIET)

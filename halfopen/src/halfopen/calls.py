@@ -1,7 +1,8 @@
 """How functions of each kind are called under guard.
 
-The short way is repeated in each: a call between would cost as much as the breaker itself. While
-`calm` holds, a call needs no permit on its way in, and on its way out only another look.
+The short ways are repeated in each, because a call between would cost as much as the breaker
+itself. While `calm` holds, a call needs no permit on its way in, and on its way out only another
+look. Until `refused_until` it is refused without asking further.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from halfopen.errors import CircuitOpen
 from halfopen.permit import Permit
+from halfopen.state import OPEN
 
 if TYPE_CHECKING:
     from halfopen.circuit import Circuit
@@ -23,7 +26,13 @@ RUNS_LATER = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 def function(circuit: Circuit, fn: Callable[..., Any]) -> Callable[..., Any]:
     def guarded(*args: Any, **kwargs: Any) -> Any:
         generation = circuit.calm
-        permit = None if generation else circuit.admit()
+        permit = None
+        if not generation:
+            until = circuit.refused_until
+            if until and (wait := until - circuit.clock()) > 0:
+                circuit.rejected += 1
+                raise CircuitOpen(circuit.name, OPEN, wait, circuit.last_failure)
+            permit = circuit.admit()
         try:
             result = fn(*args, **kwargs)
         except BaseException as exc:
@@ -41,7 +50,13 @@ def coroutine_function(
 ) -> Callable[..., Awaitable[Any]]:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
         generation = circuit.calm
-        permit = None if generation else circuit.admit()
+        permit = None
+        if not generation:
+            until = circuit.refused_until
+            if until and (wait := until - circuit.clock()) > 0:
+                circuit.rejected += 1
+                raise CircuitOpen(circuit.name, OPEN, wait, circuit.last_failure)
+            permit = circuit.admit()
         try:
             result = await fn(*args, **kwargs)
         except BaseException as exc:

@@ -21,14 +21,12 @@ from halfopen.listeners import E, Listeners
 from halfopen.permit import Isolation, Permit, Probe
 from halfopen.recovery import Backoff
 from halfopen.rules import Rule, SlowCallRate
-from halfopen.state import Snapshot, State
+from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, Snapshot, State
 from halfopen.verdicts import FAILURE, NEUTRAL, SUCCESS, Judge, Verdict
 
 if TYPE_CHECKING:
     from halfopen.breaker import CircuitBreaker
 
-# Looking a member up in its enumeration takes longer than the rest of a refusal.
-CLOSED, OPEN, HALF_OPEN, ISOLATED = State
 _hears_successes = attrgetter("hears_successes")
 _MANY = 1 << 20  # beyond it, doubling means nothing but an ever longer integer
 
@@ -61,19 +59,19 @@ class Circuit:
         self._success_threshold = success_threshold
         self._probe_timeout = probe_timeout
         self._judge = judge
-        self._clock = clock
+        self.clock = clock
         self._random = random
         self._slow = min(
             (rule.slower_than for rule in rules if isinstance(rule, SlowCallRate)), default=None
         )
         self._lock = Lock()
         self._listeners = Listeners()
-        self._failed = self._rejected = self._opened = 0
+        self._failed = self.rejected = self._opened = 0
         self._isolations: set[Isolation] = set()
         self._probes: dict[int, float] = {}  # the number of a probe: when it loses its slot
         self._numbered = 0
         self.given_back: deque[int] = deque()  # numbers of probes that ended without a verdict
-        self._last_failure: BaseException | None = None
+        self.last_failure: BaseException | None = None
         self._chance: float | None = None
         self._retry_at = 0.0
         self._next_cooldown = self._probe_limit = cooldown.initial
@@ -93,18 +91,14 @@ class Circuit:
     def admit(self) -> Permit:
         generation = self.closed
         if generation:
-            return Permit(self, generation, self._clock() if self._slow else 0.0)
-        now = self._clock()
-        refused_until = self._refused_until
-        if now < refused_until:  # the short way to say no
-            self._rejected += 1
-            raise CircuitOpen(self.name, OPEN, refused_until - now, self._last_failure)
+            return Permit(self, generation, self.clock() if self._slow else 0.0)
+        now = self.clock()
         with self._lock:
             permit = self._try_to_admit(now)
             if permit is None:
-                self._rejected += 1
+                self.rejected += 1
                 wait = self._retry_after(now)
-                refusal = CircuitOpen(self.name, self.state, wait, self._last_failure)
+                refusal = CircuitOpen(self.name, self.state, wait, self.last_failure)
                 self._say(CallRejected, self.state, wait)
         self._listeners.deliver()
         if permit is None:
@@ -125,7 +119,7 @@ class Circuit:
             permit.settled = True
             return first
         failed = verdict is FAILURE
-        now = self._clock()
+        now = self.clock()
         self._draw()
         with self._lock:
             first = not permit.settled
@@ -151,7 +145,7 @@ class Circuit:
         kept = stand_in(error)  # runs code of the exception, so not under the lock
         with self._lock:
             if self._opened == opening:
-                self._last_failure = kept
+                self.last_failure = kept
 
     def _ignore(self, permit: Permit, error: BaseException | None) -> bool:
         # A forgotten generator is closed by garbage collection, maybe while this very thread holds
@@ -199,7 +193,7 @@ class Circuit:
 
     @contextmanager
     def _locked(self) -> Iterator[float]:
-        now = self._clock()
+        now = self.clock()
         with self._lock:
             yield now
         self._listeners.deliver()
@@ -224,9 +218,9 @@ class Circuit:
                 successes=self._successes,
                 success_threshold=self._success_threshold,
                 failed=self._failed,
-                rejected=self._rejected,
+                rejected=self.rejected,
                 opened=self._opened,
-                last_failure=self._last_failure,
+                last_failure=self.last_failure,
             )
 
     def listen(
@@ -302,7 +296,7 @@ class Circuit:
             self._chance = None
         self._retry_at = now + lasting
         self._opened += 1
-        self._last_failure = None
+        self.last_failure = None
         self._enter(OPEN, now, reason)
 
     def _enter(self, state: State, now: float, reason: str) -> None:
@@ -315,7 +309,7 @@ class Circuit:
         if state is CLOSED:
             self._counters = [rule.start() for rule in self._rules]
             self._next_cooldown = self._cooldown.initial
-            self._last_failure = None
+            self.last_failure = None
         self._look_for_calm()
         if state is not old:
             self._since = now
@@ -332,7 +326,7 @@ class Circuit:
         )
         self.calm = 0 if eventful else self.closed
         quiet = self.state is OPEN and CallRejected not in self._listeners
-        self._refused_until = self._retry_at if quiet else 0.0
+        self.refused_until = self._retry_at if quiet else 0.0
 
     def _take_back(self) -> None:
         while self.given_back:

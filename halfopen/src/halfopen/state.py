@@ -13,6 +13,10 @@ class State(StrEnum):
     ISOLATED = "isolated"
 
 
+# Looking a member up in its enumeration takes longer than the rest of a refusal.
+CLOSED, OPEN, HALF_OPEN, ISOLATED = State
+
+
 @dataclass(frozen=True, slots=True)
 class Snapshot:
     """A breaker at one instant; times in seconds, totals since it was made.
