@@ -8,6 +8,7 @@ from mock_upstream import Fault, MockUpstream
 
 from .crowd import status_of, until
 from .observed_service import Clock, ObservedService, observed, problem
+from .scripted_upstream import Call, Connection, response, scripted
 
 pytestmark = pytest.mark.anyio
 
@@ -90,17 +91,59 @@ async def test_a_write_that_failed_leaves_the_cache_alone(mock: MockUpstream):
         assert mock.journal.counts["getUsers"] == 1
 
 
-async def test_a_fetch_from_before_a_write_is_not_kept(mock: MockUpstream):
-    mock.faults.set("getUserById", Fault(delay=0.5, first_n=1))
-    async with observed(upstream_url=mock.url, cache_ttl=1000) as service:
+class FirstUserLate:
+    """Its first answer is of before the write, and comes after it."""
+
+    def __init__(self) -> None:
+        self.written = asyncio.Event()
+
+    async def __call__(self, connection: Connection, call: Call) -> None:
+        if call.path == "/addEvent":
+            await connection.send(response(b'{"success":true,"id":"9"}'))
+        elif call.path.startswith("/getEventById"):
+            await connection.send(response(b'{"id":"9","userId":"1","title":"Tea"}'))
+        elif self.written.is_set():
+            await connection.send(response(b'{"id":"1","name":"Alice","events":["9"]}'))
+        else:
+            await self.written.wait()
+            await connection.send(response(b'{"id":"1","name":"Alice","events":[]}'))
+
+
+@pytest.mark.parametrize("single_flight", [True, False])
+async def test_a_fetch_from_before_a_write_is_neither_joined_nor_kept(*, single_flight: bool):
+    script = FirstUserLate()
+    async with (
+        scripted(script) as upstream,
+        observed(upstream_url=upstream.url, cache_ttl=1000, single_flight=single_flight) as service,
+    ):
         before = asyncio.create_task(status_of(service.client, EVENTS_OF_ALICE))
-        await until(lambda: mock.journal.counts["getUserById"] == 1)
+        await until(lambda: len(upstream.calls) == 1)
         async with service.client.post("/api/addEvent", json=NEW) as reply:
-            added = (await reply.json())["id"]
+            assert reply.status == 200
+        script.written.set()
         assert await before == 200
 
         async with service.client.get(EVENTS_OF_ALICE) as reply:
-            assert [event["id"] for event in await reply.json()] == ["101", "102", added]
+            assert [event["id"] for event in await reply.json()] == ["9"]
+
+
+async def test_a_read_after_a_write_joins_no_call_from_before_it_nor_keeps_its_value():
+    script = FirstUserLate()
+    async with (
+        scripted(script) as upstream,
+        observed(
+            upstream_url=upstream.url, cache_ttl=1000, upstream_timeout=20, request_deadline=40
+        ) as service,
+    ):
+        before = asyncio.create_task(status_of(service.client, EVENTS_OF_ALICE))
+        await until(lambda: len(upstream.calls) == 1)
+        async with service.client.post("/api/addEvent", json=NEW):
+            pass
+        after = asyncio.create_task(status_of(service.client, EVENTS_OF_ALICE))
+        await until(lambda: len(upstream.calls) == 3)
+        script.written.set()
+
+        assert [await before, await after] == [200, 200]
 
 
 async def test_errors_are_never_kept(mock: MockUpstream):
