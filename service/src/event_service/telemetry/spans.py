@@ -70,10 +70,10 @@ class Spans(Listener):
 
     def request_identified(self, call: CallContext, scope: Scope) -> None:
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
-        method = scope["method"]
+        method, scheme = scope["method"], scope.get("scheme", "http")
         attributes: dict[str, AttributeValue] = {
             "http.request.method": method if method in METHODS else "_OTHER",
-            "url.scheme": scope.get("scheme", "http"),
+            "url.scheme": scheme,
             "url.path": scope["raw_path"].decode("latin-1"),
             "network.protocol.version": scope.get("http_version", "1.1"),
         }
@@ -83,7 +83,7 @@ class Spans(Listener):
             attributes["url.query"] = scope["query_string"].decode("latin-1")
         if "user-agent" in headers:
             attributes["user_agent.original"] = headers["user-agent"]
-        attributes |= _server(f"//{headers.get('host', '')}")
+        attributes |= _server(f"{scheme}://{headers.get('host', '')}")
         span = self._tracer.start_span(
             _name(method), _context.extract(headers), SpanKind.SERVER, attributes
         )
