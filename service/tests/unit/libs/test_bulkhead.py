@@ -76,6 +76,32 @@ async def test_a_newcomer_does_not_overtake_the_queue():
     await newcomer
 
 
+async def test_those_who_wait_take_turns_however_many_callers_one_of_them_sends():
+    bulkhead = Bulkhead(1, max_waiting=10)
+    assert bulkhead.try_acquire()
+    served = []
+
+    async def call(who, number):
+        await bulkhead.acquire(who)
+        served.append(f"{who}{number}")
+        bulkhead.release()
+
+    waiting = [("a", 1), ("a", 2), ("a", 3), ("b", 1), ("c", 1), ("b", 2)]
+    tasks = [asyncio.create_task(call(*each)) for each in waiting]
+    await turns()
+    bulkhead.release()
+    await asyncio.gather(*tasks)
+
+    assert served == ["a1", "b1", "c1", "a2", "b2", "a3"]
+    assert counts(bulkhead) == (0, 0)
+
+
+async def test_a_slot_is_taken_at_once_or_not_at_all():
+    bulkhead = Bulkhead(1, max_waiting=10)
+    assert [bulkhead.try_acquire(), bulkhead.try_acquire()] == [True, False]
+    assert counts(bulkhead) == (1, 0)
+
+
 async def test_an_error_inside_gives_the_slot_back():
     bulkhead = Bulkhead(1, max_waiting=0)
 

@@ -64,6 +64,43 @@ async def test_callers_with_different_keys_do_not_share():
     assert await asyncio.gather(flights.run(1, one), flights.run(2, two)) == [1, 2]
 
 
+async def test_a_forgotten_call_serves_those_who_wait_and_nobody_else():
+    flights = SingleFlight[str, object]()
+    old, new = Lookup(), Lookup()
+    before = asyncio.create_task(flights.run("ann", old))
+    leaver = asyncio.create_task(flights.run("ann", old))
+    await turns()
+    flights.forget("ann")
+    after = asyncio.create_task(flights.run("ann", new))
+    leaver.cancel()
+    await turns()
+    assert len(flights) == 1
+
+    old.answer.set_result("old")
+    await turns()
+    assert len(flights) == 1, "the end of the old call does not end the new one"
+    new.answer.set_result("new")
+
+    assert [await before, await after] == ["old", "new"]
+    assert (old.calls, new.calls) == (1, 1)
+
+
+async def test_the_last_to_leave_a_forgotten_call_ends_it_and_not_the_new_one():
+    flights = SingleFlight[str, object]()
+    old, new = Lookup(), Lookup()
+    before = asyncio.create_task(flights.run("ann", old))
+    await turns()
+    flights.forget("ann")
+    after = asyncio.create_task(flights.run("ann", new))
+    await turns()
+    before.cancel()
+    await turns()
+
+    assert (old.cancelled, new.cancelled) == (1, 0)
+    new.answer.set_result("new")
+    assert await after == "new"
+
+
 async def test_a_result_is_not_kept():
     flights = SingleFlight[str, int]()
     results = iter([1, 2])
