@@ -102,7 +102,11 @@ class Circuit:
                 self._say(CallRejected, self.state, wait)
         self._listeners.deliver()
         if permit is None:
-            raise refusal
+            try:
+                raise refusal
+            finally:
+                # Its traceback holds this frame; held in turn, both would wait for the collector.
+                del refusal
         return permit
 
     def raised(self, permit: Permit, exc: BaseException) -> None:
