@@ -8,7 +8,7 @@ from math import ceil
 from typing import Protocol
 
 from limits import RateLimitItem
-from limits.strategies import FixedWindowRateLimiter
+from limits.storage import Storage
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from event_service.errors import RateLimited
@@ -46,7 +46,7 @@ class RateLimit:
         clock: Callable[[], float],
     ) -> None:
         self._app = app
-        self._limiter = FixedWindowRateLimiter(WindowCounts(MAX_WINDOWS, clock=clock))
+        self._counts: Storage = WindowCounts(MAX_WINDOWS, clock=clock)
         names = ["default", *(f"default-{number}" for number in range(2, len(rates) + 1))]
         self._rates = list(zip(names, rates, strict=True))
         self._policy = ", ".join(
@@ -66,11 +66,12 @@ class RateLimit:
         standing = []
         wait = 0.0
         for name, rate in self._rates:
-            within = self._limiter.hit(rate, client)
-            ends, remaining = self._limiter.get_window_stats(rate, client)
-            left = max(0.0, ends - self._clock())
-            standing.append(f'"{name}";r={remaining};t={ceil(left)}')
-            if not within:
+            # What the library's fixed-window strategy does, with the key built once.
+            key = rate.key_for(client)
+            count = self._counts.incr(key, rate.get_expiry())
+            left = max(0.0, self._counts.get_expiry(key) - self._clock())
+            standing.append(f'"{name}";r={max(0, rate.amount - count)};t={ceil(left)}')
+            if count > rate.amount:
                 wait = max(wait, left)
         call_context.require().reply_headers += (
             (b"ratelimit-policy", self._policy.encode()),
