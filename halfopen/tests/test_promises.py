@@ -1,6 +1,7 @@
 """A healthy call takes no lock, reads no clock, stores nothing; no lock is held over your code."""
 
 import asyncio
+import contextlib
 import threading
 import tracemalloc
 
@@ -273,3 +274,86 @@ def test_a_registrys_factory_runs_without_its_lock():
     registry["a"], registry["b"]
 
     assert free == [True, True]
+
+
+class HookedLock:
+    """A lock that has something happen once, while it is held."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self.on_entry = self.on_release = None
+        made.append(self)
+
+    def acquire(self, *, blocking=True):
+        return self._lock.acquire(blocking)
+
+    def release(self):
+        hook, self.on_release = self.on_release, None
+        if hook is not None:
+            hook()
+        self._lock.release()
+
+    def locked(self):
+        return self._lock.locked()
+
+    def __enter__(self):
+        self._lock.acquire()
+        hook, self.on_entry = self.on_entry, None
+        if hook is not None:
+            hook()
+
+    def __exit__(self, *_):
+        self.release()
+
+
+made = []
+
+
+def test_an_event_queued_as_a_delivery_ends_is_delivered(make, monkeypatch):
+    monkeypatch.setattr("halfopen.listeners.Lock", HookedLock)
+    made.clear()
+    breaker = make()
+    heard = []
+    breaker.on(CallFailed, heard.append)
+    for lock in made:
+        lock.on_release = lambda: breaker.acquire().failure()
+
+    breaker.acquire().failure()
+
+    assert len(heard) == breaker.snapshot().failed > 1
+
+
+def test_a_generator_collected_under_the_lock_tells_its_event_after_it(make, monkeypatch):
+    monkeypatch.setattr("halfopen.circuit.Lock", HookedLock)
+    made.clear()
+    breaker = make()
+    (lock,) = made
+    heard = []
+
+    def listener(event):
+        heard.append(event)
+        breaker.snapshot()  # takes the lock
+
+    breaker.on(CallIgnored, listener)
+
+    @breaker
+    def stream():
+        yield 1
+
+    items = stream()
+    next(items)
+    lock.on_entry = items.close
+
+    assert in_another_thread(breaker.snapshot)
+    assert len(heard) == 1
+
+
+def test_the_predicate_is_not_asked_about_a_block_that_gave_its_verdict(make):
+    asked = []
+    breaker = make(failure_on=asked.append)
+
+    with contextlib.suppress(KeyError), breaker.guard() as permit:
+        permit.success()
+        raise KeyError
+
+    assert asked == []

@@ -263,3 +263,13 @@ def test_a_generator_collected_anywhere_harms_nobody():
 
     breaker.snapshot()  # whoever took the lock last delivers
     assert len(heard) == 800
+
+
+def test_no_subscription_is_lost(make):
+    breaker = make()
+    heard = []
+
+    at_once(lambda _: [breaker.on(CallFailed, heard.append) for _ in range(300)])
+    breaker.acquire().failure()
+
+    assert len(heard) == THREADS * 300
