@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev demo test lint coverage check format install install-dev wheels check-wheels container audit pins clean
+.PHONY: help dev demo test lint coverage check format install install-dev docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,9 @@ check: lint test coverage ## All that a change must pass
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: $(VENV)/.run ## Write the generated pages of docs/ anew
+	@$(BIN)/python -m docs.generate
 
 wheels: $(VENV)/.dev ## Build the wheel and the source distribution of each of the three
 	@rm -rf dist

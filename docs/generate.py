@@ -1,0 +1,163 @@
+"""`make docs`: writes the pages that the code itself knows best, API and configuration."""
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from event_service.routes.openapi import openapi
+from event_service.routes.problem_guide import GUIDE
+from event_service.settings import PREFIX, Settings
+
+HERE = Path(__file__).parent
+NOTE = "<!-- Written by `make docs`; change the code instead. -->"
+
+API_INTRODUCTION = (
+    "A running service has the same as [`/openapi.json`](http://127.0.0.1:3000/openapi.json), "
+    "as a page to try it at [`/docs`](http://127.0.0.1:3000/docs), and a page for each problem "
+    "under `/problems/`. In production the operations marked with a key need "
+    "`Authorization: Bearer` and the token of `EVENT_SERVICE_OPS_TOKEN`; without one they do "
+    "not exist."
+)
+CONFIGURATION_INTRODUCTION = (
+    f"Every setting is an environment variable that begins with `{PREFIX}`. In development `.env` "
+    "in the working directory is read too; what the environment says goes before it. A wrong or "
+    "unknown variable stops the start with one message that lists every fault."
+)
+
+Json = dict[str, Any]
+
+
+def main() -> None:
+    (HERE / "api.md").write_text(api_page())
+    (HERE / "configuration.md").write_text(configuration_page())
+
+
+def api_page() -> str:
+    document = openapi(
+        release=version("event-service"), operations=True, guarded=True, api_key_header=""
+    )
+    lines = [
+        "# API",
+        "",
+        NOTE,
+        "",
+        document["info"]["description"],
+        "",
+        API_INTRODUCTION,
+    ]
+    for tag in document["tags"]:
+        lines += ["", f"## {tag['name'].capitalize()}", "", f"{tag['description']}."]
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                if operation["tags"] == [tag["name"]]:
+                    lines += _operation(document, path, method, operation)
+    lines += [
+        "",
+        "## Problems",
+        "",
+        "| status | `type` | meaning | what to do |",
+        "|---|---|---|---|",
+    ]
+    rows = []
+    for slug, example in document["components"]["examples"].items():
+        status = example["value"]["status"]
+        rows.append(
+            (
+                status,
+                f"| {status} | `/problems/{slug}` | {GUIDE[slug].meaning} | {GUIDE[slug].advice} |",
+            )
+        )
+    lines += [row for _, row in sorted(rows)]
+    first = document["components"]["examples"]["circuit-open"]["value"]
+    lines += ["", "One in full:", "", *_fenced(first)]
+    return "\n".join(lines) + "\n"
+
+
+def _operation(document: Json, path: str, method: str, operation: Json) -> list[str]:
+    key = " 🔑" if "security" in operation else ""
+    lines = ["", f"### {method.upper()} {path}{key}", "", f"{operation['summary']}."]
+    if text := operation.get("description"):
+        lines += ["", text]
+    components = document["components"]
+    named = [reference["$ref"].rpartition("/")[2] for reference in operation.get("parameters", ())]
+    if named:
+        lines += ["", "| parameter | in | |", "|---|---|---|"]
+        for name in named:
+            each = components["parameters"][name]
+            lines.append(f"| `{name}` | {each['in']} | {each['description']} |")
+    if body := operation.get("requestBody"):
+        content = body["content"]["application/json"]
+        lines += ["", f"Body: {body.get('description', '')}".rstrip().rstrip(":"), ""]
+        name = content["schema"]["$ref"].rpartition("/")[2]
+        lines += _fields(components["schemas"][name])
+    reply = operation["responses"]["200"]
+    for media_type, content in reply.get("content", {}).items():
+        if media_type == "application/json" and "example" in content:
+            lines += ["", "200:", "", *_fenced(content["example"])]
+    slugs = [slug for status in operation["responses"].values() for slug in _slugs(status)]
+    if slugs:
+        lines += ["", "Problems: " + ", ".join(f"`{slug}`" for slug in slugs) + "."]
+    return lines
+
+
+def _slugs(response: Json) -> list[str]:
+    return list(response.get("content", {}).get("application/problem+json", {}).get("examples", {}))
+
+
+def _fields(schema: Json) -> list[str]:
+    lines = ["| field | required | |", "|---|---|---|"]
+    for name, field in schema["properties"].items():
+        kinds = field.get("anyOf", [field])
+        meaning = next((kind["description"] for kind in kinds if "description" in kind), "")
+        meaning = meaning or " or ".join(f"`{value}`" for value in field.get("enum", ()))
+        required = "yes" if name in schema.get("required", ()) else ""
+        lines.append(f"| `{name}` | {required} | {meaning} |")
+    return lines
+
+
+def _fenced(value: object) -> list[str]:
+    return ["```json", json.dumps(value, indent=2, ensure_ascii=False), "```"]
+
+
+def configuration_page() -> str:
+    lines = [
+        "# Configuration",
+        "",
+        NOTE,
+        "",
+        CONFIGURATION_INTRODUCTION,
+        "",
+        "```sh",
+        "event-service check-config                  # what is in force, secrets masked",
+        "EVENT_SERVICE_WORKERS=2 event-service check-config",
+        "```",
+        "",
+        "When to turn which: [operations](operations.md#settings-and-when-to-turn-them).",
+        "",
+        "| variable | default | meaning |",
+        "|---|---|---|",
+    ]
+    for name, field in Settings.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(name)} | {meaning} |")
+    lines += ["", "Tracing is switched on and set up by the standard `OTEL_*` variables; see "]
+    lines[-1] += "[operations](operations.md#traces)."
+    return "\n".join(lines) + "\n"
+
+
+def _default(name: str) -> str:
+    default = Settings.model_fields[name].default
+    if name == "upstream_url":
+        return "the mock's, `http://127.0.0.1:4010`"
+    if name == "upstream_paths":
+        return "the mock's"
+    if default in ("", None, {}, []):
+        return "none"
+    if isinstance(default, bool):
+        return f"`{str(default).lower()}`"
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"
+
+
+if __name__ == "__main__":
+    main()
