@@ -1,0 +1,191 @@
+"""The documentation as a newcomer meets it: commands run, links lead somewhere, pages are true."""
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from .processes import Process, free_port
+
+REPOSITORY = Path(__file__).parent.parent
+DOCS = REPOSITORY / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"])
+FENCE = re.compile(
+    r"^(?P<reason><!-- not run: .+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+LINK = re.compile(r"\]\((?!https?://)([^)\s]+)\)")
+# In a table a path is code that names a file of ours.
+PATH = re.compile(
+    r"`((?:\.github|benchmarks|deploy|halfopen|mock-upstream|service|tests)/[\w./-]+)`"
+)
+
+
+class Command(NamedTuple):
+    page: Path
+    text: str
+
+
+def fences(page: Path) -> list[re.Match[str]]:
+    return list(FENCE.finditer(page.read_text()))
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(REPOSITORY))
+
+
+def commands(page: Path) -> str:
+    """All that a reader of the page would type, in order."""
+    return "\n".join(
+        fence["text"] for fence in fences(page) if fence["language"] == "sh" and not fence["reason"]
+    )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_fence_says_its_language_and_commands_are_in_sh(page):
+    for fence in fences(page):
+        assert fence["language"] in {"sh", "json", "mermaid", "python", "text"}, fence["text"]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=name)
+def test_every_command_works(page, tmp_path):
+    service, upstream = free_port(), free_port()
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")}
+    dev = Process(
+        "event-service",
+        "dev",
+        EVENT_SERVICE_PORT=str(service),
+        EVENT_SERVICE_UPSTREAM_URL=f"http://127.0.0.1:{upstream}",
+    )
+    try:
+        dev.wait_for(f"http://127.0.0.1:{service}/livez")
+        script = commands(page)
+        # The pages speak of the default ports.
+        for host in ("127.0.0.1", "localhost"):
+            script = script.replace(f"{host}:3000", f"127.0.0.1:{service}")
+            script = script.replace(f"{host}:4010", f"127.0.0.1:{upstream}")
+        script = script.replace(".venv/bin/", f"{Path(sys.executable).parent}/")
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", script],
+            cwd=REPOSITORY,
+            env={
+                **environ,
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+                "TOKEN": "for-operators",
+                # Nothing that is run here is measured.
+                "COVERAGE_PROCESS_START": "",
+            },
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+    finally:
+        dev.stop()
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "/problems/" not in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_link_leads_somewhere(page):
+    for link in LINK.findall(page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+def anchors(page: Path) -> set[str]:
+    """The ids that a page's headings get on GitHub."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in plain}
+
+
+def test_the_index_lists_every_page():
+    listed = {path for path in LINK.findall((DOCS / "index.md").read_text()) if ".." not in path}
+    pages = {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+
+    assert listed - {"adr/README.md"} == pages
+
+
+def test_the_list_of_decisions_is_complete_and_each_has_all_its_parts():
+    decisions = {page.name for page in (DOCS / "adr").glob("0*.md")}
+    listed = set(LINK.findall((DOCS / "adr/README.md").read_text()))
+
+    assert listed == decisions
+    for decision in decisions:
+        text = (DOCS / "adr" / decision).read_text()
+        for part in ("Context", "Decision", "Consequences", "Alternatives"):
+            assert f"**{part}.**" in text, decision
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_file_that_is_named_exists(page):
+    for path in PATH.findall(page.read_text()):
+        assert (REPOSITORY / path).exists(), path
+
+
+def test_every_row_of_the_original_says_where_it_now_lives():
+    text = (DOCS / "original.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", text, re.MULTILINE)
+
+    assert [int(number) for number, _ in rows] == list(range(1, 26))
+    for number, place in rows:
+        assert "`" in place, f"row {number} names no file and no command"
+
+
+def test_every_target_of_make_that_is_named_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        for target in re.findall(r"`(?:sudo )?make ([a-z-]+)", page.read_text()):
+            assert target in targets, f"{name(page)}: make {target}"
+
+
+def test_the_architecture_page_shows_the_layers_that_are_enforced():
+    contracts = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contracts["contracts"][0]["layers"]
+    shown = [
+        fence["text"].splitlines()
+        for fence in fences(DOCS / "architecture.md")
+        if fence["language"] == "text"
+    ]
+
+    assert layers in shown
+
+
+def test_the_architecture_page_says_of_every_room_what_lives_there():
+    package = REPOSITORY / "service/src/event_service"
+    rooms = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir()}
+    rooms -= {"__init__.py", "__main__.py", "__pycache__/", "py.typed"}
+    text = (DOCS / "architecture.md").read_text()
+    described = re.findall(r"^\| ((?:`[\w./]+`(?:, )?)+) \|", text, re.MULTILINE)
+
+    assert set(re.findall(r"`([\w./]+)`", " ".join(described))) == rooms
+
+
+@pytest.mark.parametrize(
+    ("page", "function"), [("api", "api_page"), ("configuration", "configuration_page")]
+)
+def test_a_generated_page_is_what_the_code_says(page, function, monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)
+    generate = import_module("docs.generate")
+
+    assert (DOCS / f"{page}.md").read_text() == getattr(generate, function)(), "run `make docs`"
+
+
+def test_every_setting_has_a_meaning(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)
+    page = import_module("docs.generate").configuration_page()
+
+    rows = [line for line in page.splitlines() if line.startswith("| `EVENT_SERVICE_")]
+    assert len(rows) > 20
+    assert not [row for row in rows if row.endswith("|  |")]
