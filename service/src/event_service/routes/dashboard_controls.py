@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from typing import Annotated, Any, Literal, NamedTuple, Protocol
+from typing import Annotated, Literal, Protocol
 
 import msgspec
 import structlog
@@ -53,23 +53,10 @@ class MockAdmin(Protocol):
     async def reset(self) -> AdminReply: ...
 
 
-class Audit(NamedTuple):
-    """Writes a line for each use of a control."""
-
-    log: Any
-
-    def __call__(self, request: Request, action: str, target: str, **details: object) -> None:
-        client = request.client.host if request.client else ""
-        self.log.warning(
-            "dashboard control used", action=action, target=target, client=client, **details
-        )
-
-
 def breaker_controls(
     breakers: Mapping[str, CircuitBreaker], *, access: OperatorAccess | None
 ) -> list[BaseRoute]:
     """Trip, isolate, release and reset. A breaker is isolated by the dashboard once at most."""
-    audit = Audit(structlog.get_logger())
     isolations: dict[str, Isolation] = {}
 
     def isolate(name: str) -> None:
@@ -95,7 +82,7 @@ def breaker_controls(
         name, action = request.path_params["name"], request.path_params["action"]
         if name not in breakers or action not in actions:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        audit(request, action, name)
+        _audit(request, action, name)
         actions[action](name)
         return Reply(b"{}")
 
@@ -104,7 +91,6 @@ def breaker_controls(
 
 def mock_controls(mock: MockAdmin, *, access: OperatorAccess | None) -> list[BaseRoute]:
     """The mock's faults and its cycle of refusing. For development only."""
-    audit = Audit(structlog.get_logger())
     decode_fault = msgspec.json.Decoder(Fault)
     decode_cycle = msgspec.json.Decoder(Cycle)
 
@@ -116,16 +102,16 @@ def mock_controls(mock: MockAdmin, *, access: OperatorAccess | None) -> list[Bas
     async def set_fault(request: Request) -> Reply:
         operation = request.path_params["operation"]
         fault = await read_json(request, decode_fault)
-        audit(request, "fault", operation, **msgspec.structs.asdict(fault))
+        _audit(request, "fault", operation, **msgspec.structs.asdict(fault))
         return Reply(_checked(await mock.put(f"/faults/{operation}", msgspec.json.encode(fault))))
 
     async def set_cycle(request: Request) -> Reply:
         cycle = await read_json(request, decode_cycle)
-        audit(request, "cycle", "addEvent", **msgspec.structs.asdict(cycle))
+        _audit(request, "cycle", "addEvent", **msgspec.structs.asdict(cycle))
         return Reply(_checked(await mock.put("/cycle", msgspec.json.encode(cycle))))
 
     async def reset(request: Request) -> Reply:
-        audit(request, "reset", "mock upstream")
+        _audit(request, "reset", "mock upstream")
         return Reply(_checked(await mock.reset()))
 
     return [
@@ -138,6 +124,13 @@ def mock_controls(mock: MockAdmin, *, access: OperatorAccess | None) -> list[Bas
         _control("/mock/cycle", set_cycle, "PUT", access),
         _control("/mock/reset", reset, "POST", access),
     ]
+
+
+def _audit(request: Request, action: str, target: str, **details: object) -> None:
+    client = request.client.host if request.client else ""
+    structlog.get_logger().warning(
+        "dashboard control used", action=action, target=target, client=client, **details
+    )
 
 
 def _control(path: str, act: _Act, method: str, access: OperatorAccess | None) -> BaseRoute:
