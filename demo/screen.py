@@ -1,6 +1,7 @@
 """What the story looks like: live on a terminal, plain lines elsewhere."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Awaitable, Sequence
 from typing import NamedTuple, TypeVar
@@ -24,9 +25,8 @@ class Claim(NamedTuple):
 
 class Screen:
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console or Console(highlight=False)
-        if not self._console.is_terminal:
-            self._console.width = PLAIN_WIDTH
+        width = None if sys.stdout.isatty() else PLAIN_WIDTH
+        self._console = console or Console(highlight=False, width=width)
 
     def act(self, title: str, explanation: str) -> None:
         self._console.print(f"\n[bold]{title}[/]\n[dim]{explanation}[/]")
