@@ -343,7 +343,9 @@ def build_dashboard(
     in_production = settings.env is Environment.PRODUCTION
     access = operator_access(settings)
     page = Page(
-        breaker_controls=settings.dashboard_controls or not in_production,
+        # A control would reach whichever worker takes its request.
+        breaker_controls=settings.workers == 1
+        and (settings.dashboard_controls or not in_production),
         mock_controls=not in_production,
     )
     routes = dashboard_routes(page, stream, access=access)

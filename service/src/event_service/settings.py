@@ -201,7 +201,10 @@ class Settings(BaseSettings):
     ops_token: SecretStr | None = None
     """Bearer token of operators; without one, production has no `/metrics` and no `/dashboard`."""
     dashboard_controls: bool = False
-    """The dashboard may trip and reset breakers in production; elsewhere it always may."""
+    """The dashboard may trip, isolate and reset breakers in production, as it may elsewhere.
+
+    Never with several workers: each has breakers of its own.
+    """
     slow_request: Seconds = 1.0
     """Seconds after which a request is logged as slow."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -276,6 +276,15 @@ class TestControls:
         assert 'data-controls=""' in page
         assert 'data-controls="breakers"' in enabled
 
+    async def test_several_workers_have_no_controls_of_breakers(self, start: Start):
+        # A control would reach whichever of them takes its request.
+        async with start(workers=2) as client:
+            response = await client.post(TRIP, headers=CONTROL)
+            page = await (await client.get("/dashboard")).text()
+
+        assert response.status == 404
+        assert 'data-controls="mock"' in page
+
     async def test_enabled_controls_need_the_token(self, start: Start):
         async with start(**PRODUCTION, dashboard_controls=True) as client:
             response = await client.post(TRIP, headers=CONTROL)

@@ -60,7 +60,8 @@ const show = {
     const left = Math.max(0, breaker.retryAfter - elapsed);
     const text = left > 0 ? `Next canary in ${remaining(left)}` : "The next call is the canary";
     say(fact, text, `${count(breaker.rejected)} calls refused since the start`);
-    fill(track, meter(left / (breaker.retryAfter + breaker.inStateFor), "var(--open)"), null);
+    const last = breaker.lastFailure && el("p", { class: "last" }, `Last failure: ${breaker.lastFailure}`);
+    fill(track, meter(left / (breaker.retryAfter + breaker.inStateFor), "var(--open)"), last);
   },
   half_open(breaker, elapsed, fact, track) {
     const text = breaker.probes ? "Canary in flight" : "The next call is the canary";

@@ -10,6 +10,7 @@ import { themeButton } from "./theme.js";
 import { gauges, operationRow } from "./upstream.js";
 
 const byId = (id) => document.getElementById(id);
+const FAULT_SHOWN = 8000;
 const circuits = byId("circuits");
 const offered = document.body.dataset.controls.split(" ");
 const act = offered.includes("breakers") ? breakerActions(say) : null;
@@ -103,10 +104,13 @@ function speak(text) {
   setText(byId("announcement"), text);
 }
 
+/** What a control was answered when it did not work. */
 function say(text) {
-  const note = byId("note");
-  note.hidden = false;
-  setText(note, text);
+  const fault = byId("fault");
+  fault.hidden = false;
+  setText(fault, text);
+  speak(text);
+  setTimeout(() => (fault.hidden = true), FAULT_SHOWN);
 }
 
 function offerSignOut(button) {
