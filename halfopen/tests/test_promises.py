@@ -136,6 +136,11 @@ def test_calls_are_healthy_again_after_a_failure_and_after_an_outage(
     in_every_style(breaker)
     assert (clock.reads, locks.taken) == (0, 0)
 
+    breaker.reset()
+    locks.taken = 0
+    in_every_style(breaker)
+    assert locks.taken == 0
+
     while breaker.state is State.CLOSED:
         fail(breaker)
     clock.advance(10)

@@ -103,9 +103,9 @@ class CircuitBreaker:
         if inspect.iscoroutinefunction(fn):
             guarded = calls.coroutine_function(self._circuit, fn)
         elif inspect.isgeneratorfunction(fn):
-            guarded = calls.generator_function(self._circuit, fn, self._circuit.acquire)
+            guarded = calls.generator_function(self._circuit, fn, self._circuit.admit)
         elif inspect.isasyncgenfunction(fn):
-            guarded = calls.async_generator_function(self._circuit, fn, self._circuit.acquire)
+            guarded = calls.async_generator_function(self._circuit, fn, self._circuit.admit)
         else:
             guarded = calls.function(self._circuit, fn)
         return cast("F", wraps(fn)(guarded))
@@ -116,7 +116,7 @@ class CircuitBreaker:
 
     def acquire(self) -> Permit:
         """A permit for one call, to be settled by hand. Raises `CircuitOpen`."""
-        return self._circuit.acquire()
+        return self._circuit.admit()
 
     # Reading, which changes nothing
 

@@ -83,12 +83,8 @@ class Circuit:
         self.generation = 1
         self._look_for_calm()
 
-    def acquire(self) -> Permit:
-        """Raises `CircuitOpen` if no call may be made."""
-        generation = self.calm
-        return Permit(self, generation) if generation else self.admit()
-
     def admit(self) -> Permit:
+        """Raises `CircuitOpen` if no call may be made."""
         generation = self.closed
         if generation:
             return Permit(self, generation, self.clock() if self._slow else 0.0)

@@ -64,7 +64,7 @@ class Guard:
     def __enter__(self) -> Permit:
         if self._permit is not None:
             raise RuntimeError("a guard serves once: call guard() again")
-        self._permit = self._circuit.acquire()
+        self._permit = self._circuit.admit()
         return self._permit
 
     def __exit__(
