@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Coroutine, Sequence
 from typing import NamedTuple, TypeVar
 
 from rich.console import Console
@@ -34,22 +34,25 @@ class Screen:
     def say(self, text: str) -> None:
         self._console.print(f"  {text}")
 
-    async def bar(self, label: str, work: Awaitable[T], *, full: float) -> tuple[T, float]:
+    async def bar(
+        self, label: str, work: Coroutine[None, None, T], *, full: float
+    ) -> tuple[T, float]:
         """Waits for the work while a bar grows with the time it takes, to `full` seconds."""
         started = time.perf_counter()
-        task = asyncio.ensure_future(work)
-        if self._console.is_terminal:
-            with Live(console=self._console, auto_refresh=False) as live:
-                while not task.done():
-                    live.update(_bar(label, time.perf_counter() - started, full), refresh=True)
-                    await asyncio.wait([task], timeout=FRAME)
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(work)
+            if self._console.is_terminal:
+                with Live(console=self._console, auto_refresh=False) as live:
+                    while not task.done():
+                        live.update(_bar(label, time.perf_counter() - started, full), refresh=True)
+                        await asyncio.wait([task], timeout=FRAME)
+                    took = time.perf_counter() - started
+                    live.update(_bar(label, took, full), refresh=True)
+            else:
+                await asyncio.wait([task])
                 took = time.perf_counter() - started
-                live.update(_bar(label, took, full), refresh=True)
-        else:
-            await asyncio.wait([task])
-            took = time.perf_counter() - started
-            self._console.print(_bar(label, took, full))
-        return await task, took
+                self._console.print(_bar(label, took, full))
+        return task.result(), took
 
     async def wait(self, seconds: float, what: str) -> None:
         end = time.monotonic() + seconds
