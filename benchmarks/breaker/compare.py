@@ -4,7 +4,7 @@ All run in one process, in interleaved rounds; the figures are medians over the 
 nanoseconds beyond the same call unguarded. Every contender is checked before it is measured: that
 it lets calls through, really opens, and then refuses without running the function.
 
-    python benchmarks/breaker/compare.py [--rounds 15] [--calls 10000] [--json FILE]
+    python benchmarks/breaker/compare.py [--rounds 101] [--calls 1000] [--json FILE]
 
 It needs `halfopen` and the packages of requirements.txt beside this file.
 """
@@ -325,8 +325,8 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--calls", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--calls", type=int, default=1_000)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
 
