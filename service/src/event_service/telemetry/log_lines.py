@@ -94,7 +94,7 @@ class LogLines(Listener):
             return
         if bug is not None:
             line.exception = describe(bug)
-        self._json.write(_encode(line))
+        self._json.write_soon(_encode(line))
 
     def _write_readable(self, level: int, line: _Request, bug: Exception | None) -> None:
         members = msgspec.structs.asdict(line)

@@ -1,10 +1,12 @@
 """Structured logs: JSON lines for machines, colours for a person at a terminal."""
 
+import asyncio
 import logging
 import sys
 import textwrap
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from select import PIPE_BUF
 from typing import Any, BinaryIO
 
 import msgspec
@@ -30,7 +32,7 @@ _transform = ExceptionDictTransformer(show_locals=False)
 
 
 class JsonLines:
-    """Writes whole lines to a stream, each at once, so that those of several workers do not mix.
+    """Writes whole lines to a stream in their order; those of several workers do not mix.
 
     A stream whose reader is gone swallows them: a request does not fail for its log line. To
     structlog it is the logger at the end of its processors.
@@ -38,15 +40,49 @@ class JsonLines:
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
+        self._waiting: list[bytes] = []
 
     def write(self, line: bytes) -> None:
+        """Write the line at once, after those that wait."""
+        self._waiting.append(line)
+        self.flush()
+
+    def write_soon(self, line: bytes) -> None:
+        """Write the line before the event loop sleeps, together with all that come until then.
+
+        To write costs more than to make the line, so a busy loop writes several at a time.
+        Where no loop runs the line is written at once.
+        """
+        self._waiting.append(line)
+        if len(self._waiting) > 1:
+            return
         try:
-            self._stream.write(line + b"\n")
-            self._stream.flush()
+            asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:
+            self.flush()
+
+    def flush(self) -> None:
+        lines, self._waiting = self._waiting, []
+        try:
+            for block in _blocks(lines):
+                self._stream.write(block)
+                self._stream.flush()
         except OSError:
             pass
 
     debug = info = warning = error = critical = write
+
+
+def _blocks(lines: list[bytes]) -> Iterator[bytes]:
+    """The lines, as many together as a pipe takes in one piece."""
+    block = b""
+    for line in lines:
+        if block and len(block) + len(line) >= PIPE_BUF:
+            yield block
+            block = b""
+        block += line + b"\n"
+    if block:
+        yield block
 
 
 def configure_logging(*, level: str, log_format: str) -> None:

@@ -1,6 +1,8 @@
+import asyncio
 import io
 import json
 import logging
+import select
 from contextvars import copy_context
 
 import pytest
@@ -253,6 +255,38 @@ def test_an_exception_that_is_being_handled_is_told(log):
     assert theirs["exception"][0]["exc_value"] == "told"
     assert theirs["logger"] == "library"
     assert "exception" not in neither
+
+
+@pytest.mark.anyio
+async def test_lines_that_can_wait_are_written_together_in_pieces_that_stay_whole(anyio_backend):
+    class Pieces(list):
+        write = list.append
+
+        def flush(self):
+            pass
+
+    pieces = Pieces()
+    output = JsonLines(pieces)
+    lines = [b"%04d" % number + b"." * 500 for number in range(20)]
+
+    for line in lines[:-1]:
+        output.write_soon(line)
+    assert pieces == []
+    output.write(lines[-1])
+
+    assert b"".join(pieces).splitlines() == lines
+    assert len(pieces) == 3
+    assert all(len(piece) <= select.PIPE_BUF and piece.endswith(b"\n") for piece in pieces)
+
+
+@pytest.mark.anyio
+async def test_lines_that_can_wait_do_not_wait_longer_than_the_loop_is_busy(anyio_backend):
+    stream = io.BytesIO()
+    JsonLines(stream).write_soon(b"{}")
+
+    await asyncio.sleep(0)
+
+    assert stream.getvalue() == b"{}\n"
 
 
 def test_a_reader_who_has_gone_harms_nobody():
