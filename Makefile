@@ -46,6 +46,7 @@ lint: $(VENV)/.dev ## Check format, types, import layers, dead code, dependencie
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/mypy demo deploy docs
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/deptry src); done

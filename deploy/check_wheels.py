@@ -16,7 +16,11 @@ from deploy.claims import expect, fetch, free_port, get, wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # The folders of the distributions whose own tests are run, and what those need.
-TESTED = {"halfopen": "halfopen", "event-mock-upstream": "mock-upstream"}
+TESTED = {
+    "halfopen": "halfopen",
+    "event-mock-upstream": "mock-upstream",
+    "event-service": "service",
+}
 TEST_TOOLS = ["anyio", "hypothesis", "pytest", "pytest-timeout"]
 
 
@@ -34,10 +38,12 @@ def main() -> None:
 def check_tests(distribution: str, source: Path, dist: Path, empty: Path) -> None:
     python = environment(empty, dist, distribution, *TEST_TOOLS)
     shutil.copytree(source / "tests", empty / "tests")
+    unit = empty / "tests/unit"
+    tests = unit if unit.exists() else empty / "tests"
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(source / name, empty)
     print(f"\n{distribution}: its tests, with its wheel alone", flush=True)
-    subprocess.run([python, "-m", "pytest", "-q", "--timeout", "120"], cwd=empty, check=True)
+    subprocess.run([python, "-m", "pytest", "-q", "--timeout", "120", tests], cwd=empty, check=True)
 
 
 def check_service(dist: Path, empty: Path) -> None:
