@@ -44,6 +44,8 @@ def _user_id(request: Request) -> str:
 
 
 def _partial(request: Request) -> bool:
+    if not request.scope["query_string"]:
+        return False
     values = request.query_params.getlist("partial")
     if not values:
         return False

@@ -60,13 +60,14 @@ class Guard:
     ) -> None:
         self.operation = operation
         self._breaker = breaker
+        self._guarded = breaker(self._limited)
         self._bulkhead = bulkhead
         self._observer = observer
         self._clock = clock
 
     async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Raise CircuitOpen or Overloaded when the attempt may not start, else what it raises."""
-        return await self._breaker.acall(self._limited, attempt)
+        return await self._guarded(attempt)
 
     async def _limited(self, attempt: Callable[[], Awaitable[T]]) -> T:
         opened = False if self._bulkhead.try_acquire() else await self._wait_for_a_slot()
