@@ -21,6 +21,7 @@ TESTED = {
     "event-mock-upstream": "mock-upstream",
     "event-service": "service",
 }
+EXTRAS = {"event-service": "[otel]"}
 TEST_TOOLS = ["anyio", "hypothesis", "pytest", "pytest-timeout"]
 
 
@@ -36,7 +37,9 @@ def main() -> None:
 
 
 def check_tests(distribution: str, source: Path, dist: Path, empty: Path) -> None:
-    python = environment(empty, dist, distribution, *TEST_TOOLS)
+    python = environment(
+        empty, dist, distribution, *TEST_TOOLS, extras=EXTRAS.get(distribution, "")
+    )
     shutil.copytree(source / "tests", empty / "tests")
     unit = empty / "tests/unit"
     tests = unit if unit.exists() else empty / "tests"
@@ -81,14 +84,14 @@ def check_service(dist: Path, empty: Path) -> None:
     expect(code == 0, "SIGTERM ends it with 0")
 
 
-def environment(empty: Path, dist: Path, distribution: str, *tools: str) -> Path:
+def environment(empty: Path, dist: Path, distribution: str, *tools: str, extras: str = "") -> Path:
     """A virtual environment with one of our wheels and what it asks for; its interpreter."""
     venv = empty / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin/python"
     # Only what is built here may be ours, whatever the package index has under these names.
     (wheel,) = dist.glob(f"{distribution.replace('-', '_')}-*.whl")
-    ours: list[str | Path] = [wheel, *siblings(distribution, dist)]
+    ours: list[str | Path] = [f"{wheel}{extras}", *siblings(distribution, dist)]
     pip: list[str | Path] = [
         python,
         "-m",
