@@ -18,7 +18,17 @@ from event_service.libs.retry import RetryBudget
 from event_service.telemetry.live import FAILURES_KEPT, Identity, LiveFeed
 from event_service.telemetry.live_breakers import TRANSITIONS_KEPT
 from event_service.telemetry.records import RequestRecord
-from halfopen import CircuitBreaker, CircuitOpen, FailureCount, FailureRate, State, TimeWindow
+from halfopen import (
+    CallWindow,
+    CircuitBreaker,
+    CircuitOpen,
+    ConsecutiveFailures,
+    FailureCount,
+    FailureRate,
+    SlowCallRate,
+    State,
+    TimeWindow,
+)
 
 USERS = "/api/getUsers"
 BY_USER = "/api/getEventsByUserId/{id}"
@@ -298,6 +308,34 @@ def test_transitions_are_kept_with_their_reasons_in_words():
         ("open", "half_open", "cooldown elapsed"),
         ("half_open", "closed", "recovered"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "window", "minimum"),
+    [
+        (ConsecutiveFailures(3), "3 failures in a row", None, 0),
+        (FailureCount(3, within=30.0), "3 failures within 30 s", 30.0, 0),
+        (
+            FailureRate(0.25, over=CallWindow(50), minimum_calls=10),
+            "25 % failures in 10 or more calls",
+            None,
+            10,
+        ),
+        (
+            SlowCallRate(0.5, slower_than=1.5, over=TimeWindow(10.0), minimum_calls=20),
+            "50 % over 1.5 s in 20 or more calls within 10 s",
+            10.0,
+            20,
+        ),
+    ],
+)
+def test_every_rule_is_told_in_words(rule, text, window, minimum):
+    feed = feed_at(Clock())
+    feed.watch(CircuitBreaker("getUsers", trip=rule))
+
+    (seen,) = feed.read().breakers[0].rules
+
+    assert (seen.text, seen.window, seen.minimum_calls) == (text, window, minimum)
 
 
 def test_no_more_than_the_latest_transitions_are_kept():
