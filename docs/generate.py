@@ -10,7 +10,10 @@ from event_service.routes.problem_guide import GUIDE
 from event_service.settings import PREFIX, Settings
 
 HERE = Path(__file__).parent
+README = HERE.parent / "README.md"
 NOTE = "<!-- Written by `make docs`; change the code instead. -->"
+TABLE_BEGINS = "<!-- The table is written by `make docs`. -->"
+TABLE_ENDS = "<!-- End of the table. -->"
 
 API_INTRODUCTION = (
     "A running service has the same as [`/openapi.json`](http://127.0.0.1:3000/openapi.json), "
@@ -31,6 +34,7 @@ Json = dict[str, Any]
 def main() -> None:
     (HERE / "api.md").write_text(api_page())
     (HERE / "configuration.md").write_text(configuration_page())
+    README.write_text(readme())
 
 
 def api_page() -> str:
@@ -135,15 +139,26 @@ def configuration_page() -> str:
         "",
         "When to turn which: [operations](operations.md#settings-and-when-to-turn-them).",
         "",
-        "| variable | default | meaning |",
-        "|---|---|---|",
+        *settings_table(),
     ]
-    for name, field in Settings.model_fields.items():
-        meaning = " ".join((field.description or "").split())
-        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(name)} | {meaning} |")
     lines += ["", "Tracing is switched on and set up by the standard `OTEL_*` variables; see "]
     lines[-1] += "[operations](operations.md#traces)."
     return "\n".join(lines) + "\n"
+
+
+def settings_table() -> list[str]:
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        meaning = " ".join((field.description or "").split())
+        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(name)} | {meaning} |")
+    return lines
+
+
+def readme() -> str:
+    """The README as it is, with the table of the settings as it should be."""
+    before, _, rest = README.read_text().partition(TABLE_BEGINS)
+    _, _, after = rest.partition(TABLE_ENDS)
+    return "\n".join([before + TABLE_BEGINS, *settings_table(), TABLE_ENDS + after])
 
 
 def _default(name: str) -> str:

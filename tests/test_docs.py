@@ -182,6 +182,14 @@ def test_a_generated_page_is_what_the_code_says(page, function, monkeypatch):
     assert (DOCS / f"{page}.md").read_text() == getattr(generate, function)(), "run `make docs`"
 
 
+def test_the_readmes_settings_are_those_of_the_code(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)
+
+    written = (REPOSITORY / "README.md").read_text()
+
+    assert written == import_module("docs.generate").readme(), "run `make docs`"
+
+
 def test_every_setting_has_a_meaning(monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY)
     page = import_module("docs.generate").configuration_page()
