@@ -16,6 +16,7 @@ from .processes import Process, free_port
 REPOSITORY = Path(__file__).parent.parent
 DOCS = REPOSITORY / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), REPOSITORY / "CONTRIBUTING.md", REPOSITORY / "SECURITY.md"])
+LINKED = sorted({*PAGES, *REPOSITORY.glob("*.md"), *REPOSITORY.glob("*/*.md")})
 FENCE = re.compile(
     r"^(?P<reason><!-- not run: .+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -91,7 +92,7 @@ def test_every_command_works(page, tmp_path):
     assert "/problems/" not in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=name)
+@pytest.mark.parametrize("page", LINKED, ids=name)
 def test_every_link_leads_somewhere(page):
     for link in LINK.findall(page.read_text()):
         path, _, anchor = link.partition("#")
