@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev demo test lint coverage check format install install-dev docs wheels check-wheels container audit pins clean
+.PHONY: help dev demo test bench bench-quick bench-install bench-breaker lint coverage check format install install-dev docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -67,6 +67,24 @@ check: lint test coverage ## All that a change must pass
 format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+bench: bench-install ## Measure the service beside its peers; about twenty minutes on an idle machine
+	@$(BIN)/python -m benchmarks
+
+bench-quick: bench-install ## The same in two minutes, with a wider spread
+	@$(BIN)/python -m benchmarks --quick
+
+bench-install: $(VENV)/.dev
+	@$(BIN)/python -m benchmarks --install
+
+bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers on PyPI
+	@$(VENV)/breakers/bin/python benchmarks/breaker/compare.py
+
+$(VENV)/.breakers: $(VENV)/.run benchmarks/breaker/requirements.txt
+	@$(PYTHON) -m venv $(VENV)/breakers
+	@$(VENV)/breakers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/breaker/requirements.txt
+	@echo "$(CURDIR)/halfopen/src" > $$($(VENV)/breakers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/halfopen.pth
+	@touch $@
 
 docs: $(VENV)/.run ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m docs.generate

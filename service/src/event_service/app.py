@@ -1,8 +1,6 @@
 """The composition root: settings in, ASGI app out. Things are built here and nowhere else."""
 
-import gc
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +10,6 @@ from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import limits
 import structlog
 import uuid_utils
 from starlette.routing import BaseRoute, Route, Router
@@ -20,6 +17,7 @@ from starlette.types import ASGIApp
 
 from event_service.errors import Overloaded, UpstreamFault
 from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.garbage import make_collection_rare
 from event_service.libs.operator_access import OperatorAccess
 from event_service.libs.retry import RetryBudget
 from event_service.libs.shutdown_notice import shutdown_notice
@@ -28,7 +26,6 @@ from event_service.middleware.cache_headers import CacheHeaders
 from event_service.middleware.cors import Cors
 from event_service.middleware.forwarded import TrustedProxies
 from event_service.middleware.load_shedding import LoadShedding
-from event_service.middleware.rate_limit import RateLimit
 from event_service.middleware.request_context import RequestContext
 from event_service.models import Event, User
 from event_service.routes.dashboard import OperatorsOnly, Page, dashboard_routes
@@ -36,6 +33,7 @@ from event_service.routes.dashboard_controls import breaker_controls, mock_contr
 from event_service.routes.dashboard_stream import DashboardStream
 from event_service.routes.docs import docs_routes
 from event_service.routes.events import event_routes
+from event_service.routes.exact_paths import matching_exactly
 from event_service.routes.openapi import openapi
 from event_service.routes.ops import health_routes, log_level_route, metrics_route
 from event_service.routes.users import user_routes
@@ -98,7 +96,9 @@ def create_app(
     bulkhead = Bulkhead(
         settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
     )
-    budget = RetryBudget(settings.retry_budget, clock=clock)
+    share = settings.retry_budget
+    # A share of nothing is nothing, however quiet it is.
+    budget = RetryBudget(share, clock=clock) if share else RetryBudget(0, floor=0, clock=clock)
     feed = LiveFeed(
         identity=Identity(release, settings.env.value, settings.workers),
         operations=["addEvent", *READ_OPERATIONS],
@@ -171,24 +171,18 @@ def create_app(
     )
 
 
-def matching_exactly(routes: list[BaseRoute]) -> list[BaseRoute]:
-    """Routes whose `$` is the very end of a path: a line break after it is part of the path."""
-    for route in routes:
-        if isinstance(route, Route):
-            pattern = route.path_regex.pattern.removesuffix("$") + r"\Z"
-            route.path_regex = re.compile(pattern, re.DOTALL)
-    return routes
-
-
 def build_edge(
     router: ASGIApp, settings: Settings, signals: Signals, *, clock: Callable[[], float]
 ) -> ASGIApp:
     """What a request passes on its way to the routes, and its reply on the way back."""
     app = router
     if settings.rate_limit:
+        # What is not switched on is not loaded: this takes a tenth of the start.
+        from event_service.middleware.rate_limit import RateLimit, parse_rates  # noqa: PLC0415
+
         app = RateLimit(
             app,
-            rates=list(dict.fromkeys(limits.parse_many(settings.rate_limit))),
+            rates=parse_rates(settings.rate_limit),
             api_key_header=settings.api_key_header,
             observer=signals,
             clock=clock,
@@ -213,20 +207,8 @@ def from_environment() -> ASGIApp:
         workers_dir=Path(shared) if shared else None,
         tracing=tracing_wanted(os.environ),
     )
-    make_garbage_collection_rare()
+    make_collection_rare()
     return app
-
-
-def make_garbage_collection_rare() -> None:
-    """Spare the collector what lives as long as the process, and let it look less often.
-
-    Requests leave almost no reference cycles, yet with Python's thresholds, made for small
-    programs, walking the requests in flight again and again takes a third of a busy worker's
-    time (docs/performance.md).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
 
 
 def build_spans(settings: Settings, *, version: str) -> "Spans":

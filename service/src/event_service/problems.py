@@ -83,8 +83,10 @@ def problem_for(error: Exception) -> Problem:
             headers["retry-after"] = _whole_seconds(error.retry_after or 1.0)
         case errors.Unauthorized():
             headers["www-authenticate"] = "Bearer"
-        case HTTPException():
-            headers |= error.headers or {}
+        case HTTPException(status_code=405):
+            # The router keeps them in a set, whose order changes with every start.
+            methods = (error.headers or {}).get("Allow", "")
+            headers["allow"] = ", ".join(sorted(methods.split(", ")))
         case _:
             pass
     return Problem(row, members, headers)

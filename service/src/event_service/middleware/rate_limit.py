@@ -7,7 +7,7 @@ from ipaddress import IPv6Address
 from math import ceil
 from typing import Protocol
 
-from limits import RateLimitItem
+from limits import RateLimitItem, parse_many
 from limits.storage import Storage
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -80,6 +80,17 @@ class RateLimit:
         if wait:
             self._observer.rate_limited()
             raise RateLimited("This client is over its rate of requests.", retry_after=wait)
+
+
+def parse_rates(text: str) -> list[RateLimitItem]:
+    """The rates that a text such as `100/second;5000/hour` names, each once.
+
+    Raises ValueError for any other text, and for a rate that would let nobody in.
+    """
+    rates = list(dict.fromkeys(parse_many(text)))
+    if not all(rate.amount for rate in rates):
+        raise ValueError(f"{text!r} lets nobody in")
+    return rates
 
 
 def client_key(api_key_header: str | None) -> Callable[[Scope], str]:

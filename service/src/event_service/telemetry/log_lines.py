@@ -12,8 +12,6 @@ from event_service.telemetry.records import RequestRecord
 from event_service.telemetry.signals import Listener
 from halfopen import CircuitBreaker, State, StateChanged
 
-# What probes and scrapes ask for every few seconds.
-_ROUTINE = frozenset({"/livez", "/readyz", "/metrics"})
 _API = "/api/"
 # As much of a path as tells what was asked for; the rest would be for filling disks.
 _LONGEST_PATH = 1024
@@ -51,8 +49,7 @@ class LogLines(Listener):
     """Writes what an operator reads: requests, breaker transitions, retries that gave up.
 
     A request's line is an error when the service or the upstream failed it, a warning when it was
-    refused for now or took `slow_request` seconds, and else only information. Lines of probes and
-    scrapes are for debugging.
+    refused for now or took `slow_request` seconds, and else only information.
     """
 
     def __init__(self, *, slow_request: float) -> None:
@@ -149,8 +146,4 @@ def _level(record: RequestRecord, *, slow: bool) -> int:
         # A refusal that says when to come again is how the service means to behave.
         refused = status == HTTPStatus.SERVICE_UNAVAILABLE
         return logging.WARNING if refused else logging.ERROR
-    if slow:
-        return logging.WARNING
-    if record.route in _ROUTINE and status < HTTPStatus.BAD_REQUEST:
-        return logging.DEBUG
-    return logging.INFO
+    return logging.WARNING if slow else logging.INFO

@@ -111,6 +111,7 @@ class Metrics(Listener):
 
     def watch(self, breaker: CircuitBreaker) -> None:
         claim, values, name = self._cells.claim, self._values, breaker.name
+        self._operation(name)
         states = {state: claim("circuit_breaker_state", (name, state.value)) for state in State}
         transitions = {pair: self._new_transition(name, *pair) for pair in _USUAL_TRANSITIONS}
 
