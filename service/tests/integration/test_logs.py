@@ -135,16 +135,16 @@ async def test_the_level_changes_without_a_restart(mock: MockUpstream):
         assert await set_level(server, "loud") == 422
         assert await set_level(server, "debug", **{"X-Request-ID": "who"}) == 200
         changed = await server.line("log level changed")
-        await get(server, "/livez")
-        health = await server.line("request", route="/livez")
-        await get(server, "/ops/log-level")
+        mock.faults.set("getEvents", Fault(status=500, first_n=1))
+        await get(server, "/api/getEvents")
+        detail = await server.line("upstream retry")
         await set_level(server, "warning")
         await server.line("log level changed", new="warning")
         await get(server, "/api/getUsers")
         await server.stop()
 
     assert (changed["old"], changed["new"], changed["request_id"]) == ("info", "debug", "who")
-    assert health["level"] == "debug"
+    assert detail["level"] == "debug"
     routes = [line.get("route") for line in server.lines]
     assert "/api/getUsers" not in routes
 
