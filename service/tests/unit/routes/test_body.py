@@ -127,6 +127,8 @@ async def test_what_is_no_json_or_means_two_things_is_refused(body: bytes):
     [
         {"content_type": "text/plain"},
         {"content_type": "application/json; charset=latin-1"},
+        {"content_type": "application/json; charset"},
+        {"content_type": "application/json; charset=utf-8; charset=utf-16"},
         {"content_type": "application/jsonp"},
         {"content_type": ""},
         {"content_encoding": "gzip"},
@@ -138,7 +140,13 @@ async def test_a_body_in_another_form_is_refused(headers: dict[str, str]):
 
 
 @pytest.mark.parametrize(
-    "content_type", ["application/json", "Application/JSON", 'application/json;charset="UTF-8"']
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON",
+        'application/json;charset="UTF-8"',
+        "application/json; version=1; charset=utf-8;",
+    ],
 )
 async def test_json_in_utf_8_goes_by_several_names(content_type: str):
     assert await read_json(request_with(VALID, content_type=content_type), decoder)
