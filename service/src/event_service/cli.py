@@ -1,6 +1,7 @@
 """`event-service serve | dev | check-config`."""
 
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from urllib.parse import urlsplit
 
 import typer
 
+from event_service.libs.garbage import make_collection_rare
 from event_service.settings import (
     WORKERS_DIR,
     ConfigurationError,
@@ -47,6 +49,12 @@ def serve() -> None:
     _require_free(settings.host, settings.port, "choose another with EVENT_SERVICE_PORT")
     configure_logging(level=settings.log_level, log_format=settings.log_format)
     # Loading the server takes a while that a refused configuration need not wait for.
+    if sys.platform == "linux":
+        # What is loaded before they are forked, workers share: 10 MB less in all.
+        multiprocessing.set_start_method("fork", force=True)
+        import event_service.app  # noqa: F401, PLC0415
+
+        make_collection_rare()
     from granian import Granian  # noqa: PLC0415
     from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
     from granian.http import HTTP1Settings  # noqa: PLC0415
