@@ -41,6 +41,7 @@ if [ -z "$BASE" ]; then
 fi
 
 echo "building $IMAGE on $BASE ..."
+buildah rmi "$IMAGE" >/dev/null 2>&1 || true # or it would stay without a name
 # Where a proxy with a certificate of its own leads out, the build has to trust it like this machine.
 printf '[global]\ncert = %s\n' "$CERTIFICATES" >"$work/pip.conf"
 buildah build --quiet --format docker --isolation chroot --layers=false \
