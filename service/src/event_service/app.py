@@ -253,6 +253,7 @@ def build_events_api(
         # An attempt ends before its request does: a hanging upstream must not look like
         # callers who went away.
         timeout=min(settings.upstream_timeout, 0.9 * settings.request_deadline),
+        concurrency=settings.upstream_concurrency,
     )
     cache = build_cache(settings, clock=clock)
 

@@ -26,6 +26,30 @@ async def test_no_more_calls_than_the_limit_are_under_way_at_once():
         assert mock.journal.max_in_flight == 7
 
 
+async def test_a_call_that_nobody_waits_for_any_more_still_counts_until_it_ends(
+    mock: MockUpstream,
+):
+    mock.faults.set("getUserById", Fault(delay=0.5))
+    async with (
+        observed(upstream_url=mock.url, upstream_concurrency=2) as service,
+        crowd(service.client) as clients,
+    ):
+        leavers = [asyncio.create_task(status_of(clients, events_of(n))) for n in ("8", "9")]
+        await until(lambda: mock.journal.total.in_flight == 2)
+        for leaver in leavers:
+            leaver.cancel()
+        await until(lambda: service.bulkhead.in_flight == 0)
+
+        assert await asyncio.gather(
+            status_of(clients, events_of("1")), status_of(clients, events_of("3"))
+        ) == [200, 200]
+        assert mock.journal.total.max_in_flight == 2
+
+
+def events_of(user_id: str) -> str:
+    return f"/api/getEventsByUserId/{user_id}"
+
+
 async def test_a_user_with_more_events_than_may_wait_is_served():
     async with (
         run_mock(users=1, events_per_user=3_000, event_delay=0) as mock,

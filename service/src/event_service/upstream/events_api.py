@@ -57,11 +57,15 @@ _event = msgspec.json.Decoder(Event)
 _added = msgspec.json.Decoder(_Added)
 
 
-def build_client(*, headers: Mapping[str, str], timeout: float) -> Client:
+def build_client(
+    *, headers: Mapping[str, str], timeout: float, concurrency: int | None = None
+) -> Client:
     """A client that follows no redirect, heeds no proxy variable and decompresses nothing.
 
     `timeout` bounds each attempt from connecting to the last byte, in seconds. Connecting may
     take half of it: an address that swallows packets is told from a slow reply by the log.
+    `concurrency` bounds the calls under way, also those whose caller was cancelled: this client
+    does not break off a call before it has the head of the reply.
     """
     return (
         ClientBuilder()
@@ -77,6 +81,7 @@ def build_client(*, headers: Mapping[str, str], timeout: float) -> Client:
         .timeout(timedelta(seconds=timeout))
         .connect_timeout(timedelta(seconds=timeout / 2))
         .pool_idle_timeout(timedelta(seconds=IDLE_CONNECTION))
+        .max_connections(concurrency)
         .build()
     )
 
