@@ -141,7 +141,7 @@ async def test_a_head_request_is_a_get_without_its_body(start: Start):
 
 
 async def test_simultaneous_requests_are_served_at_once(start: Start, mock: MockUpstream):
-    mock.event_delay = 0.05
+    mock.event_delay = 0.5
     async with start(single_flight=False) as client:
         await asyncio.gather(*[client.get("/api/getEventsByUserId/1") for _ in range(20)])
 
