@@ -114,6 +114,20 @@ def test_a_taken_port_is_said_plainly(command: str):
     )
 
 
+def test_a_host_may_be_given_by_its_name():
+    with event_service("http://127.0.0.1:9", HOST="localhost") as (url, process):
+        assert url.startswith("http://127.0.0.1:")
+        assert process.running
+
+
+def test_a_host_that_nobody_knows_is_said_plainly():
+    process = Process("event-service", "serve", EVENT_SERVICE_HOST="nowhere.invalid")
+
+    assert process.wait() == 1
+    (line,) = process.output.splitlines()
+    assert line.startswith("Cannot listen on nowhere.invalid port 3000 (")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_dev_runs_both_programs_says_what_to_try_and_stops_both(number: signal.Signals):
     port, upstream_port = free_port(), free_port()

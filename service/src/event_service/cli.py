@@ -64,7 +64,7 @@ def serve() -> None:
         "event_service.app:from_environment",
         factory=True,
         interface=Interfaces.ASGI,
-        address=settings.host,
+        address=_address(settings.host),
         port=settings.port,
         workers=settings.workers,
         loop=Loops.uvloop,
@@ -180,6 +180,11 @@ def _require_free(host: str, port: int, otherwise: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             _fail(f"Cannot listen on {host} port {port} ({error.strerror}); {otherwise}.", code=1)
+
+
+def _address(host: str) -> str:
+    """The host's address: the server takes no names."""
+    return host if ":" in host else socket.gethostbyname(host)
 
 
 @contextmanager
