@@ -57,8 +57,8 @@ class CountingLock:
 
 @pytest.fixture
 def locks(monkeypatch):
-    monkeypatch.setattr("halfopen.circuit.Lock", CountingLock)
-    monkeypatch.setattr("halfopen.listeners.Lock", CountingLock)
+    monkeypatch.setattr("halfopen.breaker.Lock", CountingLock)
+    monkeypatch.setattr("halfopen.events.Lock", CountingLock)
     return CountingLock
 
 
@@ -315,7 +315,7 @@ made = []
 
 
 def test_an_event_queued_as_a_delivery_ends_is_delivered(make, monkeypatch):
-    monkeypatch.setattr("halfopen.listeners.Lock", HookedLock)
+    monkeypatch.setattr("halfopen.events.Lock", HookedLock)
     made.clear()
     breaker = make()
     heard = []
@@ -329,7 +329,7 @@ def test_an_event_queued_as_a_delivery_ends_is_delivered(make, monkeypatch):
 
 
 def test_a_generator_collected_under_the_lock_tells_its_event_after_it(make, monkeypatch):
-    monkeypatch.setattr("halfopen.circuit.Lock", HookedLock)
+    monkeypatch.setattr("halfopen.breaker.Lock", HookedLock)
     made.clear()
     breaker = make()
     (lock,) = made

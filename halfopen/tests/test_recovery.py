@@ -246,6 +246,37 @@ def test_a_probe_ignored_after_it_lost_its_slot_frees_no_other(opened, clock):
     assert second.success()
 
 
+def test_a_probe_forgotten_after_it_lost_its_slot_frees_no_other(opened, clock):
+    breaker = opened(probe_timeout=4)
+    clock.advance(10)
+    hung = breaker.acquire()
+    clock.advance(4)
+    second = breaker.acquire()
+
+    del hung
+    gc.collect()
+
+    refusal(breaker)
+    assert second.success()
+
+
+def test_a_probe_that_lost_its_slot_is_told_though_another_settles_first(opened, clock):
+    breaker = opened(success_threshold=3, probe_timeout=4)
+    expired = []
+    breaker.on(ProbeExpired, expired.append)
+    clock.advance(10)
+    breaker.acquire().success()
+    hung = breaker.acquire()
+    clock.advance(3)
+    other = breaker.acquire()
+    clock.advance(1)
+
+    assert other.success()
+
+    assert expired == [ProbeExpired(breaker)]
+    assert not hung.success()
+
+
 def test_a_slow_probe_counts_as_a_failed_one_where_slowness_does(make, clock):
     breaker = make(trip=SlowCallRate(0.5, slower_than=2, over=CallWindow(4), minimum_calls=2))
     breaker.call(clock.advance, 3)

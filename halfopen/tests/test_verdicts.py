@@ -106,9 +106,23 @@ def test_a_predicate_that_raises_is_logged_and_changes_nothing(verdict, caplog):
     assert verdict("own", failure_result=broken) is CallIgnored
 
     assert [(r.name, r.levelno) for r in caplog.records] == [("halfopen", logging.ERROR)] * 2
-    assert "failure_on" in caplog.records[0].message
-    assert "failure_result" in caplog.records[1].message
+    assert caplog.records[0].message.startswith("failure_on raised, ")
+    assert caplog.records[1].message.startswith("failure_result raised, ")
     assert all(record.exc_info[0] is ZeroDivisionError for record in caplog.records)
+
+
+def test_a_call_whose_predicate_raises_is_told_with_its_error(make):
+    def broken(_):
+        raise ZeroDivisionError
+
+    breaker = make(failure_on=broken)
+    told = []
+    breaker.on(CallIgnored, told.append)
+
+    with pytest.raises(ValueError, match="own") as raised:
+        breaker.call(int, "own")
+
+    assert told == [CallIgnored(breaker, raised.value)]
 
 
 def test_a_predicate_may_use_the_breaker(make, fail):

@@ -1,5 +1,5 @@
 from halfopen.breaker import CircuitBreaker
-from halfopen.errors import CircuitBreakerError, CircuitOpen
+from halfopen.calls import Guard, Isolation, Permit
 from halfopen.events import (
     CallFailed,
     CallIgnored,
@@ -9,12 +9,18 @@ from halfopen.events import (
     ProbeExpired,
     StateChanged,
 )
-from halfopen.permit import Guard, Isolation, Permit
-from halfopen.recovery import Backoff
 from halfopen.registry import BreakerRegistry
-from halfopen.rules import ConsecutiveFailures, FailureCount, FailureRate, Reading, SlowCallRate
-from halfopen.state import Snapshot, State
-from halfopen.windows import CallWindow, TimeWindow
+from halfopen.rules import (
+    Backoff,
+    CallWindow,
+    ConsecutiveFailures,
+    FailureCount,
+    FailureRate,
+    Reading,
+    SlowCallRate,
+    TimeWindow,
+)
+from halfopen.state import CircuitBreakerError, CircuitOpen, Snapshot, State
 
 __all__ = [
     "Backoff",

@@ -3,25 +3,28 @@ from __future__ import annotations
 import inspect
 import random as chance
 import time
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
-from typing import Any, ParamSpec, TypeVar, cast
+from threading import Lock
+from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
-from halfopen import calls, checks
-from halfopen.circuit import Circuit
-from halfopen.events import Event
-from halfopen.listeners import E
-from halfopen.permit import Guard, Isolation, Permit
-from halfopen.recovery import Backoff
-from halfopen.rules import FailureCount, Rule
-from halfopen.state import Snapshot, State
-from halfopen.verdicts import ErrorTypes, Judge
+from halfopen import calls, checks, events
+from halfopen.calls import Guard, Isolation, Permit, Probe
+from halfopen.events import Event, Listeners, logger
+from halfopen.rules import Backoff, Cooldowns, FailureCount, Rule, SlowCallRate, start
+from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, CircuitOpen, Snapshot, State, stand_in
 
 P = ParamSpec("P")
 R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
+E = TypeVar("E", bound=Event)
+Predicate: TypeAlias = Callable[[Any], object]
+ErrorTypes: TypeAlias = type[BaseException] | tuple[type[BaseException], ...]
 
 _DEFAULT_RULE = FailureCount(5, within=60.0)
+_DOUBLINGS = 20  # beyond, they mean nothing but an ever longer integer
 
 
 class CircuitBreaker:
@@ -31,6 +34,11 @@ class CircuitBreaker:
     code that is not its own runs. A caller sees the exceptions of what it called unchanged; what
     ends in another state than it began in counts nowhere.
     """
+
+    # A call is admitted, then settled, and either may change the state. Every closed period and
+    # every probe has a number of its own; a permit bears it, and counts nowhere once it is gone.
+    # Whatever decides runs under one lock; the clock, predicates and listeners never do. Calls
+    # look at `_closed` and `_calm` without it: who sees an old value has an old number.
 
     def __init__(
         self,
@@ -42,7 +50,7 @@ class CircuitBreaker:
         probe_timeout: float | None = None,
         failure_on: ErrorTypes | Callable[[Exception], object] = Exception,
         ignore: ErrorTypes = (),
-        failure_result: Callable[[Any], object] | None = None,
+        failure_result: Predicate | None = None,
         clock: Callable[[], float] = time.monotonic,
         random: Callable[[], float] = chance.random,
     ) -> None:
@@ -51,13 +59,18 @@ class CircuitBreaker:
         `trip` is what opens the circuit: any of the rules. `cooldown` is how long it stays open.
         Half-open, it lets one probe in, and for each that succeeds twice as many at once, until
         `success_threshold` have. A probe silent for `probe_timeout`, by default the cooldown, has
-        lost its slot. `Judge` says what counts as a failure.
+        lost its slot.
+
+        An exception is neutral if it is of a type in `ignore`, or no `Exception` at all
+        (cancellation, `KeyboardInterrupt`, `GeneratorExit`); else a failure if `failure_on` says
+        so; else a success, because what was called works and refused this one call. A result is a
+        failure if `failure_result` says so. A predicate that raises is logged, and the call is
+        neutral.
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a text, not {name!r}")
         if not name.strip():
             raise ValueError("name must not be empty")
-        self.name = name
         rules = trip if isinstance(trip, tuple) else (trip,)
         if not rules:
             raise ValueError("trip must hold a rule")
@@ -66,21 +79,45 @@ class CircuitBreaker:
                 raise TypeError(f"trip must be a rule or a tuple of rules, not {rule!r}")
         if not isinstance(cooldown, Backoff):
             checks.positive("cooldown", cooldown)
-            cooldown = Backoff(cooldown, multiplier=1.0, maximum=cooldown)
+            cooldown = Backoff(cooldown, maximum=cooldown)
         checks.count("success_threshold", success_threshold)
         if probe_timeout is not None:
             checks.positive("probe_timeout", probe_timeout)
+        if isinstance(failure_on, type | tuple):
+            failure_on = checks.exception_types("failure_on", failure_on)
+        checks.function("failure_on", failure_on)
+        checks.exception_types("ignore", ignore)
+        if failure_result is not None:
+            checks.function("failure_result", failure_result)
         checks.function("clock", clock)
         checks.function("random", random)
-        judge = Judge(failure_on, ignore, failure_result)
-        self._circuit = Circuit(
-            self, rules, cooldown, success_threshold, probe_timeout, judge, clock, random
+        self.name = name
+        self._success_threshold = success_threshold
+        self._probe_timeout = probe_timeout
+        self._failure_on: Predicate = failure_on
+        self._ignored = ignore
+        self._failure_result = failure_result
+        self._clock = clock
+        self._cooldowns = Cooldowns(cooldown, random)
+        self._slow = min(
+            (rule.slower_than for rule in rules if isinstance(rule, SlowCallRate)), default=None
         )
+        self._lock = Lock()
+        self._listeners = Listeners()
+        self._counters = [start(rule) for rule in rules]
+        self._isolations: set[Isolation] = set()
+        self._probes: dict[int, float] = {}  # the number of a probe: when it loses its slot
+        self._given_back: deque[int] = deque()  # numbers of probes that ended without a verdict
+        self._last_failure: BaseException | None
+        self._last_number = self._failed = self._rejected = self._opened = self._successes = 0
+        self._probe_limit = cooldown.initial
+        self._retry_at = 0.0
+        self._state = CLOSED
+        self._since = clock()
+        self._enter(CLOSED, self._since, "made")
 
     def __repr__(self) -> str:
         return f"<CircuitBreaker {self.name!r}: {self.state}>"
-
-    # Calls
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """`fn(*args, **kwargs)` under guard. Raises `CircuitOpen` instead of calling it.
@@ -88,11 +125,11 @@ class CircuitBreaker:
         If it returns a coroutine, a generator or an async generator, the caller gets one that does
         the same, and the verdict falls when that ends.
         """
-        return cast("R", calls.function(self._circuit, fn)(*args, **kwargs))
+        return cast("R", calls.function(self, fn)(*args, **kwargs))
 
     async def acall(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
         """`await fn(*args, **kwargs)` under guard. Raises `CircuitOpen` instead of calling it."""
-        return cast("R", await calls.coroutine_function(self._circuit, fn)(*args, **kwargs))
+        return cast("R", await calls.coroutine_function(self, fn)(*args, **kwargs))
 
     def __call__(self, fn: F) -> F:
         """Decorate a function, coroutine function, generator or async generator function.
@@ -101,34 +138,62 @@ class CircuitBreaker:
         """
         guarded: Callable[..., Any]
         if inspect.iscoroutinefunction(fn):
-            guarded = calls.coroutine_function(self._circuit, fn)
+            guarded = calls.coroutine_function(self, fn)
         elif inspect.isgeneratorfunction(fn):
-            guarded = calls.generator_function(self._circuit, fn, self._circuit.admit)
+            guarded = calls.generator_function(self, fn, self.acquire)
         elif inspect.isasyncgenfunction(fn):
-            guarded = calls.async_generator_function(self._circuit, fn, self._circuit.admit)
+            guarded = calls.async_generator_function(self, fn, self.acquire)
         else:
-            guarded = calls.function(self._circuit, fn)
+            guarded = calls.function(self, fn)
         return cast("F", wraps(fn)(guarded))
 
     def guard(self) -> Guard:
         """For `with` and `async with`; entering it raises `CircuitOpen`, or gives the permit."""
-        return Guard(self._circuit)
+        return Guard(self)
 
     def acquire(self) -> Permit:
         """A permit for one call, to be settled by hand. Raises `CircuitOpen`."""
-        return self._circuit.admit()
-
-    # Reading, which changes nothing
+        number = self._closed
+        if number:
+            return Permit(self, number, self._clock() if self._slow else 0.0)
+        now = self._clock()
+        with self._lock:
+            permit = self._try_to_admit(now)
+            if permit is None:
+                self._rejected += 1
+                state, wait, failure = self._state, self._wait(now), self._last_failure
+                self._say(events.CallRejected, state, wait)
+        self._listeners.deliver()
+        if permit is None:
+            raise CircuitOpen(self.name, state, wait, failure)
+        return permit
 
     @property
     def state(self) -> State:
         """Still `OPEN` when the cooldown is over: the first call after it makes it half-open."""
-        return self._circuit.state
+        return self._state
 
     def snapshot(self) -> Snapshot:
-        return self._circuit.snapshot()
-
-    # By hand
+        with self._locked() as now:
+            self._take_back()
+            probes = len([at for at in self._probes.values() if at > now])
+            free = self._state is HALF_OPEN and probes < self._probes_allowed()
+            return Snapshot(
+                name=self.name,
+                state=self._state,
+                in_state_for=now - self._since,
+                retry_after=0.0 if free else max(self._wait(now), 0.0),
+                next_cooldown=self._cooldowns.next,
+                rules=tuple(counter.reading(now) for counter in self._counters),
+                probes=probes,
+                probes_allowed=self._probes_allowed(),
+                successes=self._successes,
+                success_threshold=self._success_threshold,
+                failed=self._failed,
+                rejected=self._rejected,
+                opened=self._opened,
+                last_failure=self._last_failure,
+            )
 
     def trip(self, for_: float | None = None) -> None:
         """Open it, for so many seconds instead of the cooldown. An isolated breaker stays isolated.
@@ -137,22 +202,35 @@ class CircuitBreaker:
         """
         if for_ is not None:
             checks.positive("for_", for_)
-        self._circuit.trip(for_)
+        self._cooldowns.draw()
+        with self._locked() as now:
+            if self._state is not ISOLATED:
+                self._open("tripped by hand", now, for_)
 
     def isolate(self) -> Isolation:
         """Let no call in until the handle is released: all of them, if there are several.
 
         Then the circuit is closed, with nothing counted.
         """
-        handle = Isolation(self._circuit)
-        self._circuit.isolate(handle)
+        handle = Isolation(self)
+        with self._locked() as now:
+            self._isolations.add(handle)
+            if self._state is not ISOLATED:
+                self._enter(ISOLATED, now, "isolated by hand")
         return handle
+
+    def _release(self, handle: Isolation) -> None:
+        with self._locked() as now:
+            if handle in self._isolations:
+                self._isolations.remove(handle)
+                if not self._isolations:
+                    self._enter(CLOSED, now, "released by hand")
 
     def reset(self) -> None:
         """As new: closed, with nothing counted. Isolation ends, calls in flight count nowhere."""
-        self._circuit.reset()
-
-    # Listening
+        with self._locked() as now:
+            self._isolations.clear()
+            self._enter(CLOSED, now, "reset by hand")
 
     def on(self, event: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call `listener` with every such event; returns the function that ends it.
@@ -174,4 +252,195 @@ class CircuitBreaker:
         checks.function("listener", listener)
         if inspect.iscoroutinefunction(listener):
             raise TypeError("listener must not be a coroutine function: nobody would await it")
-        return self._circuit.listen(event, listener, once=once)
+
+        def hear(happened: E) -> None:
+            if once:
+                leave()
+            listener(happened)
+
+        def leave() -> None:
+            with self._locked():
+                left = (each for each in self._listeners.of[event] if each is not hear)
+                self._listeners.of[event] = tuple(left)
+                self._look_for_calm()
+
+        with self._locked():
+            self._listeners.of[event] = (*self._listeners.of.get(event, ()), hear)
+            self._look_for_calm()
+        return leave
+
+    def _raised(self, permit: Permit, exc: BaseException) -> None:
+        if isinstance(exc, Exception) and not isinstance(exc, self._ignored):
+            self._judge(permit, self._failure_on, exc, exc)
+        else:
+            self._ignore(permit, exc)
+
+    def _returned(self, permit: Permit, result: object) -> None:
+        if self._failure_result is None:
+            permit.success()
+        else:
+            self._judge(permit, self._failure_result, result)
+
+    def _judge(self, permit: Permit, fails: Predicate, subject: Any, error: Any = None) -> None:
+        try:
+            failed = bool(fails(subject))
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            setting = "failure_result" if error is None else "failure_on"
+            logger.exception("%s raised, the call counts as neutral", setting)
+            self._ignore(permit, error)
+        else:
+            self._settle(permit, error, failed=failed)
+
+    def _settle(self, permit: Permit, error: BaseException | None = None, *, failed: bool) -> bool:
+        if not failed and self._calm == permit.number:
+            first = not permit.settled
+            permit.settled = True
+            return first
+        now = self._clock()
+        self._cooldowns.draw()
+        with self._lock:
+            opening = self._opened + 1
+            counts = self._take_verdict(permit, now, error, failed=failed)
+            opened = self._opened == opening
+        if opened and error is not None:
+            kept = stand_in(error)  # runs code of the exception, so not under the lock
+            with self._lock:
+                if self._opened == opening:
+                    self._last_failure = kept
+        self._listeners.deliver()
+        return counts
+
+    def _ignore(self, permit: Permit, error: BaseException | None = None) -> bool:
+        # A forgotten generator is closed by garbage collection, maybe while this very thread holds
+        # the lock. So this never waits for it, and leaves the event to whoever holds it.
+        if permit.settled:
+            return False
+        permit.settled = True
+        current = permit.number == self._closed
+        if permit.number in self._probes:
+            current = True
+            self._given_back.append(permit.number)
+        self._say(events.CallIgnored, error)
+        if not self._lock.locked():
+            self._listeners.deliver()
+        return current
+
+    @contextmanager
+    def _locked(self) -> Iterator[float]:
+        now = self._clock()
+        with self._lock:
+            yield now
+        self._listeners.deliver()
+
+    # The rest runs under the lock
+
+    def _try_to_admit(self, now: float) -> Permit | None:
+        if self._state is OPEN and now >= self._retry_at:
+            self._enter(HALF_OPEN, now, "cooldown elapsed")
+        if self._state is CLOSED:  # since it was looked at
+            return Permit(self, self._closed, now)
+        self._end_overdue_probes(now)
+        if self._state is not HALF_OPEN or len(self._probes) >= self._probes_allowed():
+            return None
+        self._last_number += 1
+        self._probes[self._last_number] = now + self._probe_limit
+        return Probe(self, self._last_number, now)
+
+    def _take_verdict(
+        self, permit: Permit, now: float, error: BaseException | None, *, failed: bool
+    ) -> bool:
+        if permit.settled:
+            return False
+        permit.settled = True
+        if permit.number != self._closed:
+            self._end_overdue_probes(now)
+            if self._probes.pop(permit.number, None) is None:
+                self._say(events.CallIgnored, error)
+                return False
+        if failed:
+            self._failed += 1
+            self._say(events.CallFailed, error)
+        else:
+            self._say(events.CallSucceeded)
+        duration = now - permit.started
+        if self._state is CLOSED:
+            # Every rule hears of every call, even if an earlier one trips.
+            tripped = [c for c in self._counters if c.trips(now, duration, failed=failed)]
+            if tripped:
+                self._open(str(tripped[0].rule), now)
+            else:
+                self._look_for_calm()
+        elif failed:
+            self._open("a probe failed", now)
+        elif self._slow is not None and duration > self._slow:
+            self._open("a probe was slow", now)
+        else:
+            self._successes += 1
+            if self._successes == self._success_threshold:
+                self._enter(CLOSED, now, "recovered")
+        return True
+
+    def _end_overdue_probes(self, now: float) -> None:
+        self._take_back()
+        # All had the same time, so the first to come is the first to lose its slot.
+        while self._probes and next(iter(self._probes.values())) <= now:
+            del self._probes[next(iter(self._probes))]
+            self._say(events.ProbeExpired)
+
+    def _probes_allowed(self) -> int:
+        return 1 << min(self._successes, _DOUBLINGS)
+
+    def _open(self, reason: str, now: float, lasting: float | None = None) -> None:
+        self._probe_limit = self._probe_timeout or self._cooldowns.next
+        if lasting is None:
+            lasting = self._cooldowns.take()
+        self._retry_at = now + lasting
+        self._opened += 1
+        self._last_failure = None
+        self._enter(OPEN, now, reason)
+
+    def _enter(self, state: State, now: float, reason: str) -> None:
+        old, self._state = self._state, state
+        self._last_number += 1
+        self._probes.clear()
+        self._given_back.clear()
+        self._successes = 0
+        if state is CLOSED:
+            self._counters = [start(counter.rule) for counter in self._counters]
+            self._cooldowns.start_over()
+            self._last_failure = None
+        self._closed = self._last_number if state is CLOSED else 0
+        self._look_for_calm()
+        if state is not old:
+            self._since = now
+            self._say(events.StateChanged, old, state, reason)
+
+    def _look_for_calm(self) -> None:
+        """Set what calls look at without the lock; 0 stands for no."""
+        eventful = (
+            self._slow
+            or self._failure_result is not None
+            or self._listeners.of.get(events.CallSucceeded)
+            or True in [counter.hears_successes for counter in self._counters]
+        )
+        self._calm = 0 if eventful else self._closed
+        quiet = self._state is OPEN and not self._listeners.of.get(events.CallRejected)
+        self._refused_until = self._retry_at if quiet else 0.0
+
+    def _take_back(self) -> None:
+        while self._given_back:
+            self._probes.pop(self._given_back.popleft(), None)
+
+    def _wait(self, now: float) -> float:
+        """How long a call has to wait that is refused now."""
+        if self._state is CLOSED:
+            return 0.0
+        if self._state is OPEN:
+            return self._retry_at - now
+        if self._state is ISOLATED:
+            return self._cooldowns.next
+        return next(iter(self._probes.values())) - now
+
+    def _say(self, event: type[Event], *fields: Any) -> None:
+        if self._listeners.of.get(event):
+            self._listeners.queue.append(event(self, *fields))

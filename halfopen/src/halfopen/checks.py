@@ -30,6 +30,14 @@ def count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, not {value}")
 
 
-def function(name: str, value: Callable[..., Any]) -> None:
+def function(name: str, value: Any) -> None:
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
+
+
+def exception_types(name: str, value: Any) -> Callable[[BaseException], bool]:
+    """Returns what asks an exception whether it is of these types."""
+    for kind in value if isinstance(value, tuple) else (value,):
+        if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+            raise TypeError(f"{name} must hold exception types, not {kind!r}")
+    return lambda exc: isinstance(exc, value)

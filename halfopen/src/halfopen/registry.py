@@ -1,11 +1,12 @@
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from threading import Lock
 from typing import Generic, TypeVar
 
 from halfopen import checks
 from halfopen.breaker import CircuitBreaker
-from halfopen.listeners import logger
-from halfopen.state import State
+from halfopen.events import logger
+from halfopen.state import CLOSED, ISOLATED
 
 K = TypeVar("K")
 
@@ -28,24 +29,11 @@ class BreakerRegistry(Generic[K]):
             checks.count("max_size", max_size)
         self._factory = factory
         self._max_size = max_size
-        self._breakers: dict[K, CircuitBreaker] = {}  # the one asked for last comes last
+        self._breakers: OrderedDict[K, CircuitBreaker] = OrderedDict()
         self._lock = Lock()
 
     def __getitem__(self, key: K) -> CircuitBreaker:
-        with self._lock:
-            found = self._touch(key)
-        if found is not None:
-            return found
-        made = self._factory(key)
-        with self._lock:
-            found = self._touch(key)
-            if found is not None:
-                return found
-            pushed_out = self._make_room()
-            self._breakers[key] = made
-        if pushed_out is not None and pushed_out.state is not State.CLOSED:
-            logger.warning("%r made room for another", pushed_out)
-        return made
+        return self._find(key) or self._add(key, self._factory(key))
 
     def __contains__(self, key: object) -> bool:
         return key in self._breakers
@@ -61,19 +49,24 @@ class BreakerRegistry(Generic[K]):
         with self._lock:
             return list(self._breakers.items())
 
-    def _touch(self, key: K) -> CircuitBreaker | None:
-        found = self._breakers.get(key)
-        if found is not None and self._max_size is not None:
-            self._breakers[key] = self._breakers.pop(key)
-        return found
+    def _find(self, key: K) -> CircuitBreaker | None:
+        with self._lock:
+            if key in self._breakers:
+                self._breakers.move_to_end(key)
+            return self._breakers.get(key)
 
-    def _make_room(self) -> CircuitBreaker | None:
-        if self._max_size is None or len(self._breakers) < self._max_size:
-            return None
-        items = self._breakers.items()
-        closed = (item for item in items if item[1].state is State.CLOSED)
-        key, pushed_out = next(closed, None) or min(
-            items, key=lambda item: item[1].state is State.ISOLATED
-        )
-        del self._breakers[key]
-        return pushed_out
+    def _add(self, key: K, made: CircuitBreaker) -> CircuitBreaker:
+        with self._lock:
+            kept = self._breakers.setdefault(key, made)
+            self._breakers.move_to_end(key)
+            if self._max_size is None or len(self._breakers) <= self._max_size:
+                return kept
+            others = [item for item in self._breakers.items() if item[0] != key]
+            closed = (item for item in others if item[1].state is CLOSED)
+            leaving, breaker = next(closed, None) or min(
+                others, key=lambda item: item[1].state is ISOLATED
+            )
+            del self._breakers[leaving]
+        if breaker.state is not CLOSED:
+            logger.warning("%r made room for another", breaker)
+        return kept

@@ -1,11 +1,14 @@
+"""Where a circuit stands, and the error that says so."""
+
 from dataclasses import dataclass
 from enum import StrEnum
+from traceback import format_exception_only
 
 from halfopen.rules import Reading
 
 
 class State(StrEnum):
-    """Where a circuit stands; the values serve as they are in logs and metric labels."""
+    """The values serve as they are in logs and metric labels."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -39,3 +42,58 @@ class Snapshot:
     rejected: int  # calls refused
     opened: int  # times it opened
     last_failure: BaseException | None  # as in CircuitOpen
+
+
+class CircuitBreakerError(Exception):
+    """The base of the errors that this package raises on its own account."""
+
+
+class CircuitOpen(CircuitBreakerError):
+    """The circuit refused the call, which never started. Every refusal is a new instance."""
+
+    # The attributes are the arguments, which makes it cheap to raise and to pickle.
+    args: tuple[str, State, float, BaseException | None]
+
+    @property
+    def name(self) -> str:
+        return self.args[0]
+
+    @property
+    def state(self) -> State:
+        """`OPEN`, `HALF_OPEN` (as many probes as may be are in flight) or `ISOLATED`."""
+        return self.args[1]
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a call may be let in: finite, and less with every moment that passes.
+
+        An isolated breaker, whose end nobody knows, answers with its cooldown.
+        """
+        return self.args[2]
+
+    @property
+    def last_failure(self) -> BaseException | None:
+        """A `stand_in` for the exception that opened the circuit; None if nothing was raised."""
+        return self.args[3]
+
+    def __str__(self) -> str:
+        cause = "" if self.last_failure is None else f"; last failure: {self.last_failure!r}"
+        return f"circuit {self.name!r} is {self.state}, retry in {self.retry_after:.3g} s{cause}"
+
+
+_PLAIN = (str, bytes, int, float, bool, type(None))
+
+
+def stand_in(exc: BaseException) -> BaseException:
+    """An exception of the same type and text that keeps nothing alive that the call touched.
+
+    It has no traceback, cause, context or attributes, and texts for arguments that are no plain
+    values. Where a type cannot be built like that, a `CircuitBreakerError` quotes it.
+    """
+    try:
+        plain = (arg if type(arg) in _PLAIN else str(arg) for arg in exc.args)
+        copy = type(exc).__new__(type(exc), *plain)
+        str(copy), repr(copy)
+    except Exception:  # noqa: BLE001 - the exception's own code ran, whatever it does
+        return CircuitBreakerError("".join(format_exception_only(exc)).strip())
+    return copy
