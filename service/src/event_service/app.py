@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import Context
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
@@ -16,6 +17,7 @@ from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
 from event_service.errors import Overloaded, UpstreamFault
+from event_service.libs import call_context
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.operator_access import OperatorAccess
@@ -123,9 +125,10 @@ def create_app(
             trace=None if spans is None else spans.exchange,
             clock=clock,
         )
+    user_events = build_user_events(settings, api, observer=signals)
     api_routes = [
-        *user_routes(api.users, UserEvents(api, limit=settings.upstream_concurrency)),
-        *event_routes(api.events, AddEvent(api, new_id=_new_id)),
+        *user_routes(api.users, user_events),
+        *event_routes(api.events, AddEvent(api, new_id=_new_id, on_added=user_events.forget)),
     ]
     for route in api_routes:
         if isinstance(route, Route):
@@ -285,6 +288,18 @@ def build_events_api(
         trace=trace,
     )
     return api, client.close
+
+
+def build_user_events(settings: Settings, api: UsersAndEvents, *, observer: Observer) -> UserEvents:
+    def joined(leading: Context) -> None:
+        # What the newcomer would have begun with; more of its calls are saved by it.
+        observer.shared("getUserById", leading.get(call_context.current))
+
+    # A cache tells each request what it was served from, so each puts its own answer together.
+    shares = settings.single_flight and not caches(settings)
+    return UserEvents(
+        api, limit=settings.upstream_concurrency, on_shared=joined if shares else None
+    )
 
 
 def build_cache(settings: Settings, *, clock: Callable[[], float]) -> ReplyCache | None:

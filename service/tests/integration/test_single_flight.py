@@ -15,7 +15,6 @@ PATIENT = {"upstream_timeout": 20, "request_deadline": 40}
 
 async def test_a_thousand_requests_for_a_user_with_ten_events_make_eleven_upstream_calls():
     async with run_mock(users=3, events_per_user=10, event_delay=3) as mock:
-        mock.faults.set("getUserById", Fault(delay=3))
         user = next(mock.store.users())
         path = f"/api/getEventsByUserId/{user.id}"
         async with (
@@ -31,7 +30,35 @@ async def test_a_thousand_requests_for_a_user_with_ten_events_make_eleven_upstre
             assert mock.journal.counts["getEventById"] == 10
             assert mock.journal.total.count == 11
             assert mock.journal.operations["getEventById"].max_in_flight == 10
-            assert service.heard.shared_calls == 999 * 11
+
+
+async def test_requests_for_the_same_events_count_as_shared(mock: MockUpstream):
+    mock.faults.set("getEventById", Fault(delay=1))
+    async with observed(upstream_url=mock.url) as service, crowd(service.client) as clients:
+        path = "/api/getEventsByUserId/3"
+        await asyncio.gather(*(status_of(clients, path) for _ in range(10)))
+        async with service.client.get("/metrics") as response:
+            metrics = await response.text()
+
+    assert 'single_flight_shared_total{operation="getUserById"} 9.0' in metrics
+    assert mock.journal.total.count == 2
+
+
+@pytest.mark.parametrize("query", ["", "?partial=true"])
+async def test_after_a_write_nobody_gets_the_events_from_before_it(mock: MockUpstream, query: str):
+    mock.faults.set("getEventById", Fault(delay=1))
+    async with observed(upstream_url=mock.url) as service, crowd(service.client) as clients:
+        path = f"/api/getEventsByUserId/3{query}"
+        before = asyncio.create_task(status_of(clients, path))
+        await until(lambda: mock.journal.operations["getEventById"].in_flight == 1)
+        async with service.client.post(
+            "/api/addEvent", json={"userId": "3", "title": "Encore"}
+        ) as response:
+            added = (await response.json())["id"]
+        async with service.client.get(path) as response:
+            assert added in await response.text()
+
+        assert await before == 200
 
 
 async def test_different_users_that_share_nothing_share_no_call():

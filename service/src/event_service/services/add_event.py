@@ -13,9 +13,13 @@ class EventSink(Protocol):
 class AddEvent:
     """Adds an event under an id that we give, so that the same write can be told from a new one."""
 
-    def __init__(self, api: EventSink, *, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, api: EventSink, *, new_id: Callable[[], str], on_added: Callable[[str], None]
+    ) -> None:
+        """`on_added` is told the user whose events have changed, before the caller is."""
         self._api = api
         self._new_id = new_id
+        self._on_added = on_added
 
     async def add(self, event: NewEvent, *, idempotency_key: str | None = None) -> str:
         """The id under which the event is stored.
@@ -23,6 +27,8 @@ class AddEvent:
         With the idempotency key of an earlier call, that call's id: nothing is stored twice.
         """
         event_id = self._new_id()
-        return await self._api.add_event(
+        stored_as = await self._api.add_event(
             event, event_id=event_id, idempotency_key=idempotency_key or event_id
         )
+        self._on_added(event.userId)
+        return stored_as
