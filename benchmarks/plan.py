@@ -24,8 +24,8 @@ class Plan:
 
 FULL = Plan(
     name="full",
-    rounds=5,
-    bound_rounds=3,
+    rounds=3,
+    bound_rounds=2,
     warm_seconds=3,
     seconds=4,
     open_seconds=8,

@@ -1,4 +1,7 @@
-"""The composition root: settings in, ASGI app out. Things are built here and nowhere else."""
+"""The composition root: settings in, ASGI app out.
+
+It is long because things are built here and nowhere else.
+"""
 
 import os
 import time
