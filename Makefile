@@ -55,12 +55,12 @@ lint: $(VENV)/.dev ## Check format, types, import layers, dead code, dependencie
 	$(BIN)/zizmor --offline --quiet --min-severity=medium .github
 
 coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail below the thresholds
-	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage combine --quiet --keep
 	$(BIN)/python -m coverage html --quiet
 	$(BIN)/python -m coverage xml --quiet
-	$(BIN)/python -m coverage report --include='halfopen/*' --fail-under=100
-	$(BIN)/python -m coverage report --include='service/*' --fail-under=95
-	$(BIN)/python -m coverage report --include='mock-upstream/*' --fail-under=95
+	$(BIN)/python -m coverage report --include='halfopen/src/*' --fail-under=100
+	$(BIN)/python -m coverage report --include='service/src/*' --fail-under=95
+	$(BIN)/python -m coverage report --include='mock-upstream/src/*' --fail-under=95
 
 check: lint test coverage ## All that a change must pass
 
