@@ -1,13 +1,14 @@
 import asyncio
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Generic, TypeAlias, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
+# A future costs no task to wait for.
+Call: TypeAlias = Coroutine[Any, Any, V] | asyncio.Future[V]
 
 
-async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: int) -> list[V]:
+async def fan_out(fn: Callable[[K], Call[V]], keys: Sequence[K], *, limit: int) -> list[V]:
     """Call `fn` for all keys at once, at most `limit` (1 or more) at a time; results in the order
     of the keys.
 
@@ -34,41 +35,40 @@ async def fan_out_settled(
 
 
 class _FanOut(Generic[K, V]):
-    """As many workers as may run at once, each taking the next key until there is none.
+    """As many calls as may run at once; each that ends begins the next, until there is none.
 
-    A TaskGroup would lose a cancellation that meets an error, take a worker cancelled from within
-    for a success, wrap the error in a group, and cost half a microsecond a worker more.
+    A TaskGroup would lose a cancellation that meets an error, take a call cancelled from within
+    for a success, wrap the error in a group, and want a task for what is a future already.
     """
 
-    def __init__(self, fn: Callable[[K], Awaitable[V]], keys: Sequence[K]) -> None:
+    def __init__(self, fn: Callable[[K], Call[V]], keys: Sequence[K]) -> None:
         self._fn = fn
-        self._todo = deque(enumerate(keys))
-        self._results: dict[int, V] = {}
-        self._workers: set[asyncio.Task[None]] = set()
-        self._failed: asyncio.Task[None] | None = None
+        self._todo: Iterator[K] = iter(keys)
+        self._calls: list[asyncio.Future[V]] = []  # in the order of the keys
+        self._running: set[asyncio.Future[V]] = set()
+        self._failed: asyncio.Future[V] | None = None
+        self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
 
     async def run(self, limit: int) -> list[V]:
-        count = len(self._todo)
-        loop = asyncio.get_running_loop()
-        for _ in range(min(limit, count)):
-            worker = asyncio.Task(self._work(), loop=loop, name="fan-out")
-            worker.add_done_callback(self._on_end)
-            self._workers.add(worker)
+        for _ in range(limit):
+            if not self._begin_next():
+                break
         cancelled = await self._all_ended()
         try:
             if cancelled is not None:
                 raise cancelled
             if self._failed is not None:
                 self._failed.result()
+            return [call.result() for call in self._calls]
         finally:
             # An error's traceback holds this frame; the frame must not hold the error in turn.
             self._failed = cancelled = None
-        return [self._results[index] for index in range(count)]
+            self._calls.clear()
 
     async def _all_ended(self) -> asyncio.CancelledError | None:
         cancelled = None
-        while self._workers:
+        while self._running:
             try:
                 await self._over.wait()
             except asyncio.CancelledError as exc:
@@ -76,21 +76,37 @@ class _FanOut(Generic[K, V]):
                 self._stop()
         return cancelled
 
-    async def _work(self) -> None:
-        while self._todo:
-            index, key = self._todo.popleft()
-            self._results[index] = await self._fn(key)
+    def _begin_next(self) -> bool:
+        for key in self._todo:
+            call = self._begin(key)
+            call.add_done_callback(self._on_end)
+            self._running.add(call)
+            self._calls.append(call)
+            return True
+        return False
 
-    def _on_end(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        # Asked of every worker: an exception that nobody looks at would be warned of.
-        if (worker.cancelled() or worker.exception() is not None) and self._failed is None:
-            self._failed = worker
+    def _begin(self, key: K) -> asyncio.Future[V]:
+        try:
+            call = self._fn(key)
+        except Exception as exc:
+            failed: asyncio.Future[V] = self._loop.create_future()
+            failed.set_exception(exc)
+            return failed
+        if isinstance(call, asyncio.Future):
+            return call
+        return asyncio.Task(call, loop=self._loop, name="fan-out")
+
+    def _on_end(self, call: asyncio.Future[V]) -> None:
+        self._running.discard(call)
+        # Asked of every call: an exception that nobody looks at would be warned of.
+        if (call.cancelled() or call.exception() is not None) and self._failed is None:
+            self._failed = call
             self._stop()
-        if not self._workers:
+        self._begin_next()
+        if not self._running:
             self._over.set()
 
     def _stop(self) -> None:
-        self._todo.clear()
-        for worker in self._workers:
-            worker.cancel()
+        self._todo = iter(())
+        for call in self._running:
+            call.cancel()

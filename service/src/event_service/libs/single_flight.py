@@ -1,6 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
@@ -51,8 +52,10 @@ class SingleFlight(Generic[K, V]):
         """
         self._flights.pop(key, None)
 
-    async def run(self, key: K, fn: Callable[[], Awaitable[V]]) -> V:
-        """Raise what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
+    def run(self, key: K, fn: Callable[[], Awaitable[V]]) -> asyncio.Future[V]:
+        """What comes of the call, as the caller's own future: to cancel it is to go away.
+
+        It raises what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
         is never told that it was itself cancelled when it was not.
         """
         loop = asyncio.get_running_loop()
@@ -72,13 +75,8 @@ class SingleFlight(Generic[K, V]):
             self._on_shared(flight.context)
         waiter: asyncio.Future[V] = loop.create_future()
         flight[waiter] = None
-        try:
-            return await waiter
-        finally:
-            if flight:
-                self._leave(key, flight, waiter)
-            # An error's traceback holds this frame; the frame must not hold the error in turn.
-            del flight, waiter
+        waiter.add_done_callback(partial(self._leave, key, flight))
+        return waiter
 
     async def _fly(self, key: K, flight: _Flight[V], fn: Callable[[], Awaitable[V]]) -> None:
         try:
@@ -105,6 +103,8 @@ class SingleFlight(Generic[K, V]):
         return waiters
 
     def _leave(self, key: K, flight: _Flight[V], waiter: asyncio.Future[V]) -> None:
+        if not flight:
+            return
         del flight[waiter]
         if flight:
             return

@@ -4,7 +4,7 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from event_service.errors import EventServiceError
-from event_service.libs.fan_out import fan_out, fan_out_settled
+from event_service.libs.fan_out import Call, fan_out, fan_out_settled
 from event_service.libs.single_flight import SingleFlight
 from event_service.models import Event, User
 from halfopen import CircuitOpen
@@ -15,7 +15,7 @@ class UsersAndEvents(Protocol):
 
     async def user(self, user_id: str) -> User: ...
 
-    async def event(self, event_id: str) -> Event: ...
+    def event(self, event_id: str) -> Call[Event]: ...
 
 
 class PartialEvents(NamedTuple):

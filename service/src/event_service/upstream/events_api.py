@@ -1,7 +1,7 @@
 """The events API over HTTP: the one seam that knows the client library."""
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
@@ -32,11 +32,11 @@ from event_service.errors import (
     UserNotFound,
 )
 from event_service.libs import call_context
+from event_service.libs.fan_out import Call
 from event_service.models import Event, NewEvent, User, is_id
 from event_service.upstream.policy import Guard
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 
 # An upstream that asks for longer than a day is not to be taken at its word.
 LONGEST_RETRY_AFTER = 86_400.0
@@ -86,10 +86,10 @@ def build_client(
     )
 
 
-class ReadPolicy(Protocol[T_co]):
+class ReadPolicy(Protocol[T]):
     """How one read operation is called."""
 
-    async def __call__(self, key: str = "") -> T_co: ...
+    def __call__(self, key: str = "") -> Call[T]: ...
 
     def forget(self, key: str = "") -> None:
         """Whoever asks from now on gets nothing that was fetched, or begun to be, before."""
@@ -151,14 +151,14 @@ class HttpEventsApi:
     async def events(self) -> list[Event]:
         return await self._events()
 
-    async def event(self, event_id: str) -> Event:
+    def event(self, event_id: str) -> Call[Event]:
         if not is_id(event_id):
             raise UpstreamRefused(
                 "getEventById",
                 "The upstream listed an event under an impossible id.",
                 reason="impossible event id",
             )
-        return await self._event(event_id)
+        return self._event(event_id)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
         """The id under which the upstream stores the event: ours, or that of an earlier try.
@@ -214,9 +214,9 @@ class HttpEventsApi:
             )
         return added.id
 
-    async def _get(self, operation: str, key: str = "") -> bytes:
+    def _get(self, operation: str, key: str = "") -> Coroutine[Any, Any, bytes]:
         url = key.join(self._urls[operation])
-        return await self._exchange(operation, "GET", url, self._client.get(url))
+        return self._exchange(operation, "GET", url, self._client.get(url))
 
     async def _exchange(
         self, operation: str, method: str, url: str, request: RequestBuilder

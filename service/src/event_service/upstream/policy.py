@@ -6,16 +6,17 @@ The time limit of an attempt belongs to the attempt itself.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from functools import partial
 from math import inf
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from event_service.errors import Overloaded, UpstreamError, UpstreamFault, UpstreamUnavailable
 from event_service.libs import call_context
 from event_service.libs.bulkhead import Bulkhead, BulkheadFull
 from event_service.libs.call_context import CallContext
+from event_service.libs.fan_out import Call
 from event_service.libs.retry import GaveUp, RetryBudget, backoff, with_retries
 from event_service.libs.single_flight import SingleFlight
 from halfopen import CircuitBreaker, State
@@ -65,9 +66,9 @@ class Guard:
         self._observer = observer
         self._clock = clock
 
-    async def __call__(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    def __call__(self, attempt: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
         """Raise CircuitOpen or Overloaded when the attempt may not start, else what it raises."""
-        return await self._guarded(attempt)
+        return self._guarded(attempt)
 
     async def _limited(self, attempt: Callable[[], Awaitable[T]]) -> T:
         opened = False if self._bulkhead.try_acquire() else await self._wait_for_a_slot()
@@ -130,15 +131,15 @@ class Read(Generic[T]):
             SingleFlight(self._on_shared) if single_flight else None
         )
 
-    async def __call__(self, key: str = "", *, attempts: int | None = None) -> T:
+    def __call__(self, key: str = "", *, attempts: int | None = None) -> Call[T]:
         """Raise CircuitOpen, Overloaded or the UpstreamError of the last attempt.
 
         `attempts`: how many there may be if not as many as usual. Who joins a call under way
         gets what that brings, and its retries keep to the deadline of the first who asked.
         """
         if self._flights is None:
-            return await self._with_retries(key, attempts)
-        return await self._flights.run(key, partial(self._with_retries, key, attempts))
+            return self._with_retries(key, attempts)
+        return self._flights.run(key, partial(self._with_retries, key, attempts))
 
     def forget(self, key: str = "") -> None:
         """Whoever asks from now on shares no call that began before."""

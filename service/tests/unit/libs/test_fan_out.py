@@ -178,6 +178,37 @@ async def test_the_first_error_is_raised_itself_after_the_others_were_cancelled(
     assert source.asked == ["a", "b", "c"], "nothing begins after the error"
 
 
+async def test_a_call_that_does_not_even_begin_ends_the_others():
+    source = Source()
+
+    def begin(key):
+        if key == "c":
+            raise ValueError(key)
+        return source(key)
+
+    task = asyncio.create_task(fan_out(begin, "abcd", limit=2))
+    await turns()
+    source.answer("a")
+
+    with pytest.raises(ValueError, match="c"):
+        await task
+    assert source.cancelled == ["b"]
+    assert source.asked == ["a", "b"]
+
+
+async def test_a_future_is_waited_for_without_a_task():
+    loop = asyncio.get_running_loop()
+    answers = {key: loop.create_future() for key in "ab"}
+    before = asyncio.all_tasks()
+    task = asyncio.create_task(fan_out(answers.get, "ab", limit=2))
+    await turns()
+    assert asyncio.all_tasks() == {*before, task}
+
+    for key, answer in answers.items():
+        answer.set_result(key)
+    assert await task == ["a", "b"]
+
+
 async def test_an_error_of_a_call_being_cancelled_does_not_replace_the_first():
     async def fail(key):
         if key == "first":

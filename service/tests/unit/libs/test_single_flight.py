@@ -19,6 +19,10 @@ async def turns(count=5):
         await asyncio.sleep(0)
 
 
+async def ask(flights, key, fn):
+    return await flights.run(key, fn)
+
+
 class Lookup:
     """A call that ends when the test says so."""
 
@@ -41,7 +45,7 @@ async def test_callers_with_the_same_key_share_one_call():
     flights = SingleFlight[str, object](on_shared=shared.append)
     lookup = Lookup()
 
-    callers = [asyncio.create_task(flights.run("ann", lookup)) for _ in range(1000)]
+    callers = [asyncio.create_task(ask(flights, "ann", lookup)) for _ in range(1000)]
     await turns()
     assert len(flights) == 1
     lookup.answer.set_result("found")
@@ -67,11 +71,11 @@ async def test_callers_with_different_keys_do_not_share():
 async def test_a_forgotten_call_serves_those_who_wait_and_nobody_else():
     flights = SingleFlight[str, object]()
     old, new = Lookup(), Lookup()
-    before = asyncio.create_task(flights.run("ann", old))
-    leaver = asyncio.create_task(flights.run("ann", old))
+    before = asyncio.create_task(ask(flights, "ann", old))
+    leaver = asyncio.create_task(ask(flights, "ann", old))
     await turns()
     flights.forget("ann")
-    after = asyncio.create_task(flights.run("ann", new))
+    after = asyncio.create_task(ask(flights, "ann", new))
     leaver.cancel()
     await turns()
     assert len(flights) == 1
@@ -88,10 +92,10 @@ async def test_a_forgotten_call_serves_those_who_wait_and_nobody_else():
 async def test_the_last_to_leave_a_forgotten_call_ends_it_and_not_the_new_one():
     flights = SingleFlight[str, object]()
     old, new = Lookup(), Lookup()
-    before = asyncio.create_task(flights.run("ann", old))
+    before = asyncio.create_task(ask(flights, "ann", old))
     await turns()
     flights.forget("ann")
-    after = asyncio.create_task(flights.run("ann", new))
+    after = asyncio.create_task(ask(flights, "ann", new))
     await turns()
     before.cancel()
     await turns()
@@ -115,7 +119,7 @@ async def test_a_result_is_not_kept():
 async def test_an_error_goes_to_everyone_who_waited_and_is_not_kept():
     flights = SingleFlight[str, object]()
     failing, working = Lookup(), Lookup()
-    callers = [asyncio.create_task(flights.run("ann", failing)) for _ in range(3)]
+    callers = [asyncio.create_task(ask(flights, "ann", failing)) for _ in range(3)]
     await turns()
     error = ValueError("no")
     failing.answer.set_exception(error)
@@ -178,7 +182,7 @@ async def test_an_error_leaves_no_garbage_behind():
 async def test_a_caller_that_goes_away_harms_nobody():
     flights = SingleFlight[str, object]()
     lookup = Lookup()
-    leader, follower = (asyncio.create_task(flights.run("ann", lookup)) for _ in range(2))
+    leader, follower = (asyncio.create_task(ask(flights, "ann", lookup)) for _ in range(2))
     await turns()
 
     leader.cancel()
@@ -194,7 +198,7 @@ async def test_a_caller_that_goes_away_harms_nobody():
 async def test_a_caller_that_goes_away_as_the_result_arrives_harms_nobody(lands_first):
     flights = SingleFlight[str, object]()
     lookup = Lookup()
-    leader, follower = (asyncio.create_task(flights.run("ann", lookup)) for _ in range(2))
+    leader, follower = (asyncio.create_task(ask(flights, "ann", lookup)) for _ in range(2))
     await turns()
 
     happens = [lambda: lookup.answer.set_result("found"), leader.cancel]
@@ -215,7 +219,7 @@ async def test_a_waiter_cancelled_in_the_turn_of_the_landing_harms_nobody():
         callers[0].cancel()
         return "found"
 
-    callers += [asyncio.create_task(flights.run("a", cancels_its_first_caller)) for _ in range(2)]
+    callers += [asyncio.create_task(ask(flights, "a", cancels_its_first_caller)) for _ in range(2)]
     await turns()
 
     assert callers[0].cancelled()
@@ -226,7 +230,7 @@ async def test_the_call_is_cancelled_when_the_last_caller_goes_away():
     flights = SingleFlight[str, object]()
     lookup = Lookup()
     before = asyncio.all_tasks()
-    callers = [asyncio.create_task(flights.run("ann", lookup)) for _ in range(3)]
+    callers = [asyncio.create_task(ask(flights, "ann", lookup)) for _ in range(3)]
     await turns()
 
     for caller in callers:
@@ -249,14 +253,14 @@ async def test_a_caller_that_comes_while_an_abandoned_call_ends_starts_a_new_one
         finally:
             await may_end.wait()
 
-    abandoned = asyncio.create_task(flights.run("ann", reluctant))
+    abandoned = asyncio.create_task(ask(flights, "ann", reluctant))
     await turns()
     abandoned.cancel()
     await turns()
     assert abandoned.cancelled()
 
     lookup = Lookup()
-    newcomer = asyncio.create_task(flights.run("ann", lookup))
+    newcomer = asyncio.create_task(ask(flights, "ann", lookup))
     await turns()
     assert lookup.calls == 1
     may_end.set()
@@ -281,7 +285,7 @@ async def test_an_abandoned_call_that_will_not_be_cancelled_ends_in_peace():
             ended.append(True)
         return "nobody wants it"
 
-    caller = asyncio.create_task(flights.run("ann", stubborn))
+    caller = asyncio.create_task(ask(flights, "ann", stubborn))
     await turns()
     caller.cancel()
     await turns()
@@ -299,7 +303,7 @@ async def test_a_caller_cancelled_as_the_error_arrives_leaves_no_warning(caplog)
         asyncio.get_running_loop().call_soon(callers.pop().cancel)
         raise ValueError
 
-    callers = [asyncio.create_task(flights.run("ann", fail))]
+    callers = [asyncio.create_task(ask(flights, "ann", fail))]
     await turns()
     gc.collect()
 
@@ -314,7 +318,7 @@ async def test_a_call_cancelled_from_within_does_not_pass_for_the_callers_own_ca
     async def cancels_itself():
         raise asyncio.CancelledError
 
-    callers = [asyncio.create_task(flights.run("ann", cancels_itself)) for _ in range(2)]
+    callers = [asyncio.create_task(ask(flights, "ann", cancels_itself)) for _ in range(2)]
     outcomes = await asyncio.gather(*callers, return_exceptions=True)
 
     assert [type(outcome) for outcome in outcomes] == [FlightCancelled, FlightCancelled]
@@ -379,7 +383,7 @@ async def test_a_callback_that_raises_harms_only_the_caller_that_joined():
 
     flights = SingleFlight[str, object](on_shared=refuse)
     lookup = Lookup()
-    leader = asyncio.create_task(flights.run("ann", lookup))
+    leader = asyncio.create_task(ask(flights, "ann", lookup))
     await turns()
     with pytest.raises(RuntimeError):
         await flights.run("ann", lookup)
@@ -416,7 +420,7 @@ class World:
             self.calls.append(call)
             return await call.outcome()
 
-        self.callers.append((key, asyncio.create_task(self.flights.run(key, fetch))))
+        self.callers.append((key, asyncio.create_task(ask(self.flights, key, fetch))))
 
     async def leave(self, number):
         for _, caller in self.callers[number : number + 1]:
