@@ -13,6 +13,10 @@ from typing import Self
 import psutil
 
 
+# Bytes: seconds of a busy contender's log, as much as an ordinary user may ask for.
+LOG_PIPE = 1024 * 1024
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -44,6 +48,7 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            pipesize=LOG_PIPE,
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)

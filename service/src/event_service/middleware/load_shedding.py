@@ -3,10 +3,14 @@ from typing import Protocol
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from event_service.errors import Overloaded
+from event_service.libs.pace import Pace
 
 # The path prefix of the requests that count and may be refused. Operators' requests are neither.
 LIMITED = "/api/"
 RETRY_AFTER = 1.0
+# Requests that begin in one turn of the event loop. Fewer bring a crowd through sooner while the
+# upstream is quick, more while it is slow (docs/performance.md).
+PACE = 32
 
 
 class ShedObserver(Protocol):
@@ -18,7 +22,8 @@ class ShedObserver(Protocol):
 class LoadShedding:
     """Refuses requests to the API beyond so many in flight, before any work is done for them.
 
-    What is in flight then still ends in time, where a queue would grow until nothing does.
+    What is in flight then still ends in time, where a queue would grow until nothing does. Those
+    let in begin at a pace that leaves the event loop time for those that began before.
     """
 
     def __init__(self, app: ASGIApp, *, max_in_flight: int, observer: ShedObserver) -> None:
@@ -26,6 +31,7 @@ class LoadShedding:
         self._max_in_flight = max_in_flight
         self._observer = observer
         self._in_flight = 0
+        self._pace = Pace(PACE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises Overloaded at once instead of waiting."""
@@ -37,6 +43,7 @@ class LoadShedding:
             raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
         self._in_flight += 1
         try:
+            await self._pace.begin()
             await self._app(scope, receive, send)
         finally:
             self._in_flight -= 1

@@ -5,9 +5,15 @@ from typing import Self
 from starlette.types import Message, Receive
 
 from event_service.errors import ClientGone, DeadlineExceeded, RequestTimeout
+from event_service.libs.bulkhead import Bulkhead
 
 # Most requests are over sooner and never cost the task that listens for the client's leaving.
 PATIENCE = 0.05
+# So many are listened for at once: where more are slow than that, to serve them for nobody costs
+# less than to know who left. Without a bound, an overload would feed itself.
+LISTENERS = 512
+
+_listeners = Bulkhead(LISTENERS, max_waiting=0)
 
 
 class RequestWatch:
@@ -16,13 +22,15 @@ class RequestWatch:
     The block then ends with DeadlineExceeded, with RequestTimeout if it was waiting for the
     request's body, or with ClientGone. A cancellation from elsewhere stays one. The server does
     not cancel by itself: it says that a client left only to those who receive. So the body is
-    to be read through `receive`, and what comes after it is listened for here.
+    to be read through `receive`, and what comes after it is listened for here: soon, while no
+    more than LISTENERS requests are slow at once, else when another's turn is over.
     """
 
     __slots__ = (
         "_deadline",
         "_listener",
         "_loop",
+        "_pause",
         "_reading",
         "_receive",
         "_task",
@@ -34,6 +42,7 @@ class RequestWatch:
         """`deadline` is in seconds on the event loop's clock."""
         self._receive = receive
         self._deadline = deadline
+        self._pause = PATIENCE
         self._reading = False
         self._listener: asyncio.Task[None] | None = None
         self._verdict: Exception | None = None
@@ -50,8 +59,7 @@ class RequestWatch:
         if task is None:
             raise RuntimeError("a request must run in a task")
         self._task = task
-        first_look = min(self._loop.time() + PATIENCE, self._deadline)
-        self._timer = self._loop.call_at(first_look, self._look)
+        self._look_later(self._loop.time())
         return self
 
     def __exit__(
@@ -63,6 +71,7 @@ class RequestWatch:
         self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
+            _listeners.release()
         if self._verdict is None:
             return
         others = self._task.uncancel()
@@ -83,11 +92,16 @@ class RequestWatch:
                 else DeadlineExceeded("There was no answer within the time a request has.")
             )
             return
-        if not self._reading:
-            self._listener = self._listener or self._loop.create_task(self._listen())
-            self._timer = self._loop.call_at(self._deadline, self._look)
-        else:
-            self._timer = self._loop.call_at(min(now + PATIENCE, self._deadline), self._look)
+        if self._listener is None and not self._reading:
+            if _listeners.try_acquire():
+                self._listener = self._loop.create_task(self._listen())
+            else:
+                self._pause *= 2
+        self._look_later(now)
+
+    def _look_later(self, now: float) -> None:
+        due = self._deadline if self._listener else min(now + self._pause, self._deadline)
+        self._timer = self._loop.call_at(due, self._look)
 
     async def _listen(self) -> None:
         while True:

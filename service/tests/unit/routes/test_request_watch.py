@@ -8,7 +8,9 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 
 from event_service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
+from event_service.libs.bulkhead import Bulkhead
 from event_service.middleware.request_context import RequestContext
+from event_service.routes import request_watch
 from event_service.routes.endpoint import Endpoint, Reply
 from event_service.telemetry.records import RequestRecord
 from event_service.telemetry.signals import Listener
@@ -144,3 +146,18 @@ async def test_a_cancellation_from_elsewhere_stays_one():
 
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+async def test_no_more_than_so_many_slow_requests_are_listened_for_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(request_watch, "_listeners", Bulkhead(1, max_waiting=0))
+    first = asyncio.create_task(run(wait, deadline=0.3))
+    second = asyncio.create_task(run(wait, BODY, GONE, deadline=60))
+
+    over, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
+    assert over == {first}, "nobody hears the second leave while the first is listened for"
+    assert (await first)[1].kinds == [DeadlineExceeded]
+    sent, ends, _ = await second
+    assert sent == []
+    assert ends.kinds == [None], "heard of once the first is over"
