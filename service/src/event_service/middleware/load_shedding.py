@@ -8,8 +8,8 @@ from event_service.libs.pace import Pace
 # The path prefix of the requests that count and may be refused. Operators' requests are neither.
 LIMITED = "/api/"
 RETRY_AFTER = 1.0
-# Requests that begin in one turn of the event loop. Fewer bring a crowd through sooner while the
-# upstream is quick, more while it is slow (docs/performance.md).
+# Requests that begin, and that are refused, in one turn of the event loop. Fewer bring a crowd
+# through sooner while the upstream is quick, more while it is slow (docs/performance.md).
 PACE = 32
 
 
@@ -22,8 +22,9 @@ class ShedObserver(Protocol):
 class LoadShedding:
     """Refuses requests to the API beyond so many in flight, before any work is done for them.
 
-    What is in flight then still ends in time, where a queue would grow until nothing does. Those
-    let in begin at a pace that leaves the event loop time for those that began before.
+    What is in flight then still ends in time, where a queue would grow until nothing does. Both
+    those let in and those refused begin at a pace that leaves the event loop time for what began
+    before: else a crowd, or the refusals themselves, would take all of it.
     """
 
     def __init__(self, app: ASGIApp, *, max_in_flight: int, observer: ShedObserver) -> None:
@@ -32,13 +33,15 @@ class LoadShedding:
         self._observer = observer
         self._in_flight = 0
         self._pace = Pace(PACE)
+        self._refusals = Pace(PACE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Overloaded at once instead of waiting."""
+        """Raises Overloaded instead of waiting for others to end."""
         if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             await self._app(scope, receive, send)
             return
         if self._in_flight >= self._max_in_flight:
+            await self._refusals.begin()
             self._observer.load_shed()
             raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
         self._in_flight += 1

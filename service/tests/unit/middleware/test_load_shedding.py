@@ -2,6 +2,7 @@ import asyncio
 
 import pytest
 
+from event_service.errors import Overloaded
 from event_service.middleware.load_shedding import PACE, LoadShedding
 
 pytestmark = pytest.mark.anyio
@@ -9,9 +10,15 @@ pytestmark = pytest.mark.anyio
 TURNS = 4
 
 
+SCOPE = {"type": "http", "path": "/api/getUsers"}
+
+
 class Observer:
+    def __init__(self):
+        self.shed = 0
+
     def load_shed(self):
-        raise AssertionError("nothing is to be shed")
+        self.shed += 1
 
 
 async def test_a_crowd_of_requests_is_worked_off_a_part_at_a_time():
@@ -25,8 +32,27 @@ async def test_a_crowd_of_requests_is_worked_off_a_part_at_a_time():
             await asyncio.sleep(0)
         active -= 1
 
-    shedding = LoadShedding(app, max_in_flight=5000, observer=Observer())
-    scope = {"type": "http", "path": "/api/getUsers"}
-    await asyncio.gather(*[shedding(scope, None, None) for _ in range(5000)])
+    observer = Observer()
+    shedding = LoadShedding(app, max_in_flight=5000, observer=observer)
+    await asyncio.gather(*[shedding(SCOPE, None, None) for _ in range(5000)])
 
     assert most_active <= PACE * (TURNS + 1)
+    assert observer.shed == 0
+
+
+async def test_a_storm_of_refusals_leaves_time_for_what_is_in_flight():
+    refused_meanwhile = []
+
+    async def app(_scope, _receive, _send):
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        refused_meanwhile.append(observer.shed)
+
+    observer = Observer()
+    shedding = LoadShedding(app, max_in_flight=1, observer=observer)
+    requests = [shedding(SCOPE, None, None) for _ in range(5000)]
+    ends = await asyncio.gather(*requests, return_exceptions=True)
+
+    assert [type(end) for end in ends[1:]] == [Overloaded] * 4999
+    assert observer.shed == 4999
+    assert refused_meanwhile[0] <= PACE * (TURNS + 1)
