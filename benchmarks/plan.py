@@ -10,6 +10,7 @@ class Plan:
     name: str
     rounds: int  # where a goal is a ratio to another contender
     bound_rounds: int  # where a goal is a bound
+    lookups: int  # of one user each, where the time of one look-up is the figure
     warm_seconds: int  # of load before a server's first figure: Node.js compiles what it runs often
     seconds: int  # of load for each throughput figure
     open_seconds: int  # of load for each latency figure
@@ -26,6 +27,7 @@ FULL = Plan(
     name="full",
     rounds=3,
     bound_rounds=2,
+    lookups=7,
     warm_seconds=3,
     seconds=4,
     open_seconds=8,
@@ -41,6 +43,7 @@ QUICK = Plan(
     name="quick",
     rounds=2,
     bound_rounds=1,
+    lookups=3,
     warm_seconds=1,
     seconds=1,
     open_seconds=2,
@@ -56,6 +59,7 @@ SMOKE = Plan(
     name="smoke",
     rounds=1,
     bound_rounds=1,
+    lookups=1,
     warm_seconds=1,
     seconds=1,
     open_seconds=1,

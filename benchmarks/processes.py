@@ -12,7 +12,6 @@ from typing import Self
 
 import psutil
 
-
 # Bytes: seconds of a busy contender's log, as much as an ordinary user may ask for.
 LOG_PIPE = 1024 * 1024
 
