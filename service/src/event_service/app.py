@@ -172,16 +172,14 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    return build_edge(
-        CacheHeaders(router) if caches(settings) else router, settings, signals, clock=clock
-    )
+    return build_edge(router, settings, signals, clock=clock)
 
 
 def build_edge(
-    router: ASGIApp, settings: Settings, signals: Signals, *, clock: Callable[[], float]
+    router: Router, settings: Settings, signals: Signals, *, clock: Callable[[], float]
 ) -> ASGIApp:
     """What a request passes on its way to the routes, and its reply on the way back."""
-    app = router
+    app: ASGIApp = CacheHeaders(router) if caches(settings) else router
     if settings.rate_limit:
         # What is not switched on is not loaded: this takes a tenth of the start.
         from event_service.middleware.rate_limit import RateLimit, parse_rates  # noqa: PLC0415
@@ -197,7 +195,13 @@ def build_edge(
     if settings.cors_origins:
         key = [settings.api_key_header] if settings.api_key_header else []
         app = Cors(app, origins=settings.cors_origins, request_headers=[*CORS_HEADERS, *key])
-    app = RequestContext(app, deadline=settings.request_deadline, observer=signals, clock=clock)
+    app = RequestContext(
+        app,
+        deadline=settings.request_deadline,
+        observer=signals,
+        routes=router.routes,
+        clock=clock,
+    )
     if settings.trusted_proxies:
         app = TrustedProxies(app, [ip_network(proxy) for proxy in settings.trusted_proxies])
     return app

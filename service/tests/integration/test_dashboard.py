@@ -129,6 +129,20 @@ class TestStream:
         assert operations["getUsers"]["latency"]["p50"] > 0
         assert frame["upstream"]["limit"] == 1024
 
+    async def test_what_was_refused_shows_for_the_endpoint_that_it_was_for(self, start: Start):
+        async with start(rate_limit="1/hour", cors_origins=["*"]) as client:
+            for path in ("getUsers", "getUsers", "getEventsByUserId/7", "nowhere"):
+                await client.get(f"/api/{path}")
+            preflight = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+            await client.options("/dashboard/session", headers=preflight)
+            async with client.get("/dashboard/stream") as stream:
+                frame = (await frames(stream, 2))[-1]
+
+        counts = {each["route"]: each["counts"] for each in frame["endpoints"]}
+        assert counts["/api/getUsers"]["limited"] == 1
+        assert counts["/api/getEventsByUserId/{id}"]["limited"] == 1
+        assert counts["other paths"]["limited"] == sum(counts["other paths"].values()) == 1
+
     async def test_all_watchers_get_the_same_frame(self, start: Start):
         async with (
             start() as client,

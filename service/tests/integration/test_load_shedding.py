@@ -7,6 +7,7 @@ from event_service.models import User
 
 from .conftest import Start
 from .raw_http import eventually
+from .scraping import scrape
 
 pytestmark = pytest.mark.anyio
 
@@ -72,10 +73,15 @@ async def test_what_was_shed_is_counted(start: Start):
         within = asyncio.create_task(client.get("/api/getUsers"))
         await api.is_busy_with(1)
 
-        for _ in range(3):
-            await client.get("/api/getUsers")
+        for path in ("getUsers", "getUsers", "getEventsByUserId/1"):
+            await client.get(f"/api/{path}")
 
-        assert "load_shed_total 3.0" in await (await client.get("/metrics")).text()
+        found = await scrape(client)
+        assert found.of("load_shed_total") == 3
+        assert found.by("http_requests_total", "route", status="503") == {
+            "/api/getUsers": 2,
+            "/api/getEventsByUserId/{id}": 1,
+        }
         api.go_on.set()
         await within
 

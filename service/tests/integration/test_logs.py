@@ -46,6 +46,17 @@ async def test_each_request_is_one_line_that_leads_to_its_ids(mock: MockUpstream
     }
 
 
+async def test_a_refused_request_is_told_with_the_route_that_it_was_for(mock: MockUpstream):
+    async with serve(mock.url, rate_limit="1/hour") as server:
+        await get(server, "/api/getUsers")
+        assert (await server.line("request"))["status"] == 200
+        await get(server, "/api/getEventsByUserId/1")
+        line = await server.line("request")
+
+    assert (line["status"], line["error"]) == (429, "RateLimited")
+    assert line["route"] == "/api/getEventsByUserId/{id}"
+
+
 async def test_a_slow_request_is_a_warning(mock: MockUpstream):
     mock.faults.set("getUsers", Fault(delay=0.05))
     async with serve(mock.url, slow_request="0.04") as server:

@@ -19,6 +19,7 @@ from halfopen import CircuitBreaker
 from mock_upstream import Fault, MockUpstream
 
 from .conftest import Start
+from .raw_http import connection
 from .scraping import Scrape, parse, scrape
 from .server_process import serve
 
@@ -80,6 +81,20 @@ async def test_requests_are_counted_by_method_route_template_and_status(start: S
     assert found.by("http_requests_total", "method", **refused) == {"POST": 1, "OTHER": 1}
 
 
+async def test_a_head_that_is_refused_counts_for_the_route_of_its_path(start: Start):
+    async with start() as client:
+        for path in (b"/api/getEventsByUserId/1", b"/nowhere"):
+            async with connection(client) as raw:
+                await raw.send(b"GET %b HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n" % path)
+                assert (await raw.answer()).status == 400
+        found = await scrape(client)
+
+    assert found.by("http_requests_total", "route", status="400") == {
+        "/api/getEventsByUserId/{id}": 1,
+        "unmatched": 1,
+    }
+
+
 async def test_the_scrape_itself_is_in_flight_and_nothing_stays_so(start: Start):
     async with start() as client:
         await client.get("/api/getUsers")
@@ -106,6 +121,22 @@ async def test_ten_thousand_ids_paths_and_methods_add_no_series():
     assert set(after) == set(before)
     route = "/api/getEventsByUserId/{id}"
     assert after.of("http_requests_total", method="GET", route=route, status="404") == 10_001
+
+
+async def test_ten_thousand_refused_ids_and_paths_add_no_series():
+    app = create_app(Settings(env="testing", rate_limit="1/hour"), api=NoUsers())
+    for path in ("/api/getUsers", "/api/getEventsByUserId/1", "/api/paths/1", "/metrics"):
+        await call(app, "GET", path)
+    before = parse(await call(app, "GET", "/metrics"))
+
+    for number in range(5_000):
+        await call(app, "GET", f"/api/getEventsByUserId/user-{number}")
+        await call(app, "GET", f"/api/paths/{number}")
+
+    after = parse(await call(app, "GET", "/metrics"))
+    assert set(after) == set(before)
+    refused = after.by("http_requests_total", "route", status="429")
+    assert refused == {"/api/getEventsByUserId/{id}": 5_001, "unmatched": 5_001}
 
 
 async def test_attempts_at_the_upstream_are_counted_by_what_came_of_them(

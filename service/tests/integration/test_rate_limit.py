@@ -3,6 +3,7 @@ import pytest
 from event_service.middleware.rate_limit import client_key
 
 from .conftest import Start
+from .scraping import scrape
 
 pytestmark = pytest.mark.anyio
 
@@ -45,6 +46,25 @@ async def test_errors_too_say_where_a_client_stands(start: Start):
 
         assert response.status == 400
         assert response.headers["RateLimit"].startswith('"default";r=8;')
+
+
+async def test_a_refusal_counts_for_the_route_that_it_kept_the_client_from(start: Start):
+    async with start(rate_limit="1/hour") as client:
+        await client.get("/api/getUsers")
+        for path in ("getUsers", "getEventsByUserId/1", "getEventsByUserId/2", "nowhere"):
+            assert (await client.get(f"/api/{path}")).status == 429
+        assert (await client.post("/api/getUsers")).status == 429
+        found = await scrape(client)
+
+    by_id = "/api/getEventsByUserId/{id}"
+    refused = "http_requests_total", "route"
+    assert found.by(*refused, method="GET", status="429") == {
+        "/api/getUsers": 1,
+        by_id: 2,
+        "unmatched": 1,
+    }
+    assert found.by(*refused, method="POST", status="429") == {"/api/getUsers": 1}
+    assert found.of("http_request_duration_seconds_count", method="GET", route=by_id) == 2
 
 
 async def test_of_several_rates_each_one_holds(start: Start):

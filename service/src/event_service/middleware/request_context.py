@@ -1,10 +1,11 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import uuid_utils
+from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from event_service.errors import ClientGone, InvalidRequest
@@ -12,9 +13,8 @@ from event_service.libs import call_context
 from event_service.libs.call_context import CallContext
 from event_service.middleware.security_headers import add_security_headers
 from event_service.problems import problem_for
-from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.records import UNMATCHED, RequestRecord
 
-UNMATCHED = "unmatched"
 # What nginx logs when the client left before there was a reply; it is never sent.
 CLIENT_GONE = 499
 # What is kept of a path for logs, in bytes; the server takes up to 64 KiB.
@@ -47,12 +47,17 @@ class RequestContext:
         *,
         deadline: float,
         observer: RequestObserver,
+        routes: Iterable[BaseRoute] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline`: seconds from a request's arrival until what it asks of others must end."""
+        """`deadline`: seconds from a request's arrival until what it asks of others must end.
+        `routes`: what `app` chooses from, to tell which one a request was for that is over
+        before `app` has chosen.
+        """
         self._app = app
         self._deadline = deadline
         self._observer = observer
+        self._routes = [route for route in routes if isinstance(route, Route)]
         self._clock = clock
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,7 +98,7 @@ class RequestContext:
             self._observer.request_done(
                 RequestRecord(
                     method=scope["method"],
-                    route=_route(scope),
+                    route=self._template(scope),
                     path=scope["raw_path"][:LONGEST_PATH].decode("latin-1"),
                     status=status or CLIENT_GONE,
                     duration=self._clock() - started,
@@ -107,6 +112,13 @@ class RequestContext:
             # An error's traceback holds this frame: were the frame to hold the error, both would
             # stay, and a connection with them, until the garbage collector comes.
             del failure
+
+    def _template(self, scope: Scope) -> str:
+        route = scope.get("route")
+        # A router leaves its mark on every scope that it sees, whether it has a route or not.
+        if route is None and "router" not in scope:
+            route = _choose(self._routes, scope)
+        return UNMATCHED if route is None else route.path_format
 
 
 def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
@@ -151,9 +163,16 @@ async def _send_problem(error: Exception, scope: Scope, call: CallContext, send:
     await send({"type": "http.response.body", "body": body})
 
 
-def _route(scope: Scope) -> str:
-    route = scope.get("route")
-    return route.path_format if route is not None else UNMATCHED
+def _choose(routes: Iterable[Route], scope: Scope) -> Route | None:
+    """The route that Starlette's router would choose."""
+    for_other_methods = None
+    for route in routes:
+        match, _ = route.matches(scope)
+        if match is Match.FULL:
+            return route
+        if match is Match.PARTIAL and for_other_methods is None:
+            for_other_methods = route
+    return for_other_methods
 
 
 def _client(scope: Scope) -> str:

@@ -22,7 +22,7 @@ from event_service.libs.retry import RetryBudget
 from event_service.telemetry import live_frame
 from event_service.telemetry.live_breakers import LiveBreakers
 from event_service.telemetry.live_frame import OUTCOMES, FailedRequest, Frame
-from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.records import UNMATCHED, RequestRecord
 from event_service.telemetry.rolling_stats import HISTORY, RECENT, Percentiles, RollingStats
 from event_service.telemetry.signals import Listener
 from halfopen import CircuitBreaker, CircuitOpen
@@ -57,8 +57,8 @@ class _Failure(NamedTuple):
 class LiveFeed(Listener):
     """The dashboard's view of this process; use it on one event loop only.
 
-    Requests count for their endpoint; those that no route took, for the one whose path they ask
-    for, else for "other paths". The service's own pages are left out.
+    Requests count for their endpoint; those that no route takes, for "other paths". The
+    service's own pages are left out.
     """
 
     def __init__(
@@ -96,9 +96,11 @@ class LiveFeed(Listener):
         self._methods[route] = " ".join(sorted(set(methods) - {"HEAD"}))
 
     def request_done(self, record: RequestRecord) -> None:
-        stats = self._endpoints.get(record.route) or self._stats_of_unrouted(record)
+        stats = self._endpoints.get(record.route)
         if stats is None:
-            return
+            if record.route != UNMATCHED:
+                return
+            stats = self._other
         now = self._clock()
         if int(now) != self._second:
             self._close_seconds(now)
@@ -177,15 +179,6 @@ class LiveFeed(Listener):
             for stats in (*self._endpoints.values(), self._other, *self._operations.values()):
                 stats.close_second()
         self._second = second
-
-    def _stats_of_unrouted(self, record: RequestRecord) -> RollingStats | None:
-        if record.route != "unmatched":
-            return None
-        for route, stats in self._endpoints.items():
-            prefix, parameter, _ = route.partition("{")
-            if record.path == route or (parameter and record.path.startswith(prefix)):
-                return stats
-        return self._other
 
     def _keep_failure(self, record: RequestRecord, outcome: int, now: float) -> None:
         # Texts alone: an error would keep its traceback, and with it the request, alive.

@@ -1,8 +1,11 @@
 from msgspec import Struct
 
+# The route of a request whose path no route takes.
+UNMATCHED = "unmatched"
+
 
 class RequestRecord(Struct, frozen=True, gc=False):
-    """One request that is over. `route` is the route's template, never the path of the request.
+    """One request that is over. `route` is its route's template or UNMATCHED, never its path.
 
     `duration` is in seconds. `error` is set when the request did not end as its route meant it.
     """

@@ -25,13 +25,12 @@ from starlette.types import Scope
 from event_service.libs import call_context
 from event_service.libs.call_context import CallContext
 from event_service.telemetry.metrics import METHODS
-from event_service.telemetry.records import RequestRecord
+from event_service.telemetry.records import UNMATCHED, RequestRecord
 from event_service.telemetry.signals import Listener
 from halfopen import CallRejected, CircuitBreaker, StateChanged
 
 # Seconds that the last spans have to reach their collector when the service ends.
 FLUSH = 3.0
-_UNMATCHED = "unmatched"
 
 _number: ContextVar[int] = ContextVar("attempt_number", default=1)
 _context = TraceContextTextMapPropagator()
@@ -94,7 +93,7 @@ class Spans(Listener):
 
     def request_done(self, record: RequestRecord) -> None:
         span = _span(call_context.current.get())
-        if record.route != _UNMATCHED:
+        if record.route != UNMATCHED:
             span.update_name(f"{_name(record.method)} {record.route}")
             span.set_attribute("http.route", record.route)
         span.set_attribute("client.address", record.client)

@@ -130,17 +130,16 @@ def test_rate_and_error_share_are_of_the_last_ten_seconds():
     assert seen.method == "GET"
 
 
-def test_a_request_turned_away_before_routing_counts_for_the_endpoint_it_asked_for():
+def test_a_request_for_no_route_counts_under_other_paths_whatever_its_path_begins_with():
     clock = Clock()
     feed = feed_at(clock)
-    limited = RateLimited("slow down", retry_after=1.0)
-    for path in ("/api/getUsers", "/api/getEventsByUserId/7", "/wp-login.php"):
-        feed.request_done(record(route="unmatched", path=path, status=429, error=limited))
+    for path in ("/api/getEventsByUserId/\n", "/wp-login.php"):
+        feed.request_done(record(route="unmatched", path=path, status=404))
     clock.now += 1
 
-    counted = {each.route: each.counts["limited"] for each in feed.read().endpoints}
+    counted = {each.route: each.counts["client"] for each in feed.read().endpoints}
 
-    assert counted == {USERS: 1, BY_USER: 1, "other paths": 1}
+    assert counted == {USERS: 0, BY_USER: 0, "other paths": 2}
 
 
 def test_other_paths_have_no_tile_until_somebody_asks_for_one():
