@@ -95,6 +95,27 @@ async def test_a_head_that_is_refused_counts_for_the_route_of_its_path(start: St
     }
 
 
+async def test_a_stream_counts_as_a_request_but_how_long_somebody_watched_is_no_duration(
+    start: Start,
+):
+    token = {"Authorization": "Bearer open-sesame"}
+    stream = {"method": "GET", "route": "/dashboard/stream"}
+    async with start(env="production", ops_token="open-sesame") as client:
+        assert (await client.get("/dashboard/stream")).status == 401
+        async with client.get("/dashboard/stream", headers=token) as response:
+            assert await response.content.readline() == b"retry: 1000\n"
+        async with asyncio.timeout(5):
+            while True:
+                found = await scrape(client, headers=token)
+                counts = found.by("http_requests_total", "status", **stream)
+                if "200" in counts:
+                    break
+
+    assert counts == {"401": 1, "200": 1}
+    assert found.of("http_request_duration_seconds_count", **stream) == 1
+    assert found.of("http_requests_in_flight") == 1
+
+
 async def test_the_scrape_itself_is_in_flight_and_nothing_stays_so(start: Start):
     async with start() as client:
         await client.get("/api/getUsers")

@@ -13,7 +13,7 @@ from event_service.libs import call_context
 from event_service.libs.call_context import CallContext
 from event_service.middleware.security_headers import add_security_headers
 from event_service.problems import problem_for
-from event_service.telemetry.records import UNMATCHED, RequestRecord
+from event_service.telemetry.records import STREAMED, UNMATCHED, RequestRecord
 
 # What nginx logs when the client left before there was a reply; it is never sent.
 CLIENT_GONE = 499
@@ -107,6 +107,7 @@ class RequestContext:
                     trace_id=call.trace_id,
                     upstream_calls=call.upstream_calls,
                     error=failure,
+                    streamed=STREAMED in scope,
                 )
             )
             # An error's traceback holds this frame: were the frame to hold the error, both would

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from starlette.types import Receive, Scope, Send
 
 from event_service.errors import Overloaded
+from event_service.telemetry.records import STREAMED
 
 MAX_WATCHERS = 100
 # A watcher that takes longer to take in a frame is cut off; its browser comes back by itself.
@@ -46,9 +47,10 @@ class DashboardStream:
     def close(self) -> None:
         self._closing.set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.watchers >= self._max_watchers or self._closing.is_set():
             raise Overloaded("Too many watch the dashboard already.", retry_after=5.0)
+        scope[STREAMED] = True
         self.watchers += 1
         try:
             await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})

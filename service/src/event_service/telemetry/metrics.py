@@ -79,9 +79,11 @@ class Metrics(Listener):
         key = (method, record.route, record.status)
         found = self._requests.get(key) or self._new_request(*key)
         values, duration = self._values, record.duration
-        bucket = found[1] + bisect_left(BOUNDS, duration)
         values[self._in_flight] -= 1
         values[found[0]] += 1
+        if record.streamed:
+            return
+        bucket = found[1] + bisect_left(BOUNDS, duration)
         values[bucket] += 1
         values[found[1] + SUM] += duration
         self._exemplars[bucket] = (record.trace_id, duration, self._now())
