@@ -1,12 +1,16 @@
-"""An upstream that dies under constant load and comes back."""
+"""Under constant load an upstream dies and comes back, or the server itself stalls."""
 
+import math
 import time
 
 from benchmarks import data
 from benchmarks.contenders import Server
 from benchmarks.load import Open, quantile
-from benchmarks.scenario import Figure, Figures, Site
+from benchmarks.scenario import Figure, Figures, Site, fresh_key
+from benchmarks.throughput import by_user, rate
 
+STALL = 0.7  # seconds
+LATE_MS = 100.0
 REQUESTS = [
     {"method": "GET", "path": "/api/getEventsByUserId/{key}-0"},
     {"method": "POST", "path": "/api/addEvent", "body": data.NEW_EVENT},
@@ -36,15 +40,42 @@ def dead_upstream(site: Site, server: Server) -> Figures:
         if opened < sample.due < returned and sample.status != 200
     ]
     late = [sample.due for sample in samples if sample.due > returned and sample.status != 200]
-    recovery = max(late) - returned if late else 0.0
-    if recovery > observed - 1:
-        recovery = float("inf")  # it still failed when we stopped looking
+    recovery = _recovery(late, since=returned, observed=observed)
     return {
         "dead-calls": Figure(len(calls) / (plan.dead_rate * plan.dead_seconds)),
         "dead-busiest": Figure(_busiest_second(calls) / plan.dead_rate),
         "dead-p99": Figure(quantile(refusals, 0.99)),
         "dead-recovery": Figure(recovery),
     }
+
+
+def stall(site: Site, server: Server) -> Figures:
+    """At half of what it serves at most, the server is stopped: a crowd waits when it goes on."""
+    seconds = STALL + site.plan.stall_seconds
+    capacity = rate(site, server, "distinct", fresh_key(), 0).value
+    with Open(server.port, 1 + seconds, by_user(0), rate=capacity / 2) as load:
+        time.sleep(1.5)  # half a second for the generator to start
+        server.process.suspend(STALL)
+        went_on = time.monotonic()
+        samples = load.samples()
+    server.logged += sum(sample.status > 0 for sample in samples)
+    served = sum(sample.status == 200 for sample in samples)
+    late = [
+        sample.due
+        for sample in samples
+        if sample.due > went_on and (sample.status != 200 or sample.latency_ms > LATE_MS)
+    ]
+    observed = site.plan.stall_seconds
+    return {
+        "stall-recovery": Figure(_recovery(late, since=went_on, observed=observed)),
+        "stall-served": Figure(served / len(samples)),
+    }
+
+
+def _recovery(late: list[float], *, since: float, observed: float) -> float:
+    """Seconds until the last that was late; infinite if we stopped looking before."""
+    recovery = max(late) - since if late else 0.0
+    return recovery if recovery < observed - 1 else math.inf
 
 
 def _busiest_second(calls: list[float]) -> int:

@@ -14,6 +14,7 @@ class Plan:
     warm_seconds: int  # of load before a server's first figure: Node.js compiles what it runs often
     seconds: int  # of load for each throughput figure
     open_seconds: int  # of load for each latency figure
+    stall_seconds: float  # of load after a server was stopped; 0: it is not stopped
     in_flight: int
     in_flight_seconds: int
     normal_seconds: float  # the upstream is well, then dead, then well again
@@ -31,6 +32,7 @@ FULL = Plan(
     warm_seconds=3,
     seconds=4,
     open_seconds=8,
+    stall_seconds=8.0,
     in_flight=5000,
     in_flight_seconds=4,
     normal_seconds=5.0,
@@ -47,6 +49,7 @@ QUICK = Plan(
     warm_seconds=1,
     seconds=1,
     open_seconds=2,
+    stall_seconds=0.0,
     in_flight=5000,
     in_flight_seconds=1,
     normal_seconds=1.0,
@@ -63,6 +66,7 @@ SMOKE = Plan(
     warm_seconds=1,
     seconds=1,
     open_seconds=1,
+    stall_seconds=1.0,
     in_flight=50,
     in_flight_seconds=1,
     normal_seconds=0.5,

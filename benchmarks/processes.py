@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -85,6 +86,17 @@ class Process:
             with contextlib.suppress(psutil.NoSuchProcess):
                 total += process.memory_full_info().pss
         return total
+
+    def suspend(self, seconds: float) -> None:
+        """Let none of it run for so long."""
+        tree = self.tree()
+        for process in tree:
+            process.suspend()
+        try:
+            time.sleep(seconds)
+        finally:
+            for process in tree:
+                process.resume()
 
     def stop(self) -> None:
         """Ask the process to end, then end whatever of its group is left."""

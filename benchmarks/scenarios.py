@@ -17,6 +17,27 @@ def _rate(key: str, title: str, *goals) -> Row:
 
 
 def scenarios(plan: Plan) -> tuple[Scenario, ...]:
+    return _usual(plan) + (_stall(plan) if plan.stall_seconds else ())
+
+
+def _stall(plan: Plan) -> tuple[Scenario, ...]:
+    title = f"stopped for {failing.STALL:g} s at half its capacity"
+    return (
+        Scenario(
+            "stall",
+            (
+                Row("stall-recovery", f"{title}: until it is well again", "s"),
+                Row("stall-served", f"{title}: served", "× all", more_is_better=True),
+            ),
+            upstream=Fast(),
+            measure=failing.stall,
+            warm=throughput.warm(events=0),
+            rounds=plan.bound_rounds,
+        ),
+    )
+
+
+def _usual(plan: Plan) -> tuple[Scenario, ...]:
     dead = f"upstream dead {plan.dead_seconds:g} s"
     return (
         Scenario(
