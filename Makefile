@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 DISTRIBUTIONS := halfopen mock-upstream service
 
-.PHONY: help dev demo test bench bench-quick bench-install bench-breaker lint coverage check format install install-dev docs wheels check-wheels container audit pins clean
+.PHONY: help dev demo test bench bench-quick bench-install bench-breaker bench-layers lint coverage check format install install-dev docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -79,6 +79,9 @@ bench-install: $(VENV)/.dev
 
 bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers on PyPI
 	@$(VENV)/breakers/bin/python benchmarks/breaker/compare.py
+
+bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; under a minute
+	@$(BIN)/python -m benchmarks.layers --server
 
 $(VENV)/.breakers: $(VENV)/.run benchmarks/breaker/requirements.txt
 	@$(PYTHON) -m venv $(VENV)/breakers

@@ -1,6 +1,7 @@
 """The benchmark starts, finds our replies right, and finishes. Its times are not judged."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -37,3 +38,32 @@ def test_a_small_run_measures_every_row_and_writes_its_results(tools, tmp_path):
     }
     assert all(value > 0 for value in medians.values())
     assert (tmp_path / "smoke.svg").read_text().startswith("<svg")
+
+
+def test_the_layers_and_threads_of_a_request_have_their_times(tools):
+    command = [sys.executable, "-m", "benchmarks.layers", "--server", "--rounds", "1"]
+
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    in_process, under_load = run.stdout.split("\n\n")
+    layers = dict(re.findall(r"^(\S.*?) {2,}(\S+)$", in_process, re.MULTILINE))
+    assert layers.keys() >= {
+        "GET /livez",
+        "GET, a user with ten events",
+        "GET, load shed",
+        "POST, breaker open",
+        "Starlette's router",
+        "bulkhead",
+    }
+    assert all(float(figure) > 0 for figure in layers.values())
+    threads = [line.split()[-4:] for line in under_load.splitlines()[2:]]
+    assert len(threads) == 4
+    for python, client, server, total in threads:
+        assert float(python) > 0
+        assert float(server) > 0
+        assert float(total) == pytest.approx(
+            float(python) + float(client) + float(server), rel=0.05
+        )
+    by_user = threads[1]
+    assert float(by_user[1]) > 0

@@ -1,0 +1,92 @@
+"""`python -m benchmarks.layers`: the CPU time that each layer of the service takes."""
+
+import argparse
+import os
+import signal
+import sys
+import time
+from contextlib import redirect_stdout
+from math import inf
+from pathlib import Path
+
+import uvloop
+
+from benchmarks import threads
+from benchmarks.__main__ import stop
+from benchmarks.contenders import OPS_TOKEN
+from benchmarks.in_process import PASS_THROUGH, TEN_EVENTS, whole_requests
+from benchmarks.parts import parts
+from event_service.libs.garbage import make_collection_rare
+from event_service.settings import Settings
+from event_service.telemetry.logs import configure_logging
+
+FOREVER = 3600.0  # seconds
+WIDTH = 50
+
+
+def main() -> int:
+    options = arguments()
+    if options.server and (absent := threads.absent()):
+        print(*absent, sep="\n", file=sys.stderr)
+        return 2
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        configure_logging(level="info", log_format="json")
+        figures = uvloop.run(measure(options.rounds))
+    print("µs of CPU time, in one process without a network")
+    for title, figure in figures.items():
+        show(title, figure)
+        if title == TEN_EVENTS:
+            show("  for each event", (figure - figures[PASS_THROUGH]) / 10)
+    if options.server:
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, stop)
+        print("\nµs of CPU time a request, by thread of the server, under load")
+        print(f"{'':<{WIDTH}}", *(f"{kind:>9}" for kind in (*threads.KINDS, "in all")))
+        for title, spent in threads.measure(options.rounds):
+            show(title, *spent, sum(spent))
+    return 0
+
+
+async def measure(rounds: int) -> dict[str, float]:
+    """Microseconds by title. What else runs on the machine only adds, so the least counts."""
+    settings = Settings(
+        env="production",
+        upstream_url="http://127.0.0.1",
+        ops_token=OPS_TOKEN,
+        breaker_cooldown=FOREVER,
+        request_deadline=FOREVER,
+    )
+    async with whole_requests(settings) as requests:
+        rows = requests | parts(settings)
+        figures = dict.fromkeys(rows, inf)
+        make_collection_rare()
+        for _ in range(rounds):
+            for title, work in rows.items():
+                began = time.process_time()
+                count = await work()
+                spent = (time.process_time() - began) / count * 1e6
+                figures[title] = min(figures[title], spent)
+    return figures
+
+
+def show(title: str, *figures: float) -> None:
+    print(f"{title:<{WIDTH}}", *(f"{figure:>9.3g}" for figure in figures), flush=True)
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.layers", description=__doc__)
+    parser.add_argument(
+        "--server", action="store_true", help="also by thread of the real server (Linux)"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=int,
+        default=7,
+        metavar="N",
+        help="how often each figure is taken; the least counts (default: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,78 @@
+"""The CPU time that the server's threads take for a request, under load and on one core."""
+
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from benchmarks.__main__ import missing
+from benchmarks.contenders import OURS, Server, Tuning, start
+from benchmarks.load import LoadFailed, closed
+from benchmarks.processes import Process
+from benchmarks.throughput import ADD_EVENT
+from benchmarks.upstreams import Fast
+
+SECONDS = 1  # of load in one round of a row
+KINDS = ("Python", "pyreqwest", "Granian")
+# What is asked for, and the share of it that is refused.
+LOADS = {
+    "GET /livez": (("path", "/livez"), 0),
+    "GET, a user without events": (("distinct", "u", 0), 0),
+    "GET, a user with ten events": (("distinct", "u", 10), 0),
+    "POST, breaker open": (ADD_EVENT, 1),
+}
+
+
+def absent() -> list[str]:
+    """Why the threads cannot be measured here, if so."""
+    if sys.platform != "linux":
+        return ["The time of a thread is read from /proc/<pid>/task: Linux only."]
+    return [f"not installed: {line}" for line in missing([OURS])]
+
+
+def measure(rounds: int) -> Iterator[tuple[str, list[float]]]:
+    """For each load the µs a request of each kind of thread, in the round that took the least."""
+    usable = sorted(os.sched_getaffinity(0))
+    server_core, load_core = usable[0], usable[-1]
+    os.sched_setaffinity(0, {load_core})  # and so the load generator, which is a child
+    with (
+        TemporaryDirectory(prefix="event-service-benchmark-") as folder,
+        Fast(refuses_events=True).running(load_core) as upstream,
+        start(
+            OURS, upstream=upstream.url, core=server_core, tuning=Tuning(), folder=Path(folder)
+        ) as server,
+    ):
+        for title, (load, refused) in LOADS.items():
+            found = [_spent(server, load, refused) for _ in range(rounds)]
+            yield title, min(found, key=sum)
+
+
+def _spent(server: Server, load: tuple, refused: int) -> list[float]:
+    before = _clocks(server.process)
+    found = closed(server.port, SECONDS, *load)
+    after = _clocks(server.process)
+    if found.refused != refused * found.requests:
+        raise LoadFailed(f"{found.refused} of {found.requests} requests were refused")
+    return [(after[kind] - before[kind]) / found.requests / 1000 for kind in KINDS]
+
+
+def _clocks(process: Process) -> Counter[str]:
+    """Nanoseconds on a core so far, by kind of thread."""
+    clocks: Counter[str] = Counter()
+    for each in process.tree():
+        for thread in Path(f"/proc/{each.pid}/task").iterdir():
+            with suppress(OSError):  # it has ended
+                clocks[_kind(thread, each.pid)] += int(
+                    (thread / "schedstat").read_text().split()[0]
+                )
+    return clocks
+
+
+def _kind(thread: Path, pid: int) -> str:
+    if thread.name == str(pid):
+        return "Python"  # the first thread of its process runs the event loop
+    name = (thread / "comm").read_text().strip()
+    return "pyreqwest" if name == "pyreqwest" else "Granian"
