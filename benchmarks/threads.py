@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.__main__ import missing
-from benchmarks.contenders import OURS, Server, Tuning, start
+from benchmarks.contenders import HERE, OURS, Contender, Server, Tuning, start
 from benchmarks.load import LoadFailed, closed
 from benchmarks.processes import Process
 from benchmarks.throughput import ADD_EVENT
@@ -17,12 +17,26 @@ from benchmarks.upstreams import Fast
 
 SECONDS = 1  # of load in one round of a row
 KINDS = ("Python", "pyreqwest", "Granian")
-# What is asked for, and the share of it that is refused.
+BARE = Contender(
+    "bare",
+    "the same server and client with an app that does nothing else",
+    (sys.executable, HERE / "bare.py"),
+    Path(sys.executable),
+    (),
+)
+# What is asked of whom, and the share of it that is refused.
 LOADS = {
-    "GET /livez": (("path", "/livez"), 0),
-    "GET, a user without events": (("distinct", "u", 0), 0),
-    "GET, a user with ten events": (("distinct", "u", 10), 0),
-    "POST, breaker open": (ADD_EVENT, 1),
+    OURS: {
+        "GET /livez": (("path", "/livez"), 0),
+        "GET, a user without events": (("distinct", "u", 0), 0),
+        "GET, a user with ten events": (("distinct", "u", 10), 0),
+        "POST, breaker open": (ADD_EVENT, 1),
+    },
+    BARE: {
+        "bare: an empty reply": (("path", "/livez"), 0),
+        "bare: a call passed on": (("distinct", "u", 0), 0),
+        "bare: a body read, an empty reply": (ADD_EVENT, 0),
+    },
 }
 
 
@@ -34,20 +48,28 @@ def absent() -> list[str]:
 
 
 def measure(rounds: int) -> Iterator[tuple[str, list[float]]]:
-    """For each load the µs a request of each kind of thread, in the round that took the least."""
+    """For each load the µs a request of each kind of thread, in the round that took the least.
+
+    After the service's own loads come those of the bare server and client.
+    """
     usable = sorted(os.sched_getaffinity(0))
     server_core, load_core = usable[0], usable[-1]
     os.sched_setaffinity(0, {load_core})  # and so the load generator, which is a child
     with (
         TemporaryDirectory(prefix="event-service-benchmark-") as folder,
         Fast(refuses_events=True).running(load_core) as upstream,
-        start(
-            OURS, upstream=upstream.url, core=server_core, tuning=Tuning(), folder=Path(folder)
-        ) as server,
     ):
-        for title, (load, refused) in LOADS.items():
-            found = [_spent(server, load, refused) for _ in range(rounds)]
-            yield title, min(found, key=sum)
+        for contender, loads in LOADS.items():
+            with start(
+                contender,
+                upstream=upstream.url,
+                core=server_core,
+                tuning=Tuning(),
+                folder=Path(folder),
+            ) as server:
+                for title, (load, refused) in loads.items():
+                    found = [_spent(server, load, refused) for _ in range(rounds)]
+                    yield title, min(found, key=sum)
 
 
 def _spent(server: Server, load: tuple, refused: int) -> list[float]:
