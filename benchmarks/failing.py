@@ -2,10 +2,11 @@
 
 import math
 import time
+from collections import Counter
 
 from benchmarks import data
 from benchmarks.contenders import Server
-from benchmarks.load import Open, quantile
+from benchmarks.load import Open, Sample, quantile
 from benchmarks.scenario import Figure, Figures, Site, fresh_key
 from benchmarks.throughput import by_user, rate
 
@@ -60,21 +61,25 @@ def stall(site: Site, server: Server) -> Figures:
         samples = load.samples()
     server.logged += sum(sample.status > 0 for sample in samples)
     served = sum(sample.status == 200 for sample in samples)
-    late = [
-        sample.due
-        for sample in samples
-        if sample.due > went_on and (sample.status != 200 or sample.latency_ms > LATE_MS)
-    ]
-    observed = site.plan.stall_seconds
+    recovery = _recovery(_mostly_late(samples), since=went_on, observed=site.plan.stall_seconds)
     return {
-        "stall-recovery": Figure(_recovery(late, since=went_on, observed=observed)),
+        "stall-recovery": Figure(recovery),
         "stall-served": Figure(served / len(samples)),
     }
 
 
+def _mostly_late(samples: list[Sample]) -> list[float]:
+    """The ends of the tenths of a second of whose requests most were late or failed."""
+    late: Counter[int] = Counter()
+    for sample in samples:
+        tenth = int(sample.due * 10)
+        late[tenth] += 1 if sample.status != 200 or sample.latency_ms > LATE_MS else -1
+    return [(tenth + 1) / 10 for tenth, more in late.items() if more > 0]
+
+
 def _recovery(late: list[float], *, since: float, observed: float) -> float:
     """Seconds until the last that was late; infinite if we stopped looking before."""
-    recovery = max(late) - since if late else 0.0
+    recovery = max([0.0, *(moment - since for moment in late)])
     return recovery if recovery < observed - 1 else math.inf
 
 

@@ -16,8 +16,6 @@ import asyncio
 import gc
 import json
 import re
-import socket
-import struct
 import sys
 import time
 from collections import deque
@@ -25,12 +23,11 @@ from itertools import count
 
 import uvloop
 
+from benchmarks.linger import close_at_once
 from benchmarks.timer import Timer
 
 CONTENT_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 KEY = b"{key}"
-# Thousands of connections that linger after one load use up the ports that the next one needs.
-AT_ONCE = struct.pack("ii", 1, 0)
 
 
 class Samples:
@@ -56,7 +53,7 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, AT_ONCE)
+        close_at_once(transport)
         self.on_free(self)
 
     def send(self, request: bytes, due: float) -> None:
