@@ -68,7 +68,7 @@ format: $(VENV)/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-install ## Measure the service beside its peers; about twenty minutes on an idle machine
+bench: bench-install ## Measure the service beside its peers; under half an hour on an idle machine
 	@$(BIN)/python -m benchmarks
 
 bench-quick: bench-install ## The same in two minutes, with a wider spread

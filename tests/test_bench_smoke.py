@@ -58,7 +58,7 @@ def test_the_layers_and_threads_of_a_request_have_their_times(tools):
     }
     assert all(float(figure) > 0 for figure in layers.values())
     threads = [line.split()[-4:] for line in under_load.splitlines()[2:]]
-    assert len(threads) == 4
+    assert len(threads) == 7
     for python, client, server, total in threads:
         assert float(python) > 0
         assert float(server) > 0

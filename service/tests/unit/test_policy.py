@@ -215,10 +215,10 @@ async def test_a_forgotten_call_is_joined_by_nobody(*, single_flight: bool):
         return answer
 
     reading = read(fetch, single_flight=single_flight)
-    before = asyncio.create_task(reading("k"))
+    before = asyncio.ensure_future(reading("k"))
     await asyncio.sleep(0.01)
     reading.forget("k")
-    after = asyncio.create_task(reading("k"))
+    after = asyncio.ensure_future(reading("k"))
     await asyncio.sleep(0.01)
     going_on.set()
 
