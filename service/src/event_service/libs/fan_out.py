@@ -47,6 +47,7 @@ class _FanOut(Generic[K, V]):
         self._calls: list[asyncio.Future[V]] = []  # in the order of the keys
         self._running: set[asyncio.Future[V]] = set()
         self._failed: asyncio.Future[V] | None = None
+        self._cancelled: asyncio.CancelledError | None = None
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
 
@@ -54,27 +55,25 @@ class _FanOut(Generic[K, V]):
         for _ in range(limit):
             if not self._begin_next():
                 break
-        cancelled = await self._all_ended()
+        await self._all_ended()
         try:
-            if cancelled is not None:
-                raise cancelled
+            if self._cancelled is not None:
+                raise self._cancelled
             if self._failed is not None:
                 self._failed.result()
             return [call.result() for call in self._calls]
         finally:
-            # An error's traceback holds this frame; the frame must not hold the error in turn.
-            self._failed = cancelled = None
+            # An error's traceback holds this frame; nothing here must hold the error in turn.
+            self._failed = self._cancelled = None
             self._calls.clear()
 
-    async def _all_ended(self) -> asyncio.CancelledError | None:
-        cancelled = None
+    async def _all_ended(self) -> None:
         while self._running:
             try:
                 await self._over.wait()
             except asyncio.CancelledError as exc:
-                cancelled = exc
+                self._cancelled = exc
                 self._stop()
-        return cancelled
 
     def _begin_next(self) -> bool:
         for key in self._todo:

@@ -109,9 +109,13 @@ class SingleFlight(Generic[K, V]):
         if flight:
             return
         self._close(key, flight)
-        self._abandoned.add(flight.task)
-        flight.task.add_done_callback(self._abandoned.discard)
-        flight.task.cancel()
+        task = flight.task
+        # A cancelled task holds the frame that it ended in, and that holds the flight: with this,
+        # all of them would be left to the garbage collector.
+        del flight.task
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+        task.cancel()
 
     def _close(self, key: K, flight: _Flight[V]) -> None:
         if self._flights.get(key) is flight:

@@ -1,10 +1,12 @@
 """Reads and validates JSON bodies: every fault of a body at once, each with its path."""
 
 import json
+from functools import cache
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import inspect
+from msgspec.structs import FieldInfo
 from starlette.requests import Request
 
 from event_service.errors import (
@@ -134,7 +136,7 @@ def _faults(value: Any, kind: type[S]) -> list[tuple[str, str]]:
     """Every fault, where the decoder stops at the first."""
     if not isinstance(value, dict):
         return [("$", "must be an object")]
-    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    fields = _fields(kind)
     faults = [(f"$.{name}", "is not a known field") for name in value if name not in fields]
     for name, field in fields.items():
         if name not in value:
@@ -146,6 +148,12 @@ def _faults(value: Any, kind: type[S]) -> list[tuple[str, str]]:
         except msgspec.ValidationError as error:
             faults.append((f"$.{name}", _wanted(field.type) or str(error)))
     return faults
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> dict[str, FieldInfo]:
+    """By their names in JSON."""
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _wanted(kind: Any) -> str:

@@ -71,6 +71,9 @@ class RequestWatch:
         self._timer.cancel()
         if self._listener is not None:
             self._listener.cancel()
+            # Its end holds its frame, and that holds us: together they would be left to the
+            # garbage collector, with all that the request had.
+            self._listener = None
             _listeners.release()
         if self._verdict is None:
             return

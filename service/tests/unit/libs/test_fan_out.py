@@ -293,6 +293,33 @@ async def test_an_error_leaves_no_garbage_behind():
         gc.enable()
 
 
+async def test_a_cancellation_leaves_no_garbage_behind():
+    class Held:
+        pass
+
+    def begin():
+        held = Held()
+
+        async def wait(_):
+            assert held
+            await asyncio.Event().wait()
+
+        return weakref.ref(held), asyncio.create_task(fan_out(wait, "abc", limit=3))
+
+    gc.collect()
+    gc.disable()
+    try:
+        held, task = begin()
+        await turns()
+        task.cancel()
+        await turns()
+        assert task.cancelled()
+        del task
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 async def test_settled_an_error_takes_the_place_of_the_result_and_harms_no_other():
     async def look_up(key):
         await asyncio.sleep(0)

@@ -179,6 +179,33 @@ async def test_an_error_leaves_no_garbage_behind():
         gc.enable()
 
 
+async def test_an_abandoned_call_leaves_no_garbage_behind():
+    class Held:
+        pass
+
+    flights = SingleFlight[str, object]()
+
+    def begin():
+        held = Held()
+
+        async def wait():
+            assert held
+            await asyncio.Event().wait()
+
+        return weakref.ref(held), flights.run("ann", wait)
+
+    gc.collect()
+    gc.disable()
+    try:
+        held, call = begin()
+        await turns()
+        call.cancel()
+        await turns()
+        assert held() is None
+    finally:
+        gc.enable()
+
+
 async def test_a_caller_that_goes_away_harms_nobody():
     flights = SingleFlight[str, object]()
     lookup = Lookup()

@@ -28,7 +28,7 @@ SCOPE: Scope = {
 
 
 class Held:
-    """Stands for a connection that a request holds."""
+    """Stands for the connection that a request is received through."""
 
 
 async def forever() -> None:
@@ -59,19 +59,18 @@ class Ends(Listener):
 async def run(
     act: Callable[[Request], Awaitable[None]], *messages: Message, deadline: float
 ) -> tuple[list[Message], Ends, "weakref.ref[Held]"]:
-    """What was sent, what was told of its end, and whether what the handler held is free."""
+    """What was sent, what was told of its end, and whether its connection is free."""
     sent: list[Message] = []
-    refs: list[weakref.ref[Held]] = []
+    held = Held()
     ends = Ends()
     left = list(messages)
 
     async def handler(request: Request) -> Reply:
-        held = Held()
-        refs.append(weakref.ref(held))
         await act(request)
         return Reply(b"")
 
     async def receive() -> Message:
+        assert held
         if not left:
             await forever()
         return left.pop(0)
@@ -82,7 +81,7 @@ async def run(
     app = RequestContext(Endpoint(handler), deadline=deadline, observer=ends)
     await app(dict(SCOPE), receive, send)
     await asyncio.sleep(0)  # the loop itself holds the cancellation until its next turn
-    return sent, ends, refs[0]
+    return sent, ends, weakref.ref(held)
 
 
 BODY: Message = {"type": "http.request", "body": b"", "more_body": False}
@@ -116,6 +115,29 @@ async def test_every_end_frees_at_once_what_the_request_held(
         gc.enable()
     assert ends.kinds == [kind]
     assert sent[0]["status"] == status
+
+
+async def test_a_slow_success_frees_at_once_what_the_request_held(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    listeners = Bulkhead(1, max_waiting=0)
+    monkeypatch.setattr(request_watch, "_listeners", listeners)
+    monkeypatch.setattr(request_watch, "PATIENCE", 0.0)
+
+    async def until_listened_for(_request: Request) -> None:
+        while listeners.try_acquire():
+            listeners.release()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    gc.disable()
+    try:
+        sent, _, held = await run(until_listened_for, deadline=60)
+
+        assert held() is None
+    finally:
+        gc.enable()
+    assert sent[0]["status"] == 200
 
 
 async def test_a_client_that_leaves_ends_the_wait_and_gets_no_reply():
