@@ -10,11 +10,15 @@ from select import PIPE_BUF
 from typing import Any, BinaryIO
 
 import msgspec
-import structlog
-from structlog.stdlib import ProcessorFormatter
-from structlog.tracebacks import ExceptionDictTransformer
 
 from event_service.libs import call_context
+from event_service.libs.hidden import hidden
+
+# For tracebacks in colours, which none of our lines has; 5 MB.
+with hidden("rich", "greenlet"):
+    import structlog
+    from structlog.stdlib import ProcessorFormatter
+    from structlog.tracebacks import ExceptionDictTransformer
 
 EventDict = MutableMapping[str, Any]
 
