@@ -3,6 +3,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 
 import aiohttp
 import pytest
@@ -58,6 +60,25 @@ def test_one_json_line_at_start_tells_the_effective_configuration_and_no_secret(
     assert first["event"] == "service started"
     assert first["settings"]["EVENT_SERVICE_UPSTREAM_URL"] == upstream
     assert "hush-hush" not in process.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this policy")
+def test_the_threads_of_the_service_do_not_interrupt_each_other():
+    with event_service("http://127.0.0.1:9") as (_, process):
+        threads = process.threads()
+        policies = {os.sched_getscheduler(thread) for thread in threads}
+
+    assert len(threads) > 2
+    assert policies == {os.SCHED_BATCH}
+
+
+def test_the_service_does_not_load_what_only_colours_tracebacks():
+    program = "import sys, event_service.cli, event_service.app; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    loaded = run.stdout.decode().split()
+
+    assert "structlog.dev" in loaded
+    assert "rich" not in loaded
 
 
 def test_a_wrong_configuration_stops_the_start_with_exit_code_2():
