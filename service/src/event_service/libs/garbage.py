@@ -2,7 +2,7 @@ import gc
 
 # More objects than all requests that may be in flight have, some 100 each: what comes and goes
 # with them starts no collection, only what is left behind does.
-ALLOCATIONS = 500_000
+ALLOCATIONS = 1_000_000
 
 
 def make_collection_rare() -> None:
