@@ -48,7 +48,9 @@ def serve() -> None:
     settings = _settings()
     _require_free(settings.host, settings.port, "choose another with EVENT_SERVICE_PORT")
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    _prepare_process()
+    # The upstream client's allocator would take huge pages where few small ones do: a tenth of an
+    # idle service's memory.
+    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
     # Loading the server takes a while that a refused configuration need not wait for.
     if sys.platform == "linux":
         # What is loaded before they are forked, workers share: 10 MB less in all.
@@ -80,18 +82,15 @@ def serve() -> None:
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"propagate": True}}},
     )
+    _let_threads_finish()
     with _shared_among(settings.workers):
         server.serve()
 
 
-def _prepare_process() -> None:
-    """Set what the workers and their threads inherit."""
-    # The upstream client's allocator would take huge pages for what needs few small ones: a tenth
-    # of an idle service's memory.
-    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
+def _let_threads_finish() -> None:
+    """Have the threads of workers to come not interrupt each other (ADR 12)."""
     if sys.platform == "linux":
-        # The threads of a worker hand every request to each other. Those of a batch process do not
-        # interrupt one another when they have something to do: a sixteenth more requests a second.
+        # Where that is forbidden all goes on as before, at less speed.
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
