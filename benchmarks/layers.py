@@ -11,9 +11,9 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import threads
+from benchmarks import held, threads
 from benchmarks.__main__ import stop
-from benchmarks.contenders import OPS_TOKEN
+from benchmarks.contenders import OPS_TOKEN, OURS
 from benchmarks.in_process import PASS_THROUGH, TEN_EVENTS, whole_requests
 from benchmarks.parts import parts
 from event_service.libs.garbage import make_collection_rare
@@ -40,11 +40,26 @@ def main() -> int:
     if options.server:
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, stop)
-        print("\nµs of CPU time a request, by thread of the server, under load")
-        print(f"{'':<{WIDTH}}", *(f"{kind:>9}" for kind in (*threads.KINDS, "in all")))
-        for title, spent in threads.measure(options.rounds):
-            show(title, *spent, sum(spent))
+        measure_server(options.rounds)
     return 0
+
+
+def measure_server(rounds: int) -> None:
+    usable = sorted(os.sched_getaffinity(0))
+    cores = {"server_core": usable[0], "load_core": usable[-1]}
+    os.sched_setaffinity(0, {cores["load_core"]})  # and so the load generators, our children
+    print("\nµs of CPU time a request, by thread of the server, under load")
+    head(*threads.KINDS, "in all")
+    for title, spent in threads.measure(rounds, **cores):
+        show(title, *spent, sum(spent))
+    print(f"\n{held.IN_FLIGHT} requests in flight, each with one call that takes {held.DELAY} s")
+    head("kB each", "µs of CPU")
+    contenders = {
+        "GET, a user without events": OURS,
+        "bare: a call passed on": threads.BARE,
+    }
+    for title, figures in held.measure(contenders, **cores):
+        show(title, *figures)
 
 
 async def measure(rounds: int) -> dict[str, float]:
@@ -67,6 +82,10 @@ async def measure(rounds: int) -> dict[str, float]:
                 spent = (time.process_time() - began) / count * 1e6
                 figures[title] = min(figures[title], spent)
     return figures
+
+
+def head(*columns: str) -> None:
+    print(f"{'':<{WIDTH}}", *(f"{column:>9}" for column in columns))
 
 
 def show(title: str, *figures: float) -> None:

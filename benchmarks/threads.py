@@ -1,6 +1,5 @@
 """The CPU time that the server's threads take for a request, under load and on one core."""
 
-import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -47,14 +46,11 @@ def absent() -> list[str]:
     return [f"not installed: {line}" for line in missing([OURS])]
 
 
-def measure(rounds: int) -> Iterator[tuple[str, list[float]]]:
+def measure(rounds: int, *, server_core: int, load_core: int) -> Iterator[tuple[str, list[float]]]:
     """For each load the µs a request of each kind of thread, in the round that took the least.
 
     After the service's own loads come those of the bare server and client.
     """
-    usable = sorted(os.sched_getaffinity(0))
-    server_core, load_core = usable[0], usable[-1]
-    os.sched_setaffinity(0, {load_core})  # and so the load generator, which is a child
     with (
         TemporaryDirectory(prefix="event-service-benchmark-") as folder,
         Fast(refuses_events=True).running(load_core) as upstream,

@@ -40,13 +40,13 @@ def test_a_small_run_measures_every_row_and_writes_its_results(tools, tmp_path):
     assert (tmp_path / "smoke.svg").read_text().startswith("<svg")
 
 
-def test_the_layers_and_threads_of_a_request_have_their_times(tools):
+def test_the_layers_and_threads_of_a_request_have_their_figures(tools):
     command = [sys.executable, "-m", "benchmarks.layers", "--server", "--rounds", "1"]
 
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
 
     assert run.returncode == 0, run.stdout + run.stderr
-    in_process, under_load = run.stdout.split("\n\n")
+    in_process, under_load, in_flight = run.stdout.split("\n\n")
     layers = dict(re.findall(r"^(\S.*?) {2,}(\S+)$", in_process, re.MULTILINE))
     assert layers.keys() >= {
         "GET /livez",
@@ -67,3 +67,6 @@ def test_the_layers_and_threads_of_a_request_have_their_times(tools):
         )
     by_user = threads[1]
     assert float(by_user[1]) > 0
+    held = [line.split()[-2:] for line in in_flight.splitlines()[2:]]
+    assert len(held) == 2
+    assert all(float(figure) > 0 for row in held for figure in row)
