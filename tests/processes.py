@@ -77,11 +77,10 @@ class Process:
             assert time.monotonic() < give_up, f"the program only said:\n{self.output}"
             time.sleep(0.02)
 
-    def threads(self) -> list[int]:
-        """The ids of the program's threads and its children's."""
+    def pids(self) -> list[int]:
+        """The process ids of the program and its children."""
         program = psutil.Process(self._popen.pid)
-        everyone = [program, *program.children(recursive=True)]
-        return [thread.id for each in everyone for thread in each.threads()]
+        return [program.pid, *(child.pid for child in program.children(recursive=True))]
 
     def child(self, name: str) -> int:
         """The process id of the child whose command line holds the name."""

@@ -1,12 +1,14 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
 import sys
 
 import aiohttp
+import psutil
 import pytest
 
 from .processes import Process, event_service, free_port, mock_upstream
@@ -62,10 +64,23 @@ def test_one_json_line_at_start_tells_the_effective_configuration_and_no_secret(
     assert "hush-hush" not in process.output
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells another's limits")
+def test_the_service_may_open_as_many_connections_as_its_user_may():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        with event_service("http://127.0.0.1:9") as (_, process):
+            limits = {resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in process.pids()}
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert limits == {(hard, hard)}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has this policy")
 def test_the_threads_of_the_service_do_not_interrupt_each_other():
     with event_service("http://127.0.0.1:9") as (_, process):
-        threads = process.threads()
+        threads = [thread.id for pid in process.pids() for thread in psutil.Process(pid).threads()]
         policies = {os.sched_getscheduler(thread) for thread in threads}
 
     assert len(threads) > 2

@@ -40,13 +40,18 @@ class LoadShedding:
         if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             await self._app(scope, receive, send)
             return
-        if self._in_flight >= self._max_in_flight:
+        if self._is_full():
             await self._refusals.begin()
-            self._observer.load_shed()
-            raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
+            # It may have waited for that, and others have ended meanwhile.
+            if self._is_full():
+                self._observer.load_shed()
+                raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
         self._in_flight += 1
         try:
             await self._pace.begin()
             await self._app(scope, receive, send)
         finally:
             self._in_flight -= 1
+
+    def _is_full(self) -> bool:
+        return self._in_flight >= self._max_in_flight
