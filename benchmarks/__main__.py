@@ -16,6 +16,7 @@ from benchmarks.bench import Bench
 from benchmarks.chart import chart
 from benchmarks.contenders import CONTENDERS, OURS, Contender
 from benchmarks.plan import FULL, QUICK, SMOKE
+from benchmarks.processes import allow_many_files
 from benchmarks.scenario import Scenario
 from benchmarks.scenarios import scenarios
 
@@ -44,6 +45,7 @@ def main() -> int:
 
     for ending in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ending, stop)
+    allow_many_files()
     usable = sorted(os.sched_getaffinity(0))
     server_core, load_core = usable[0], usable[-1]
     os.sched_setaffinity(0, {load_core})  # and so the load generators, which are its children

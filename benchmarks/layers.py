@@ -16,6 +16,7 @@ from benchmarks.__main__ import stop
 from benchmarks.contenders import OPS_TOKEN, OURS
 from benchmarks.in_process import PASS_THROUGH, TEN_EVENTS, whole_requests
 from benchmarks.parts import parts
+from benchmarks.processes import allow_many_files
 from event_service.libs.garbage import make_collection_rare
 from event_service.settings import Settings
 from event_service.telemetry.logs import configure_logging
@@ -45,6 +46,7 @@ def main() -> int:
 
 
 def measure_server(rounds: int) -> None:
+    allow_many_files()
     usable = sorted(os.sched_getaffinity(0))
     cores = {"server_core": usable[0], "load_core": usable[-1]}
     os.sched_setaffinity(0, {cores["load_core"]})  # and so the load generators, our children

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -15,6 +16,12 @@ import psutil
 
 # Bytes: seconds of a busy contender's log, as much as an ordinary user may ask for.
 LOG_PIPE = 1024 * 1024
+
+
+def allow_many_files() -> None:
+    """Raise the limit on open files for all children: thousands of connections are held at once."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def free_port() -> int:
