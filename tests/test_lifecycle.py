@@ -67,7 +67,7 @@ def test_one_json_line_at_start_tells_the_effective_configuration_and_no_secret(
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells another's limits")
 def test_the_service_may_open_as_many_connections_as_its_user_may():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
     try:
         with event_service("http://127.0.0.1:9") as (_, process):
             limits = {resource.prlimit(pid, resource.RLIMIT_NOFILE) for pid in process.pids()}
