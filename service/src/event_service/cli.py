@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import os
-import resource
 import signal
 import socket
 import subprocess
@@ -83,18 +82,9 @@ def serve() -> None:
         log_level=LogLevels.warning,
         log_dictconfig={"loggers": {"_granian": {"propagate": True}}},
     )
-    _allow_many_connections()
     _let_threads_finish()
     with _shared_among(settings.workers):
         server.serve()
-
-
-def _allow_many_connections() -> None:
-    """Raise the limit on open files as far as the user may: each connection is one."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # macOS takes no "unlimited".
-    with suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _let_threads_finish() -> None:
