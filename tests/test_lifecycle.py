@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import aiohttp
 import psutil
@@ -85,6 +86,14 @@ def test_the_threads_of_the_service_do_not_interrupt_each_other():
 
     assert len(threads) > 2
     assert policies == {os.SCHED_BATCH}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has huge pages of this kind")
+def test_the_service_takes_no_huge_pages():
+    with event_service("http://127.0.0.1:9") as (_, process):
+        states = [Path(f"/proc/{pid}/status").read_text() for pid in process.pids()]
+
+    assert all("THP_enabled:\t0" in state for state in states)
 
 
 def test_the_service_does_not_load_what_only_colours_tracebacks():
