@@ -1,5 +1,7 @@
 import os
-from collections.abc import Generator
+import shutil
+from collections.abc import Callable, Generator
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +11,60 @@ import halfopen  # noqa: F401
 
 # Where every program is installed a skipped test is a hole in the gate.
 SKIPS_FAIL = bool(os.environ.get("SKIPS_FAIL"))
+REPOSITORY = Path(__file__).parent
+# Debian's package of each program that a test may need.
+PACKAGES = {
+    "chromium": "chromium",
+    "haproxy": "haproxy",
+    "initdb": "postgresql",
+    "nginx": "nginx-light",
+    "node": "nodejs",
+    "npm": "npm",
+    "openssl": "openssl",
+    "postgres": "postgresql",
+    "promtool": "prometheus",
+    "redis-server": "redis-server",
+    "squid": "squid",
+    "taskset": "util-linux",
+    "wrk": "wrk",
+}
+OTHER_NAMES = {"chromium": ["chromium-browser"]}
+# Debian keeps servers out of an ordinary user's PATH.
+FOLDERS = ["/usr/local/sbin", "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "needs(*programs): skipped where one of these programs is not installed"
+    )
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for marker in item.iter_markers("needs"):
+        for program in marker.args:
+            find(program)
+
+
+@pytest.fixture(scope="session")
+def needs() -> Callable[[str], Path]:
+    """For fixtures: `needs("postgres")` is where the program is, or skips the test."""
+    return find
+
+
+def find(program: str) -> Path:
+    """The program's path. Skips the test, with one line that says how to get it, without one.
+
+    A name with a `/` is a file or folder of this repository that `make` gets.
+    """
+    if "/" in program:
+        if not (REPOSITORY / program).exists():
+            pytest.skip(f"needs {program}: npm ci --prefix {Path(program).parent}")
+        return REPOSITORY / program
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), *FOLDERS])
+    for name in [program, *OTHER_NAMES.get(program, [])]:
+        if found := shutil.which(name, path=path):
+            return Path(found)
+    pytest.skip(f"needs {program}: apt-get install {PACKAGES[program]}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,14 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def tools():
-    for tool, package in (("wrk", "wrk"), ("nginx", "nginx-light"), ("taskset", "util-linux")):
-        if not shutil.which(tool):
-            pytest.skip(f"{tool} is not installed: apt-get install {package}")
+pytestmark = pytest.mark.needs("wrk", "nginx", "taskset")
 
 
-def test_a_small_run_measures_every_row_and_writes_its_results(tools, tmp_path):
+def test_a_small_run_measures_every_row_and_writes_its_results(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--into", tmp_path]
     command += ["--only", "ours", "pass-through", "open-breaker"]
 
@@ -40,7 +35,7 @@ def test_a_small_run_measures_every_row_and_writes_its_results(tools, tmp_path):
     assert (tmp_path / "smoke.svg").read_text().startswith("<svg")
 
 
-def test_the_layers_and_threads_of_a_request_have_their_figures(tools):
+def test_the_layers_and_threads_of_a_request_have_their_figures():
     command = [sys.executable, "-m", "benchmarks.layers", "--server", "--rounds", "1"]
 
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)

@@ -2,12 +2,12 @@
 
 import json
 import re
-import shutil
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -17,7 +17,6 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from .processes import Process, event_service, free_port, mock_upstream
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 # Root may not use Chromium's sandbox, and none of these tests is to leave this machine.
 FLAGS = [
     "--no-sandbox",
@@ -33,7 +32,7 @@ EVENTS = "text/event-stream"
 
 pytestmark = [
     pytest.mark.browser,
-    pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: apt-get install chromium"),
+    pytest.mark.needs("chromium"),
 ]
 
 
@@ -94,9 +93,9 @@ def service(running: Service) -> Service:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(needs: Callable[[str], Path]) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=needs("chromium"), args=FLAGS)
         expect.set_options(timeout=10_000)
         yield browser
         browser.close()

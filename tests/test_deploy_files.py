@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -25,10 +24,7 @@ RUNBOOK = ROOT / "docs/operations.md"
 ITS_OWN_METRICS = {"up"}
 ITS_OWN_LABELS = {"job", "instance"}
 
-promtool = pytest.mark.skipif(
-    shutil.which("promtool") is None,
-    reason="promtool is not installed; Debian has it in the package prometheus",
-)
+promtool = pytest.mark.needs("promtool")
 
 
 def run(*command: str, stdin: str = "") -> None:

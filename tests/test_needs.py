@@ -1,0 +1,89 @@
+"""A test that needs a program which is not there says how to get it, and is a hole in the gate."""
+
+from pathlib import Path
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+CONFTEST = Path(__file__).parent.parent / "conftest.py"
+MARKED = """
+    import pytest
+
+    @pytest.mark.needs("openssl", "wrk")
+    def test_something():
+        pass
+"""
+IN_A_FIXTURE = """
+    import pytest
+
+    @pytest.fixture
+    def program(needs):
+        return needs("wrk")
+
+    def test_something(program):
+        assert program.is_absolute()
+"""
+OF_NODE = """
+    import pytest
+
+    @pytest.mark.needs("tests/nowhere/node_modules")
+    def test_something():
+        pass
+"""
+
+
+@pytest.fixture
+def programs(pytester, monkeypatch):
+    """The only folder with programs, with one called openssl in it."""
+    folder = pytester.mkdir("programs")
+    monkeypatch.setenv("PATH", str(folder))
+    monkeypatch.delenv("SKIPS_FAIL", raising=False)
+    # No other folder of this machine counts.
+    text = CONFTEST.read_text().replace('"/usr/', '"/nowhere/')
+    pytester.makeconftest(text)
+    add(folder, "openssl")
+    return folder
+
+
+def add(folder: Path, program: str) -> None:
+    (folder / program).write_text("")
+    (folder / program).chmod(0o755)
+
+
+@pytest.mark.parametrize("test", [MARKED, IN_A_FIXTURE], ids=["marked", "in a fixture"])
+def test_a_missing_program_skips_with_one_line_that_says_how_to_get_it(pytester, programs, test):
+    pytester.makepyfile(test)
+
+    run = pytester.runpytest("-rs", "--strict-markers")
+
+    run.assert_outcomes(skipped=1)
+    run.stdout.fnmatch_lines(["SKIPPED * needs wrk: apt-get install wrk"])
+
+
+@pytest.mark.parametrize("test", [MARKED, IN_A_FIXTURE], ids=["marked", "in a fixture"])
+def test_with_its_programs_a_test_runs(pytester, programs, test):
+    add(programs, "wrk")
+    pytester.makepyfile(test)
+
+    pytester.runpytest("--strict-markers").assert_outcomes(passed=1)
+
+
+def test_in_the_gate_a_missing_program_fails(pytester, programs, monkeypatch):
+    pytester.makepyfile(MARKED)
+    # The variable is read once, when the tests start.
+    monkeypatch.setenv("SKIPS_FAIL", "1")
+
+    run = pytester.runpytest_subprocess("--strict-markers")
+
+    assert run.parseoutcomes().get("passed", 0) == 0
+    assert run.ret != 0
+
+
+def test_missing_packages_of_node_are_skipped_with_the_command_that_gets_them(pytester, programs):
+    pytester.makepyfile(OF_NODE)
+
+    run = pytester.runpytest("-rs")
+
+    run.assert_outcomes(skipped=1)
+    run.stdout.fnmatch_lines(["SKIPPED * needs *: npm ci --prefix tests/nowhere"])
