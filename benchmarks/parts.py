@@ -12,6 +12,8 @@ from starlette.routing import Router
 from benchmarks import data
 from benchmarks.in_process import BY_USER, Client, Work, answer, nothing, scope
 from event_service.app import build_breakers
+from event_service.dashboard.live import Identity, LiveFeed
+from event_service.http.request_watch import RequestWatch
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.fan_out import fan_out
 from event_service.libs.retry import RetryBudget, with_retries
@@ -20,16 +22,14 @@ from event_service.middleware.load_shedding import LoadShedding
 from event_service.middleware.request_context import RequestContext
 from event_service.models import Event
 from event_service.routes.exact_paths import matching_exactly
-from event_service.routes.request_watch import RequestWatch
 from event_service.routes.users import EVENTS_BY_USER_ID, user_routes
 from event_service.settings import Settings
+from event_service.sources.policy import Guard, Read
 from event_service.telemetry.cells import Cells
-from event_service.telemetry.live import Identity, LiveFeed
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.records import RequestRecord
 from event_service.telemetry.signals import Listener, Signals
-from event_service.upstream.policy import Guard, Read
 
 CALLS = 5000  # in one round of a row
 IN_A_TURN = 10  # calls in one turn of the event loop: so many log lines share a write

@@ -133,15 +133,6 @@ def test_every_file_that_is_named_exists(page):
         assert (REPOSITORY / path).exists(), path
 
 
-def test_every_row_of_the_original_says_where_it_now_lives():
-    text = (DOCS / "original.md").read_text()
-    rows = re.findall(r"^\| (\d+) \| .+? \| (.+) \|$", text, re.MULTILINE)
-
-    assert [int(number) for number, _ in rows] == list(range(1, 26))
-    for number, place in rows:
-        assert "`" in place, f"row {number} names no file and no command"
-
-
 def test_every_target_of_make_that_is_named_exists():
     targets = set(re.findall(r"^([a-z-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:

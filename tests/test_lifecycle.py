@@ -4,7 +4,6 @@ import os
 import resource
 import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -94,15 +93,6 @@ def test_the_service_takes_no_huge_pages():
         states = [Path(f"/proc/{pid}/status").read_text() for pid in process.pids()]
 
     assert all("THP_enabled:\t0" in state for state in states)
-
-
-def test_the_service_does_not_load_what_only_colours_tracebacks():
-    program = "import sys, event_service.cli, event_service.app; print(*sys.modules)"
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
-    loaded = run.stdout.decode().split()
-
-    assert "structlog.dev" in loaded
-    assert "rich" not in loaded
 
 
 def test_a_wrong_configuration_stops_the_start_with_exit_code_2():

@@ -19,11 +19,15 @@ import uuid_utils
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
+from event_service import context
+from event_service.dashboard.controls import breaker_controls, mock_controls
+from event_service.dashboard.live import Identity, LiveFeed
+from event_service.dashboard.operators import OperatorAccess, OperatorsOnly
+from event_service.dashboard.page import Page, dashboard_routes
+from event_service.dashboard.stream import DashboardStream
 from event_service.errors import Overloaded, UpstreamFault
-from event_service.libs import call_context
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.garbage import make_collection_rare
-from event_service.libs.operator_access import OperatorAccess
 from event_service.libs.retry import RetryBudget
 from event_service.libs.shutdown_notice import shutdown_notice
 from event_service.libs.stale_cache import StaleCache
@@ -33,30 +37,26 @@ from event_service.middleware.forwarded import TrustedProxies
 from event_service.middleware.load_shedding import LoadShedding
 from event_service.middleware.request_context import RequestContext
 from event_service.models import Event, User
-from event_service.routes.dashboard import OperatorsOnly, Page, dashboard_routes
-from event_service.routes.dashboard_controls import breaker_controls, mock_controls
-from event_service.routes.dashboard_stream import DashboardStream
 from event_service.routes.docs import docs_routes
 from event_service.routes.events import event_routes
 from event_service.routes.exact_paths import matching_exactly
 from event_service.routes.openapi import openapi
-from event_service.routes.ops import health_routes, log_level_route, metrics_route
+from event_service.routes.operations import health_routes, log_level_route, metrics_route
 from event_service.routes.users import user_routes
 from event_service.services.add_event import AddEvent, EventSink
 from event_service.services.user_events import UserEvents, UsersAndEvents
 from event_service.settings import WORKERS_DIR, Environment, Settings, load_settings
+from event_service.sources.cached_read import CachedRead, ReplyCache
+from event_service.sources.http_events import HttpEventsApi, ReadPolicy, Trace, build_client
+from event_service.sources.mock_admin import MockAdmin
+from event_service.sources.policy import Guard, Observer, Read
 from event_service.telemetry.cells import Cells
-from event_service.telemetry.live import Identity, LiveFeed
 from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import configure_logging
 from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.signals import Listener, Signals
 from event_service.telemetry.tracing import tracing_wanted
-from event_service.upstream.cached_read import CachedRead, ReplyCache
-from event_service.upstream.events_api import HttpEventsApi, ReadPolicy, Trace, build_client
-from event_service.upstream.mock_admin import MockAdmin
-from event_service.upstream.policy import Guard, Observer, Read
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
 if TYPE_CHECKING:
@@ -182,7 +182,8 @@ def build_edge(
     app: ASGIApp = CacheHeaders(router) if caches(settings) else router
     if settings.rate_limit:
         # What is not switched on is not loaded: this takes a tenth of the start.
-        from event_service.middleware.rate_limit import RateLimit, parse_rates  # noqa: PLC0415
+        from event_service.libs.rates import parse_rates  # noqa: PLC0415
+        from event_service.middleware.rate_limit import RateLimit  # noqa: PLC0415
 
         app = RateLimit(
             app,
@@ -300,7 +301,7 @@ def build_events_api(
 def build_user_events(settings: Settings, api: UsersAndEvents, *, observer: Observer) -> UserEvents:
     def joined(leading: Context) -> None:
         # What the newcomer would have begun with; more of its calls are saved by it.
-        observer.shared("getUserById", leading.get(call_context.current))
+        observer.shared("getUserById", leading.get(context.current))
 
     # A cache tells each request what it was served from, so each puts its own answer together.
     shares = settings.single_flight and not caches(settings)

@@ -60,7 +60,7 @@ def _json_object(value: object) -> object:
 def _rate(value: str) -> str:
     if value:
         # What is not switched on is not loaded: this takes a tenth of the start.
-        from event_service.middleware.rate_limit import parse_rates  # noqa: PLC0415
+        from event_service.libs.rates import parse_rates  # noqa: PLC0415
 
         try:
             parse_rates(value)

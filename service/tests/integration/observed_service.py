@@ -10,8 +10,8 @@ import aiohttp
 from structlog.testing import capture_logs
 
 from event_service.app import QUEUE_FACTOR, build_breakers, build_events_api
+from event_service.context import CallContext
 from event_service.libs.bulkhead import Bulkhead
-from event_service.libs.call_context import CallContext
 from event_service.libs.retry import RetryBudget
 from event_service.settings import Settings
 from halfopen import CallFailed, CallIgnored, CallRejected, CallSucceeded, CircuitBreaker

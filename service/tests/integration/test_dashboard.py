@@ -9,8 +9,8 @@ import aiohttp
 import pytest
 import structlog
 
-from event_service.libs.operator_access import COOKIE
-from event_service.routes.dashboard_stream import MAX_WATCHERS
+from event_service.dashboard.operators import COOKIE
+from event_service.dashboard.stream import MAX_WATCHERS
 from mock_upstream import MockUpstream
 
 from .conftest import Start

@@ -81,9 +81,3 @@ class Bulkhead:
         self._waiting -= 1
         if not line:
             del self._lines[who]
-
-    async def __aenter__(self) -> None:
-        await self.acquire()
-
-    async def __aexit__(self, *_: object) -> None:
-        self.release()

@@ -94,12 +94,6 @@ class StaleCache(Generic[K, V]):
         self._remove(key)
         self._fetches.pop(key, None)
 
-    def clear(self) -> None:
-        """Invalidate everything."""
-        self._entries.clear()
-        self._fetches.clear()
-        self._size = 0
-
     def _remove(self, key: K) -> None:
         stored = self._entries.pop(key, None)
         if stored is not None:

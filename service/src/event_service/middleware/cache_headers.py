@@ -1,7 +1,7 @@
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from event_service.libs import call_context
-from event_service.libs.cache_status import CacheStatus
+from event_service import context
+from event_service.context import CacheStatus
 
 CACHE_NAME = "event-service"
 
@@ -19,7 +19,7 @@ class CacheHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        status = call_context.require().cache_status = CacheStatus(CACHE_NAME)
+        status = context.require().cache_status = CacheStatus(CACHE_NAME)
 
         async def send_with_status(message: Message) -> None:
             if message["type"] == "http.response.start":

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from event_service.libs import call_context
+from event_service import context
 
 ANY_ORIGIN = "*"
 _EXPOSED = "Age, Cache-Status, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
@@ -42,7 +42,7 @@ class Cors:
                 origin = value
             elif name == b"access-control-request-method":
                 preflight = scope["method"] == "OPTIONS"
-        headers = call_context.require().reply_headers
+        headers = context.require().reply_headers
         if not self._any:
             # Without an Origin, too: a cache must not serve that reply to one that has one.
             headers.append((b"vary", b"Origin"))

@@ -7,12 +7,12 @@ from ipaddress import IPv6Address
 from math import ceil
 from typing import Protocol
 
-from limits import RateLimitItem, parse_many
+from limits import RateLimitItem
 from limits.storage import Storage
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from event_service import context
 from event_service.errors import RateLimited
-from event_service.libs import call_context
 from event_service.libs.window_counts import WindowCounts
 
 LIMITED = "/api/"
@@ -73,24 +73,13 @@ class RateLimit:
             standing.append(f'"{name}";r={max(0, rate.amount - count)};t={ceil(left)}')
             if count > rate.amount:
                 wait = max(wait, left)
-        call_context.require().reply_headers += (
+        context.require().reply_headers += (
             (b"ratelimit-policy", self._policy.encode()),
             (b"ratelimit", ", ".join(standing).encode()),
         )
         if wait:
             self._observer.rate_limited()
             raise RateLimited("This client is over its rate of requests.", retry_after=wait)
-
-
-def parse_rates(text: str) -> list[RateLimitItem]:
-    """The rates that a text such as `100/second;5000/hour` names, each once.
-
-    Raises ValueError for any other text, and for a rate that would let nobody in.
-    """
-    rates = list(dict.fromkeys(parse_many(text)))
-    if not all(rate.amount for rate in rates):
-        raise ValueError(f"{text!r} lets nobody in")
-    return rates
 
 
 def client_key(api_key_header: str | None) -> Callable[[Scope], str]:

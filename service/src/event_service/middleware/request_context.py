@@ -8,9 +8,9 @@ import uuid_utils
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from event_service import context
+from event_service.context import CallContext
 from event_service.errors import ClientGone, InvalidRequest
-from event_service.libs import call_context
-from event_service.libs.call_context import CallContext
 from event_service.middleware.security_headers import add_security_headers
 from event_service.problems import problem_for
 from event_service.telemetry.records import STREAMED, UNMATCHED, RequestRecord
@@ -68,7 +68,7 @@ class RequestContext:
         self._observer.request_started(scope["method"])
         call, failure = _identify(scope)
         call.deadline = asyncio.get_running_loop().time() + self._deadline
-        call_context.current.set(call)
+        context.current.set(call)
         self._observer.request_identified(call, scope)
         # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
         scope["app"] = self

@@ -3,8 +3,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from event_service.http.endpoint import Endpoint, Reply
 from event_service.routes.docs_html import PAGE_HEADERS, Json, docs_page, problem_page
-from event_service.routes.endpoint import Endpoint, Reply
 from event_service.routes.openapi_parts import PROBLEMS
 from event_service.routes.problem_guide import GUIDE
 

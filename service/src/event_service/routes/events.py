@@ -6,9 +6,9 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from event_service.errors import InvalidRequest
+from event_service.http.body import read_json
+from event_service.http.endpoint import Endpoint, Reply
 from event_service.models import Event, NewEvent
-from event_service.routes.body import read_json
-from event_service.routes.endpoint import Endpoint, Reply
 from event_service.services.add_event import AddEvent
 
 _encode = msgspec.json.Encoder().encode

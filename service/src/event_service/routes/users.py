@@ -7,9 +7,9 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from event_service.errors import InvalidRequest
+from event_service.http.endpoint import Endpoint, Reply
 from event_service.models import User, parse_id
 from event_service.problems import problem_for
-from event_service.routes.endpoint import Endpoint, Reply
 from event_service.services.user_events import PartialEvents, UserEvents
 
 _encode = msgspec.json.Encoder().encode

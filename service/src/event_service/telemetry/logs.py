@@ -10,15 +10,11 @@ from select import PIPE_BUF
 from typing import Any, BinaryIO
 
 import msgspec
+import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.tracebacks import ExceptionDictTransformer
 
-from event_service.libs import call_context
-from event_service.libs.hidden import hidden
-
-# For tracebacks in colours, which none of our lines has; 5 MB.
-with hidden("rich", "greenlet"):
-    import structlog
-    from structlog.stdlib import ProcessorFormatter
-    from structlog.tracebacks import ExceptionDictTransformer
+from event_service import context
 
 EventDict = MutableMapping[str, Any]
 
@@ -159,7 +155,7 @@ def _drop_unwanted(_logger: object, method: str, line: EventDict) -> EventDict:
 
 
 def _add_call(_logger: object, _method: str, line: EventDict) -> EventDict:
-    call = call_context.current.get()
+    call = context.current.get()
     if call is not None:
         line["request_id"], line["trace_id"] = call.request_id, call.trace_id
     return line

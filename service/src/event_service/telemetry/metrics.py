@@ -8,7 +8,7 @@ from typing import NamedTuple
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar
 
-from event_service.libs.call_context import CallContext
+from event_service.context import CallContext
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.exposition import BOUNDS, HISTOGRAM, SUM, build_registry
 from event_service.telemetry.records import RequestRecord

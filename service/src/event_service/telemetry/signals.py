@@ -2,7 +2,7 @@ from collections.abc import Sequence
 
 from starlette.types import Scope
 
-from event_service.libs.call_context import CallContext
+from event_service.context import CallContext
 from event_service.telemetry.records import RequestRecord
 from halfopen import CircuitBreaker
 

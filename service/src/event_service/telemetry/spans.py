@@ -22,8 +22,8 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from opentelemetry.util.types import AttributeValue
 from starlette.types import Scope
 
-from event_service.libs import call_context
-from event_service.libs.call_context import CallContext
+from event_service import context
+from event_service.context import CallContext
 from event_service.telemetry.metrics import METHODS
 from event_service.telemetry.records import UNMATCHED, RequestRecord
 from event_service.telemetry.signals import Listener
@@ -92,7 +92,7 @@ class Spans(Listener):
         call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
 
     def request_done(self, record: RequestRecord) -> None:
-        span = _span(call_context.current.get())
+        span = _span(context.current.get())
         if record.route != UNMATCHED:
             span.update_name(f"{_name(record.method)} {record.route}")
             span.set_attribute("http.route", record.route)
@@ -111,7 +111,7 @@ class Spans(Listener):
         _number.set(number)
 
     def shared(self, operation: str, leader: CallContext | None) -> None:
-        follower = _span(call_context.current.get())
+        follower = _span(context.current.get())
         follower.add_link(_span(leader).get_span_context(), {"upstream.operation": operation})
 
     def exchange(self, operation: str, method: str, url: str) -> "Exchange":
@@ -126,7 +126,7 @@ class Spans(Listener):
         }
         if resends := _number.get() - 1:
             attributes["http.request.resend_count"] = resends
-        parent = trace.set_span_in_context(_span(call_context.current.get()))
+        parent = trace.set_span_in_context(_span(context.current.get()))
         return Exchange(
             self._tracer.start_span(f"{method} {template}", parent, SpanKind.CLIENT, attributes)
         )
@@ -198,7 +198,7 @@ def _span(call: CallContext | None) -> Span:
 
 
 def _add_event(name: str, attributes: dict[str, AttributeValue]) -> None:
-    span = _span(call_context.current.get())
+    span = _span(context.current.get())
     # The request of a call that others share may be over.
     if span.is_recording():
         span.add_event(name, attributes)

@@ -158,18 +158,6 @@ def test_simultaneous_fetches_of_a_key_may_all_store_theirs():
     assert cache.get("ann").value == "B"
 
 
-def test_clearing_invalidates_everything():
-    cache, _ = a_cache(max_size=10)
-    cache.put("ann", "A", size=10)
-    token = cache.begin("bob")
-    cache.clear()
-    cache.put("bob", "outdated", token)
-    assert len(cache) == 0
-
-    cache.put("ann", "A", size=10)
-    assert cache.get("ann") is not None, "the size was forgotten too"
-
-
 def test_fetches_that_never_end_leave_nothing_behind():
     cache, _ = a_cache()
     for n in range(100):

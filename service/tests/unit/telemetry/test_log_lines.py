@@ -8,9 +8,9 @@ from contextvars import copy_context
 import pytest
 import structlog
 
+from event_service import context
+from event_service.context import CallContext
 from event_service.errors import UpstreamTimeout, UserNotFound
-from event_service.libs import call_context
-from event_service.libs.call_context import CallContext
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import JsonLines, configure_logging, set_level
 from event_service.telemetry.records import RequestRecord
@@ -187,7 +187,7 @@ def test_a_transition_says_why_and_when_the_next_try_is(log):
     LogLines(slow_request=1).watch(breaker)
 
     def fail_twice():
-        call_context.current.set(CallContext("abc"))
+        context.current.set(CallContext("abc"))
         for _ in range(2):
             breaker.acquire().failure()
 

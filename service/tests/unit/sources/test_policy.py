@@ -7,6 +7,8 @@ from math import inf
 
 import pytest
 
+from event_service import context
+from event_service.context import CallContext
 from event_service.errors import (
     Overloaded,
     UpstreamFailed,
@@ -14,12 +16,10 @@ from event_service.errors import (
     UpstreamRefused,
     UpstreamUnavailable,
 )
-from event_service.libs import call_context
 from event_service.libs.bulkhead import Bulkhead
-from event_service.libs.call_context import CallContext
 from event_service.libs.retry import RetryBudget
+from event_service.sources.policy import Guard, Read
 from event_service.telemetry.signals import Listener
-from event_service.upstream.policy import Guard, Read
 from halfopen import CircuitBreaker, CircuitOpen, ConsecutiveFailures, State
 
 pytestmark = pytest.mark.anyio
@@ -173,7 +173,7 @@ async def test_a_canary_that_has_to_wait_for_a_slot_is_let_in():
 async def test_retries_go_by_the_clock_of_deadlines():
     call = CallContext("r")
     call.deadline = asyncio.get_running_loop().time() - 1
-    call_context.current.set(call)
+    context.current.set(call)
     attempts = 0
 
     async def fetch(_key: str) -> str:

@@ -12,10 +12,10 @@ from functools import partial
 from math import inf
 from typing import Any, Generic, Protocol, TypeVar
 
+from event_service import context
+from event_service.context import CallContext
 from event_service.errors import Overloaded, UpstreamError, UpstreamFault, UpstreamUnavailable
-from event_service.libs import call_context
 from event_service.libs.bulkhead import Bulkhead, BulkheadFull
-from event_service.libs.call_context import CallContext
 from event_service.libs.fan_out import Call
 from event_service.libs.retry import GaveUp, RetryBudget, backoff, with_retries
 from event_service.libs.single_flight import SingleFlight
@@ -86,7 +86,7 @@ class Guard:
         was_closed = self._breaker.state is State.CLOSED
         try:
             # Requests take turns, so that one with thousands of calls does not hold up the rest.
-            await self._bulkhead.acquire(call_context.current.get())
+            await self._bulkhead.acquire(context.current.get())
         except BulkheadFull:
             raise Overloaded("Too many calls wait for the upstream.") from None
         return was_closed and self._breaker.state is not State.CLOSED
@@ -147,7 +147,7 @@ class Read(Generic[T]):
             self._flights.forget(key)
 
     async def _with_retries(self, key: str, attempts: int | None) -> T:
-        call = call_context.current.get()
+        call = context.current.get()
         fetch = partial(self._fetch, key)
 
         def attempt(number: int) -> Awaitable[T]:
@@ -168,7 +168,7 @@ class Read(Generic[T]):
         )
 
     def _on_shared(self, leading: Context) -> None:
-        self._observer.shared(self._guard.operation, leading.get(call_context.current))
+        self._observer.shared(self._guard.operation, leading.get(context.current))
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -1,6 +1,6 @@
 import pytest
 
-from event_service.libs.operator_access import COOKIE, LIFETIME, OperatorAccess
+from event_service.dashboard.operators import COOKIE, LIFETIME, OperatorAccess
 
 NOW = 1_700_000_000.0
 

@@ -11,13 +11,13 @@ import msgspec
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from event_service.dashboard.operators import COOKIE, LIFETIME, OperatorAccess, OperatorsOnly
+from event_service.dashboard.same_origin import require_same_origin
 from event_service.errors import Unauthorized
-from event_service.libs.operator_access import COOKIE, LIFETIME, OperatorAccess
-from event_service.routes.body import read_json
-from event_service.routes.endpoint import Endpoint, Reply
-from event_service.routes.same_origin import require_same_origin
+from event_service.http.body import read_json
+from event_service.http.endpoint import Endpoint, Reply
 
 _HTML = "text/html; charset=utf-8"
 _MEDIA_TYPES = {
@@ -98,21 +98,8 @@ def dashboard_routes(
     ]
 
 
-class OperatorsOnly:
-    """Lets operators through to `app`; raises Unauthorized for everybody else."""
-
-    def __init__(self, app: ASGIApp, access: OperatorAccess | None) -> None:
-        self._app = app
-        self._access = access
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._access is not None and not self._access.admits(scope["headers"]):
-            raise Unauthorized("This is for operators: send the token, or sign in.")
-        await self._app(scope, receive, send)
-
-
 def _assets() -> dict[str, bytes]:
-    folder = files("event_service.routes").joinpath("dashboard_page")
+    folder = files("event_service.dashboard").joinpath("assets")
     return {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.is_file()}
 
 

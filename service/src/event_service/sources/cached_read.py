@@ -3,11 +3,11 @@ from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 
+from event_service import context
+from event_service.context import CacheStatus
 from event_service.errors import Overloaded, UpstreamFault, UpstreamNotFound
-from event_service.libs import call_context
-from event_service.libs.cache_status import CacheStatus
 from event_service.libs.stale_cache import Entry, StaleCache
-from event_service.upstream.policy import Observer, Read
+from event_service.sources.policy import Observer, Read
 from halfopen import CircuitOpen
 
 T = TypeVar("T")
@@ -92,5 +92,5 @@ class CachedRead(Generic[T]):
 
 
 def _status() -> CacheStatus | None:
-    call = call_context.current.get()
+    call = context.current.get()
     return None if call is None else call.cache_status

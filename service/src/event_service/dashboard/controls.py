@@ -10,12 +10,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from event_service.dashboard.operators import OperatorAccess, OperatorsOnly
+from event_service.dashboard.same_origin import require_same_origin
 from event_service.errors import Forbidden, InvalidRequest
-from event_service.libs.operator_access import OperatorAccess
-from event_service.routes.body import read_json
-from event_service.routes.dashboard import OperatorsOnly
-from event_service.routes.endpoint import Endpoint, Reply
-from event_service.routes.same_origin import require_same_origin
+from event_service.http.body import read_json
+from event_service.http.endpoint import Endpoint, Reply
 from halfopen import CircuitBreaker, Isolation
 
 # A page of another site cannot add it without asking us first, which we would not grant.

@@ -21,6 +21,7 @@ from pyreqwest.http import Url
 from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
 
+from event_service import context
 from event_service.errors import (
     UpstreamError,
     UpstreamFailed,
@@ -31,10 +32,9 @@ from event_service.errors import (
     UpstreamUnavailable,
     UserNotFound,
 )
-from event_service.libs import call_context
 from event_service.libs.fan_out import Call
 from event_service.models import Event, NewEvent, User, is_id
-from event_service.upstream.policy import Guard
+from event_service.sources.policy import Guard
 
 T = TypeVar("T")
 
@@ -221,7 +221,7 @@ class HttpEventsApi:
     async def _exchange(
         self, operation: str, method: str, url: str, request: RequestBuilder
     ) -> bytes:
-        call = call_context.current.get()
+        call = context.current.get()
         if call is not None:
             call.upstream_calls += 1
             request = request.header("x-request-id", call.request_id)

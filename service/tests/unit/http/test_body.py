@@ -14,8 +14,8 @@ from event_service.errors import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from event_service.http.body import MAX_BODY, may_repeat_a_key, read_json
 from event_service.models import NewEvent
-from event_service.routes.body import MAX_BODY, may_repeat_a_key, read_json
 
 pytestmark = pytest.mark.anyio
 

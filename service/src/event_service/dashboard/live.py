@@ -9,6 +9,11 @@ from typing import NamedTuple
 
 import msgspec
 
+from event_service.context import CallContext
+from event_service.dashboard import live_frame
+from event_service.dashboard.live_breakers import LiveBreakers
+from event_service.dashboard.live_frame import OUTCOMES, FailedRequest, Frame
+from event_service.dashboard.rolling_stats import HISTORY, RECENT, Percentiles, RollingStats
 from event_service.errors import (
     DeadlineExceeded,
     Overloaded,
@@ -17,13 +22,8 @@ from event_service.errors import (
     UpstreamTimeout,
 )
 from event_service.libs.bulkhead import Bulkhead
-from event_service.libs.call_context import CallContext
 from event_service.libs.retry import RetryBudget
-from event_service.telemetry import live_frame
-from event_service.telemetry.live_breakers import LiveBreakers
-from event_service.telemetry.live_frame import OUTCOMES, FailedRequest, Frame
 from event_service.telemetry.records import UNMATCHED, RequestRecord
-from event_service.telemetry.rolling_stats import HISTORY, RECENT, Percentiles, RollingStats
 from event_service.telemetry.signals import Listener
 from halfopen import CircuitBreaker, CircuitOpen
 

@@ -1,6 +1,6 @@
 import pytest
 
-from event_service.telemetry.rolling_stats import HISTORY, RECENT, RollingStats
+from event_service.dashboard.rolling_stats import HISTORY, RECENT, RollingStats
 
 
 def test_what_happens_in_a_second_shows_once_the_second_is_over():

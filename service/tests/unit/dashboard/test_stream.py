@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from event_service.dashboard.stream import DashboardStream
 from event_service.errors import Overloaded
-from event_service.routes.dashboard_stream import DashboardStream
 
 pytestmark = pytest.mark.anyio
 

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from event_service.telemetry.live_frame import Breaker, Rule, Transition
+from event_service.dashboard.live_frame import Breaker, Rule, Transition
 from halfopen import (
     CallFailed,
     CircuitBreaker,

@@ -1,6 +1,6 @@
 import pytest
 
-from event_service.libs.cache_status import CacheStatus
+from event_service.context import CacheStatus
 
 
 def said(status: CacheStatus) -> dict[str, str]:

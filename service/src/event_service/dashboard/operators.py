@@ -7,6 +7,10 @@ import time
 from collections.abc import Callable, Iterable
 from http.cookies import CookieError, SimpleCookie
 
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from event_service.errors import Unauthorized
+
 COOKIE = "event_service_operator"
 LIFETIME = 12 * 3600
 
@@ -57,3 +61,16 @@ class OperatorAccess:
 
     def _sign(self, text: str) -> str:
         return hmac.new(self._key, text.encode(), hashlib.sha256).hexdigest()
+
+
+class OperatorsOnly:
+    """Lets operators through to `app`; raises Unauthorized for everybody else."""
+
+    def __init__(self, app: ASGIApp, access: OperatorAccess | None) -> None:
+        self._app = app
+        self._access = access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._access is not None and not self._access.admits(scope["headers"]):
+            raise Unauthorized("This is for operators: send the token, or sign in.")
+        await self._app(scope, receive, send)

@@ -6,9 +6,9 @@ from event_service.errors import UpstreamFailed
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
 from event_service.libs.stale_cache import StaleCache
+from event_service.sources.cached_read import CachedRead, ReplyCache
+from event_service.sources.policy import Guard, Read
 from event_service.telemetry.signals import Listener
-from event_service.upstream.cached_read import CachedRead, ReplyCache
-from event_service.upstream.policy import Guard, Read
 from halfopen import CircuitBreaker
 
 pytestmark = pytest.mark.anyio

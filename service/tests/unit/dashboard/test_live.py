@@ -4,6 +4,8 @@ from typing import Any
 
 import pytest
 
+from event_service.dashboard.live import FAILURES_KEPT, Identity, LiveFeed
+from event_service.dashboard.live_breakers import TRANSITIONS_KEPT
 from event_service.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -15,8 +17,6 @@ from event_service.errors import (
 )
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
-from event_service.telemetry.live import FAILURES_KEPT, Identity, LiveFeed
-from event_service.telemetry.live_breakers import TRANSITIONS_KEPT
 from event_service.telemetry.records import RequestRecord
 from halfopen import (
     CallWindow,

@@ -5,8 +5,8 @@ import msgspec
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
-from event_service.routes.body import read_json
-from event_service.routes.endpoint import Endpoint, Reply
+from event_service.http.body import read_json
+from event_service.http.endpoint import Endpoint, Reply
 from halfopen import CircuitBreaker, State
 
 _encode = msgspec.json.Encoder().encode

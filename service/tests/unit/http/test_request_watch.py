@@ -8,10 +8,10 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 
 from event_service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
+from event_service.http import request_watch
+from event_service.http.endpoint import Endpoint, Reply
 from event_service.libs.bulkhead import Bulkhead
 from event_service.middleware.request_context import RequestContext
-from event_service.routes import request_watch
-from event_service.routes.endpoint import Endpoint, Reply
 from event_service.telemetry.records import RequestRecord
 from event_service.telemetry.signals import Listener
 

@@ -4,8 +4,8 @@ from typing import NamedTuple
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
-from event_service.libs import call_context
-from event_service.routes.request_watch import RequestWatch
+from event_service import context
+from event_service.http.request_watch import RequestWatch
 
 
 class Reply(NamedTuple):
@@ -27,7 +27,7 @@ class Endpoint:
         self._handler = handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with RequestWatch(receive, deadline=call_context.require().deadline) as watch:
+        with RequestWatch(receive, deadline=context.require().deadline) as watch:
             reply = await self._handler(Request(scope, watch.receive))
         headers = [
             (b"content-type", reply.media_type.encode()),
