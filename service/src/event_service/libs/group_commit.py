@@ -1,0 +1,84 @@
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class GroupCommit(Generic[T, R]):
+    """Items that arrive while one batch is committed go into the next one, together.
+
+    `commit` gets the items in the order of their arrival and returns a result for each; one that
+    is an exception is raised to the caller of that item. What `commit` itself raises goes to all
+    callers of its batch. There is one commit at a time and no waiting for company, so a lone item
+    is committed at once, and many share the cost of one. Use from one event loop.
+    """
+
+    def __init__(
+        self,
+        commit: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
+        *,
+        max_batch: int = 512,
+    ) -> None:
+        self._commit = commit
+        self._max_batch = max_batch
+        self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    async def submit(self, item: T) -> R:
+        """The item's result, once its batch is committed.
+
+        A caller that is cancelled before its batch begins takes its item along; after that the
+        item may be committed although nobody hears of it.
+        """
+        result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._waiting.append((item, result))
+        if self._task is None:
+            # It ends by itself as soon as nobody waits, so it outlives no caller but those who
+            # were cancelled during the commit; `drain` waits for it.
+            self._task = asyncio.create_task(self._run())
+        return await result
+
+    async def drain(self) -> None:
+        """Wait until everything that was submitted is committed or has failed."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        try:
+            while batch := self._next_batch():
+                await self._commit_batch(batch)
+        finally:
+            self._task = None
+            # Only if this task itself was cancelled, with the loop that it runs on.
+            for _, result in self._waiting:
+                result.cancel()
+            self._waiting.clear()
+
+    def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
+        batch: list[tuple[T, asyncio.Future[R]]] = []
+        while self._waiting and len(batch) < self._max_batch:
+            item, result = self._waiting.popleft()
+            if not result.done():
+                batch.append((item, result))
+        return batch
+
+    async def _commit_batch(self, batch: list[tuple[T, asyncio.Future[R]]]) -> None:
+        outcomes: Sequence[R | Exception]
+        try:
+            outcomes = await self._commit([item for item, _ in batch])
+        except asyncio.CancelledError:
+            for _, result in batch:
+                result.cancel()
+            raise
+        except Exception as error:
+            outcomes = [error] * len(batch)
+        for (_, result), outcome in zip(batch, outcomes, strict=True):
+            if result.done():
+                continue
+            if isinstance(outcome, Exception):
+                result.set_exception(outcome)
+            else:
+                result.set_result(outcome)

@@ -1,0 +1,78 @@
+"""A pool of connections to PostgreSQL; needs the extra `event-service[postgres]`."""
+
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import AsyncConnectionPool
+
+OLDEST_SERVER = 130_000  # as libpq counts: 13.0
+
+Connection = psycopg.AsyncConnection[tuple[object, ...]]
+Pool = AsyncConnectionPool[Connection]
+
+
+class PostgresUnusable(Exception):
+    """The server cannot be used; the text says why and holds no credentials."""
+
+
+def conninfo_of(url: str, *, connect_timeout: float) -> str:
+    """What libpq connects with: the URL's own parameters, those of TLS included, and ours.
+
+    Raises ValueError for a URL that libpq cannot read; the text does not repeat it.
+    """
+    if urlsplit(url).scheme not in {"postgresql", "postgres"}:
+        raise ValueError("must be postgresql://user@host/database")
+    try:
+        given: dict[str, Any] = conninfo_to_dict(url)
+    except psycopg.Error:
+        raise ValueError("must be postgresql://user@host/database") from None
+    ours: dict[str, str | int] = {
+        "application_name": "event-service",
+        "client_encoding": "UTF8",
+        "connect_timeout": max(1, round(connect_timeout)),
+        # Notice within half a minute that the server's machine is gone.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+    return make_conninfo(**{**ours, **given})
+
+
+def build_pool(
+    url: str, *, max_size: int, timeout: float, statement_timeout: float, checked: bool
+) -> Pool:
+    """A pool that is yet to be opened; its connections are in autocommit mode.
+
+    `timeout` bounds connecting and the wait for a free connection, `statement_timeout` each
+    statement; both in seconds. `checked` costs a round trip each time that a connection is taken,
+    and replaces one that the server has closed meanwhile before anybody meets it.
+    """
+    milliseconds = round(statement_timeout * 1000)
+
+    async def configure(connection: Connection) -> None:
+        # Not as start-up options, which poolers refuse.
+        await connection.execute(f"SET statement_timeout = {milliseconds}")
+        await connection.execute("SET idle_in_transaction_session_timeout = '60s'")
+
+    return AsyncConnectionPool(
+        conninfo_of(url, connect_timeout=timeout),
+        connection_class=Connection,
+        kwargs={"autocommit": True},
+        min_size=1,
+        max_size=max_size,
+        timeout=timeout,
+        configure=configure,
+        check=AsyncConnectionPool.check_connection if checked else None,
+        reconnect_timeout=timeout,
+        open=False,
+    )
+
+
+def refuse_old_server(connection: Connection) -> None:
+    """Raise PostgresUnusable for a server before version 13."""
+    version = connection.info.server_version
+    if version < OLDEST_SERVER:
+        raise PostgresUnusable(f"PostgreSQL {version // 10_000} is too old: 13 or newer is needed")
