@@ -1,6 +1,24 @@
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
+
+from .postgres_server import PostgresServer, postgres_server
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def postgres(needs: Callable[[str], Path]) -> Iterator[PostgresServer]:
+    """A PostgreSQL server that no test stops; skips without the program."""
+    with postgres_server(needs("initdb").parent) as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: PostgresServer) -> str:
+    """An empty database of the test's own."""
+    return postgres.create_database()
