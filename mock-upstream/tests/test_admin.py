@@ -18,6 +18,23 @@ async def test_health_is_answered_and_not_journalled(client, mock, path):
     assert not mock.journal.entries
 
 
+@pytest.mark.parametrize("path", ["/__admin", "/__admin/"])
+async def test_the_index_lists_every_path_with_its_methods(client, path):
+    status, index = await ask(client, "GET", path)
+
+    assert status == 200
+    methods = {each["path"]: each["methods"] for each in index["paths"]}
+    assert all(each["about"] for each in index["paths"])
+    assert methods["/__admin/faults/addEvent"] == ["GET", "PUT", "DELETE"]
+    assert methods["/__admin/reset"] == ["POST"]
+    for path_, (first, *_) in methods.items():
+        async with client.request(first, path_) as response:
+            assert response.status == 200
+    assert "slow-body" in index["fault"]["modes"]
+    example = index["fault"]["example"]
+    assert await ask(client, "PUT", "/__admin/faults/getUsers", example) == (200, example)
+
+
 async def test_a_fault_can_be_put_read_and_deleted(client, mock):
     path = "/__admin/faults/getUsers"
     fault = {"delay": 0.5, "error_rate": 0.25, "status": 503}

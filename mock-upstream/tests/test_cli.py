@@ -1,4 +1,5 @@
 import json
+import re
 import resource
 import signal
 import socket
@@ -6,6 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from contextlib import contextmanager
+from importlib.metadata import version
 
 import pytest
 
@@ -73,6 +75,42 @@ def test_the_options_reach_the_upstream():
         assert get(f"{url}/__admin/event-delay") == {"seconds": 0.01}
 
 
+def test_the_dialect_and_the_outage_reach_the_upstream():
+    with running("--dialect", "numbers", "--outage", "12") as (_, url):
+        assert get(f"{url}/getUserById/1")["id"] == 1
+        assert get(f"{url}/__admin/cycle") == {"accept": 5, "refuse": 10, "outage": 12.0}
+
+
+def test_verbose_prints_a_line_for_each_call():
+    with running("--verbose") as (process, url):
+        get(f"{url}/__admin/health")
+        get(f"{url}/getUserById/1")
+        urllib.request.urlopen(
+            urllib.request.Request(
+                f"{url}/__admin/faults/getUsers", b'{"status":201}', method="PUT"
+            ),
+            timeout=10,
+        ).close()
+        get(f"{url}/getUsers")
+        lines = [process.stdout.readline() for _ in range(2)]
+
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  GET   /getUserById/1  200  \d+\.\d ms\n", lines[0])
+    assert re.fullmatch(r"\d\d:\d\d:\d\d  GET   /getUsers  201  \d+\.\d ms  status\n", lines[1])
+
+
+def test_it_says_its_version():
+    done = run("--version")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"mock-upstream {version('event-mock-upstream')}\n"
+
+
+def test_its_help_mentions_the_faults():
+    text = run("--help").stdout
+
+    assert "/__admin/faults/getUsers" in text
+
+
 def test_the_seed_decides_the_generated_data():
     events = []
     for seed in ("5", "5", "6"):
@@ -115,6 +153,8 @@ def test_an_address_that_is_not_ours_is_said_plainly():
         ["--event-delay", "inf"],
         ["--users", "0"],
         ["--refuse", "-1"],
+        ["--outage", "-1"],
+        ["--dialect", "esperanto"],
         ["--bogus", "1"],
     ],
 )

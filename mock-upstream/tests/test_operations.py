@@ -62,13 +62,44 @@ async def test_an_unknown_id_is_404_in_json(client, path):
     assert "not found" in answer["message"]
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/getUsers/1", "/getUserById", "/getUserById/1/2"])
+@pytest.mark.parametrize(
+    "path", ["/nope", "/users", "/getUsers/1", "/getUserById", "/getUserById/1/2"]
+)
 async def test_an_unknown_path_is_404_and_counts_for_no_operation(client, mock, path):
     status, _ = await get(client, path)
 
     assert status == 404
     assert [(entry.operation, entry.path) for entry in mock.journal.entries] == [(None, path)]
     assert set(mock.journal.counts.values()) == {0}
+
+
+async def test_the_root_lists_what_there_is_and_is_not_journalled(client, mock):
+    status, index = await get(client, "/")
+
+    assert status == 200
+    assert (index["name"], index["dialect"], index["admin"]) == (
+        "mock-upstream",
+        "plain",
+        "/__admin",
+    )
+    listed = {(each["operation"], each["method"], each["path"]) for each in index["operations"]}
+    assert listed == {
+        ("getUsers", "GET", "/getUsers"),
+        ("getUserById", "GET", "/getUserById/{id}"),
+        ("getEvents", "GET", "/getEvents"),
+        ("getEventById", "GET", "/getEventById/{id}"),
+        ("addEvent", "POST", "/addEvent"),
+    }
+    assert not mock.journal.entries
+
+
+async def test_events_can_be_asked_for_by_user(client):
+    _, alices = await get(client, "/getEvents?userId=1")
+    _, bobs = await get(client, "/getEvents?userId=2")
+    _, nobodys = await get(client, "/getEvents?userId=9")
+
+    assert [event["id"] for event in alices] == ["101", "102"]
+    assert bobs == nobodys == []
 
 
 async def test_an_escaped_id_is_decoded(client, mock):

@@ -1,39 +1,47 @@
 from __future__ import annotations
 
 import itertools
+import time
+from collections.abc import Callable
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 
+from mock_upstream.cycle import Cycle, Turns
 from mock_upstream.data import Event
 from mock_upstream.store import Store
 
 MAX_KEYS = 10_000
 
-
-class Cycle(msgspec.Struct, forbid_unknown_fields=True):
-    """Accepts so many, refuses so many, and so on round. With `refuse` 0 it never refuses."""
-
-    accept: Annotated[int, msgspec.Meta(ge=0)]
-    refuse: Annotated[int, msgspec.Meta(ge=0)]
-
-    def accepts(self, call: int) -> bool:
-        """Whether the call of this number, counted from 0, is accepted."""
-        return not self.refuse or call % (self.accept + self.refuse) < self.accept
+# What RFC 3986 lets a path segment hold unescaped, but for "." and "..".
+_ID = r"\A(?!\.{1,2}\Z)[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}\Z"
 
 
-class _NewEvent(msgspec.Struct, rename="camel"):
+class _NewEvent(msgspec.Struct, rename="camel", frozen=True):
     user_id: str
     title: Annotated[str, msgspec.Meta(min_length=1)]
     description: str = ""
-    id: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_-]{1,64}\Z")] | None = None
+    id: Annotated[str, msgspec.Meta(pattern=_ID)] | None = None
 
 
 class Outcome(msgspec.Struct, omit_defaults=True):
     success: bool
     message: str | None = None
     id: str | None = None
+
+
+class Answer(NamedTuple):
+    """What addEvent says; `event` is what is stored, None if the call was refused."""
+
+    status: int
+    outcome: Outcome
+    event: Event | None = None
+
+
+class _Remembered(NamedTuple):
+    new: _NewEvent
+    answer: Answer
 
 
 _decode = msgspec.json.Decoder(_NewEvent).decode
@@ -43,63 +51,85 @@ class AddEvent:
     """Stores events while its cycle accepts.
 
     A body that is itself wrong (JSON, fields, form of an id) is told so whatever the cycle says
-    and does not move it; nor does a repeated `Idempotency-Key`, which gets the answer of the
-    first accepted call. Every other call moves it, and only one that it lets in is looked at
-    further: an unknown user, an id already taken. A refused call is not remembered, so its key
-    may be tried again. The latest `max_keys` keys are kept.
+    and does not move it. Nor does an `Idempotency-Key` whose call was accepted before: with the
+    same event it gets the first answer, with another it is refused with 422. Every other call
+    moves the cycle, and only one that it lets in is looked at further: an unknown user, an id
+    already taken. A refused call is not remembered, so its key may be tried again. The latest
+    `max_keys` keys are kept.
     """
 
-    def __init__(self, store: Store, cycle: Cycle, max_keys: int = MAX_KEYS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        cycle: Cycle,
+        max_keys: int = MAX_KEYS,
+        *,
+        own_ids: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`own_ids`: give every event a number, whatever id its sender proposed."""
         self._store = store
         self._started_with = cycle
         self._max_keys = max_keys
-        self._accepted: dict[str, Outcome] = {}
-        self.cycle = cycle
+        self._own_ids = own_ids
+        self._clock = clock
+        self._remembered: dict[str, _Remembered] = {}
         self.reset()
+
+    @property
+    def cycle(self) -> Cycle:
+        return self._turns.cycle
 
     def set_cycle(self, cycle: Cycle) -> None:
         """Begin this cycle with its first call."""
-        self.cycle = cycle
-        self._calls = itertools.count()
+        self._turns = Turns(cycle, self._clock)
 
     def reset(self) -> None:
         """Forget the keys, and begin the first cycle anew."""
-        self._accepted.clear()
+        self._remembered.clear()
         self._ids = itertools.count(1001)
         self.set_cycle(self._started_with)
 
-    def __call__(self, body: bytes, idempotency_key: str | None) -> tuple[int, Outcome]:
-        """The status and what to say with it."""
+    def __call__(self, body: bytes, idempotency_key: str | None) -> Answer:
         try:
             new = _decode(body)
         except msgspec.DecodeError as error:
-            return HTTPStatus.BAD_REQUEST, Outcome(success=False, message=str(error))
-        if idempotency_key is not None and idempotency_key in self._accepted:
-            return HTTPStatus.OK, self._accepted[idempotency_key]
-        return self._refusal(new) or (HTTPStatus.OK, self._accept(new, idempotency_key))
+            return _refused(HTTPStatus.BAD_REQUEST, str(error))
+        remembered = self._remembered.get(idempotency_key) if idempotency_key else None
+        if remembered is None:
+            return self._refusal(new) or self._accept(new, idempotency_key)
+        if remembered.new != new:
+            return _refused(
+                HTTPStatus.UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key came with another event before",
+            )
+        return remembered.answer
 
-    def _refusal(self, new: _NewEvent) -> tuple[int, Outcome] | None:
-        if not self.cycle.accepts(next(self._calls)):
-            message = "overloaded, try again later"
-            return HTTPStatus.SERVICE_UNAVAILABLE, Outcome(success=False, message=message)
+    def _refusal(self, new: _NewEvent) -> Answer | None:
+        if not self._turns.accepts_next():
+            return _refused(HTTPStatus.SERVICE_UNAVAILABLE, "overloaded, try again later")
         if self._store.user(new.user_id) is None:
-            message = f"unknown user {new.user_id}"
-            return HTTPStatus.NOT_FOUND, Outcome(success=False, message=message)
-        if new.id is not None and self._store.event(new.id) is not None:
-            return HTTPStatus.CONFLICT, Outcome(success=False, message=f"event {new.id} exists")
+            return _refused(HTTPStatus.NOT_FOUND, f"unknown user {new.user_id}")
+        if not self._own_ids and new.id is not None and self._store.event(new.id) is not None:
+            return _refused(HTTPStatus.CONFLICT, f"event {new.id} exists")
         return None
 
-    def _accept(self, new: _NewEvent, idempotency_key: str | None) -> Outcome:
-        event_id = new.id or self._free_id()
-        self._store.add(Event(event_id, new.user_id, new.title, new.description))
-        outcome = Outcome(success=True, id=event_id)
-        if idempotency_key is not None:
-            self._accepted[idempotency_key] = outcome
-            if len(self._accepted) > self._max_keys:
-                del self._accepted[next(iter(self._accepted))]
-        return outcome
+    def _accept(self, new: _NewEvent, idempotency_key: str | None) -> Answer:
+        event_id = None if self._own_ids else new.id
+        event = Event(event_id or self._free_id(), new.user_id, new.title, new.description)
+        self._store.add(event)
+        answer = Answer(HTTPStatus.OK, Outcome(success=True, id=event.id), event)
+        if idempotency_key:
+            self._remembered[idempotency_key] = _Remembered(new, answer)
+            if len(self._remembered) > self._max_keys:
+                del self._remembered[next(iter(self._remembered))]
+        return answer
 
     def _free_id(self) -> str:
         return next(
             event_id for event_id in map(str, self._ids) if self._store.event(event_id) is None
         )
+
+
+def _refused(status: HTTPStatus, message: str) -> Answer:
+    return Answer(status, Outcome(success=False, message=message))

@@ -3,13 +3,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple, get_args
 
 import msgspec
 from aiohttp import web
 
-from mock_upstream.add_event import Cycle
-from mock_upstream.faults import Fault
+from mock_upstream.cycle import Cycle
+from mock_upstream.faults import Fault, Mode
 from mock_upstream.reply import JSON, encode, problem
 from mock_upstream.upstream import OPERATIONS, MockUpstream
 
@@ -21,6 +21,12 @@ _Limit = Annotated[int, msgspec.Meta(ge=0)]
 _decode = msgspec.json.decode
 
 
+class _Route(NamedTuple):
+    path: str
+    about: str
+    methods: dict[str, _Act]
+
+
 class EventDelay(msgspec.Struct, forbid_unknown_fields=True):
     seconds: Annotated[float, msgspec.Meta(ge=0, le=3600)]
 
@@ -30,24 +36,48 @@ class Admin:
 
     def __init__(self, mock: MockUpstream) -> None:
         self._mock = mock
-        self._routes: dict[str, dict[str, _Act]] = {
-            "/healthz": {"GET": _health},
-            "/__admin/health": {"GET": _health},
-            "/__admin/requests": {"GET": self._requests, "DELETE": self._clear_requests},
-            "/__admin/reset": {"POST": self._reset},
-            "/__admin/cycle": {"GET": self._cycle, "PUT": self._set_cycle},
-            "/__admin/event-delay": {"GET": self._event_delay, "PUT": self._set_event_delay},
-            "/__admin/faults": {"GET": self._faults, "DELETE": self._clear_faults},
-        }
-        for operation in OPERATIONS:
-            self._routes[f"{_FAULTS}{operation}"] = {
-                "GET": partial(self._fault, operation),
-                "PUT": partial(self._set_fault, operation),
-                "DELETE": partial(self._clear_fault, operation),
-            }
+        self._routes = [
+            _Route("/healthz", "whether it runs", {"GET": _health}),
+            _Route("/__admin", "this list", {"GET": self._index}),
+            _Route("/__admin/health", "whether it runs", {"GET": _health}),
+            _Route(
+                "/__admin/requests",
+                "the latest calls, counts, and most in flight at once; ?limit=N: only N calls",
+                {"GET": self._requests, "DELETE": self._clear_requests},
+            ),
+            _Route("/__admin/reset", "back to how it started", {"POST": self._reset}),
+            _Route(
+                "/__admin/cycle",
+                "how many calls addEvent accepts and then refuses",
+                {"GET": self._cycle, "PUT": self._set_cycle},
+            ),
+            _Route(
+                "/__admin/event-delay",
+                "seconds that getEventById takes",
+                {"GET": self._event_delay, "PUT": self._set_event_delay},
+            ),
+            _Route(
+                "/__admin/faults",
+                "the faults of all operations",
+                {"GET": self._faults, "DELETE": self._clear_faults},
+            ),
+            *(
+                _Route(
+                    f"{_FAULTS}{operation}",
+                    f"what goes wrong with {operation}",
+                    {
+                        "GET": partial(self._fault, operation),
+                        "PUT": partial(self._set_fault, operation),
+                        "DELETE": partial(self._clear_fault, operation),
+                    },
+                )
+                for operation in OPERATIONS
+            ),
+        ]
+        self._by_path = {route.path: route.methods for route in self._routes}
 
     async def handle(self, request: web.BaseRequest, path: str) -> web.Response:
-        methods = self._routes.get(path)
+        methods = self._by_path.get(path.rstrip("/"))
         if methods is None:
             return problem(HTTPStatus.NOT_FOUND, _nothing_at(path))
         act = methods.get(request.method)
@@ -58,6 +88,19 @@ class Admin:
         except msgspec.DecodeError as error:
             return problem(HTTPStatus.BAD_REQUEST, str(error))
         return web.Response(body=encode(answer), headers=JSON)
+
+    async def _index(self, _request: web.BaseRequest) -> dict[str, Any]:
+        return {
+            "paths": [
+                {"path": route.path, "methods": list(route.methods), "about": route.about}
+                for route in self._routes
+            ],
+            "fault": {
+                "fields": list(Fault.__struct_fields__),
+                "modes": get_args(Mode),
+                "example": {"status": 503, "first_n": 2},
+            },
+        }
 
     async def _faults(self, _request: web.BaseRequest) -> dict[str, Fault]:
         return self._mock.faults.active()
@@ -115,7 +158,7 @@ class Admin:
 def _nothing_at(path: str) -> str:
     if path.startswith(_FAULTS):
         return f"no operation {path.removeprefix(_FAULTS)}; there are {', '.join(OPERATIONS)}"
-    return f"nothing at {path}"
+    return f"nothing at {path}; GET /__admin lists what there is"
 
 
 async def _health(_request: web.BaseRequest) -> dict[str, str]:

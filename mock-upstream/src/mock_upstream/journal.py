@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 import msgspec
 
@@ -45,9 +46,13 @@ class Tally(msgspec.Struct):
 
 
 class Journal:
-    """What reached the upstream: the latest calls, and counts of them all."""
+    """What reached the upstream: the latest calls, and counts of them all.
+
+    `on_end`, if set, is told each call when it has ended.
+    """
 
     def __init__(self, operations: tuple[str, ...], capacity: int = CAPACITY) -> None:
+        self.on_end: Callable[[Entry], None] | None = None
         self.entries: deque[Entry] = deque(maxlen=capacity)
         self.total = Tally()
         self.operations = {operation: Tally() for operation in operations}
@@ -71,6 +76,8 @@ class Journal:
         self.total.leave()
         if entry.operation is not None:
             self.operations[entry.operation].leave()
+        if self.on_end is not None:
+            self.on_end(entry)
 
     def clear(self) -> None:
         self.entries.clear()

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from http import HTTPStatus
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ class Reply(NamedTuple):
     status: int
     body: bytes
     rest: Iterator[bytes] | None = None
+    headers: Mapping[str, str] = JSON
 
 
 def array(items: Iterable[Any]) -> Reply:
@@ -52,7 +53,7 @@ def _array_pieces(items: Iterable[Any]) -> Iterator[bytes]:
 
 async def respond(request: web.BaseRequest, reply: Reply) -> web.StreamResponse:
     if reply.rest is None:
-        return web.Response(status=reply.status, body=reply.body, headers=JSON)
+        return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
     response = web.StreamResponse(status=reply.status, headers=JSON)
     await response.prepare(request)
     await response.write(reply.body)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from mock_upstream.app import App
+from mock_upstream.dialects import DialectName
 from mock_upstream.upstream import MockUpstream
 
 BACKLOG = 65_535
@@ -43,7 +44,9 @@ async def run_mock(
     events_per_user: int = 10,
     accept: int = 5,
     refuse: int = 10,
+    outage: float | None = None,
     seed: int = 0,
+    dialect: DialectName = "plain",
 ) -> AsyncIterator[MockUpstream]:
     """Serve a new mock upstream on the running loop, for tests in the same process."""
     mock = MockUpstream(
@@ -52,7 +55,9 @@ async def run_mock(
         events_per_user=events_per_user,
         accept=accept,
         refuse=refuse,
+        outage=outage,
         seed=seed,
+        dialect=dialect,
     )
     async with listening(mock, host=host, port=port):
         yield mock

@@ -36,10 +36,15 @@ class Store:
         Events may be added meanwhile.
         """
         for user in self.users():
-            for event_id in user.events:
-                event = self.event(event_id)
-                if event is not None:
-                    yield event
+            yield from self._events_of(user)
+
+    def events_of(self, user_id: str) -> Iterator[Event]:
+        """One user's events in the order of the user's list; none for an unknown user."""
+        user = self.user(user_id)
+        return iter(()) if user is None else self._events_of(user)
+
+    def _events_of(self, user: User) -> Iterator[Event]:
+        return (event for event in map(self.event, user.events) if event is not None)
 
     def _with_added(self, user: User) -> User:
         added = self._added_by_user.get(user.id)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from mock_upstream.add_event import AddEvent, Cycle
+from mock_upstream.add_event import AddEvent
+from mock_upstream.cycle import Cycle
 from mock_upstream.data import DataSet, GeneratedData, SampleData
+from mock_upstream.dialects import DIALECTS, DialectName
 from mock_upstream.faults import Faults
 from mock_upstream.journal import Journal
 from mock_upstream.store import Store
@@ -13,7 +15,8 @@ class MockUpstream:
     """The upstream's whole state, all of it open to tests in the same process.
 
     `event_delay` is in seconds. Without `users` there are three sample users; with it, so many
-    generated ones with `events_per_user` events each. `url` is empty until it is served.
+    generated ones with `events_per_user` events each. `outage`: refusals end so many seconds after
+    the first one; None: only their number ends them. `url` is empty until it is served.
     """
 
     def __init__(
@@ -24,7 +27,9 @@ class MockUpstream:
         events_per_user: int = 10,
         accept: int = 5,
         refuse: int = 10,
+        outage: float | None = None,
         seed: int = 0,
+        dialect: DialectName = "plain",
     ) -> None:
         data: DataSet = (
             SampleData() if users is None else GeneratedData(users, events_per_user, seed)
@@ -32,7 +37,11 @@ class MockUpstream:
         self.url = ""
         self.event_delay = event_delay
         self.store = Store(data)
-        self.add_event = AddEvent(self.store, Cycle(accept, refuse))
+        self.dialect_name = dialect
+        self.dialect = DIALECTS[dialect]
+        self.add_event = AddEvent(
+            self.store, Cycle(accept, refuse, outage), own_ids=self.dialect.own_ids
+        )
         self.faults = Faults(OPERATIONS, seed)
         self.journal = Journal(OPERATIONS)
         self._started_with = event_delay
