@@ -131,7 +131,11 @@ def create_app(
     user_events = build_user_events(settings, api, observer=signals)
     api_routes = [
         *user_routes(api.users, user_events),
-        *event_routes(api.events, AddEvent(api, new_id=_new_id, on_added=user_events.forget)),
+        *event_routes(
+            api.events,
+            AddEvent(api, new_id=_new_id, on_added=user_events.forget),
+            api_key_header=settings.api_key_header,
+        ),
     ]
     for route in api_routes:
         if isinstance(route, Route):

@@ -10,9 +10,14 @@ pytestmark = pytest.mark.anyio
 NEW = {"userId": "1", "title": "Tea"}
 
 
-async def add(service: ObservedService, key: str | None = None) -> tuple[int, dict[str, object]]:
-    headers = {} if key is None else {"Idempotency-Key": key}
-    async with service.client.post("/api/addEvent", json=NEW, headers=headers) as reply:
+async def add(
+    service: ObservedService,
+    key: str | None = None,
+    new: dict[str, str] = NEW,
+    headers: dict[str, str] | None = None,
+) -> tuple[int, dict[str, object]]:
+    headers = {**(headers or {}), **({} if key is None else {"Idempotency-Key": key})}
+    async with service.client.post("/api/addEvent", json=new, headers=headers) as reply:
         return reply.status, await reply.json(content_type=None)
 
 
@@ -44,6 +49,31 @@ async def test_a_second_try_with_the_same_key_gets_the_first_id_and_stores_nothi
         user = mock.store.user("1")
         assert user is not None
         assert len(user.events) == 3
+
+
+async def test_the_body_of_a_second_try_is_the_same_byte_for_byte():
+    async with (
+        scripted(replies(b'{"success":true}')) as upstream,
+        observed(upstream_url=upstream.url) as service,
+    ):
+        (_, first), (_, second) = await add(service, "mine"), await add(service, "mine")
+
+        assert first == second
+        assert upstream.calls[0].body == upstream.calls[1].body
+        assert {call.headers["idempotency-key"] for call in upstream.calls} == {"mine"}
+
+
+async def test_two_clients_with_keys_of_the_same_name_do_not_meet(mock: MockUpstream):
+    async with observed(upstream_url=mock.url, api_key_header="X-Api-Key") as service:
+        added = [
+            await add(service, "1", {**NEW, "title": title}, {"X-Api-Key": client})
+            for client, title in [("alice", "Tea"), ("bob", "Cake"), ("alice", "Tea")]
+        ]
+
+        assert [status for status, _ in added] == [200, 200, 200]
+        first, other, again = (body["id"] for _, body in added)
+        assert first == again != other
+        assert [entry.idempotency_key for entry in mock.journal.entries] == [first, other, first]
 
 
 async def test_a_client_may_finish_what_a_broken_connection_left_in_doubt(mock: MockUpstream):

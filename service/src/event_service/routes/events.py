@@ -17,16 +17,24 @@ _is_key = re.compile(r"[\x21-\x7e]{1,255}\Z").match
 
 
 def event_routes(
-    list_events: Callable[[], Awaitable[list[Event]]], add_event: AddEvent
+    list_events: Callable[[], Awaitable[list[Event]]],
+    add_event: AddEvent,
+    *,
+    api_key_header: str = "",
 ) -> list[BaseRoute]:
+    """`api_key_header` tells clients apart, where it is not empty."""
+
     async def get_events(_request: Request) -> Reply:
         return Reply(_encode(await list_events()))
 
     async def post_add_event(request: Request) -> Reply:
         key = _idempotency_key(request)
         event = await read_json(request, _new_event)
-        event_id = await add_event.add(event, idempotency_key=key)
+        event_id = await add_event.add(event, idempotency_key=key, api_key=api_key(request))
         return Reply(_encode({"success": True, "id": event_id}))
+
+    def api_key(request: Request) -> str | None:
+        return request.headers.get(api_key_header, "") if api_key_header else None
 
     return [
         Route("/api/getEvents", Endpoint(get_events), methods=["GET"]),

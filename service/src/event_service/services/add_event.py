@@ -2,6 +2,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from event_service.models import NewEvent
+from event_service.services.event_identity import identify
 
 
 class EventSink(Protocol):
@@ -21,14 +22,19 @@ class AddEvent:
         self._new_id = new_id
         self._on_added = on_added
 
-    async def add(self, event: NewEvent, *, idempotency_key: str | None = None) -> str:
+    async def add(
+        self, event: NewEvent, *, idempotency_key: str | None = None, api_key: str | None = None
+    ) -> str:
         """The id under which the event is stored.
 
         With the idempotency key of an earlier call, that call's id: nothing is stored twice.
+        `api_key` as in `identify`.
         """
-        event_id = self._new_id()
+        identity = identify(
+            event.userId, client_key=idempotency_key, api_key=api_key, new_id=self._new_id
+        )
         stored_as = await self._api.add_event(
-            event, event_id=event_id, idempotency_key=idempotency_key or event_id
+            event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
         )
         self._on_added(event.userId)
         return stored_as
