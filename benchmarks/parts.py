@@ -127,8 +127,8 @@ def parts(settings: Settings) -> dict[str, Work]:
             pass
 
     async def limited() -> None:
-        async with bulkhead:
-            pass
+        await bulkhead.acquire()
+        bulkhead.release()
 
     def retrying() -> Awaitable[None]:
         return with_retries(
