@@ -1,6 +1,6 @@
 import pytest
 
-from event_service.middleware.rate_limit import client_key
+from event_service.middleware.rate_limit import api_key, client_address
 
 from .conftest import Start
 from .scraping import scrape
@@ -78,7 +78,31 @@ async def test_of_several_rates_each_one_holds(start: Start):
 
         assert statuses == [200, 200, 429, 429, 429]
         assert response.headers["RateLimit-Policy"] == '"default";q=3;w=60, "default-2";q=2;w=1'
-        assert response.headers["Retry-After"] == "60"
+        assert response.headers["Retry-After"] == "1"
+
+
+async def test_what_one_rate_refuses_uses_up_no_other(start: Start):
+    clock = Clock()
+    async with start(rate_limit="1/second;5/hour", app={"clock": clock}) as client:
+        at_once = [(await client.get("/api/getUsers")).status for _ in range(6)]
+        clock.now += 2
+        later = await client.get("/api/getUsers")
+
+    assert at_once == [200, 429, 429, 429, 429, 429]
+    assert later.status == 200
+    assert later.headers["RateLimit"] == '"default";r=0;t=1, "default-2";r=3;t=3598'
+
+
+async def test_keys_made_up_one_after_the_other_run_into_the_limit_of_their_address(start: Start):
+    async with start(rate_limit="5/hour", api_key_header="X-Api-Key") as client:
+        statuses = [
+            (await client.get("/api/getUsers", headers={"X-Api-Key": f"made up {n}"})).status
+            for n in range(8)
+        ]
+        known = await client.get("/api/getUsers", headers={"X-Api-Key": "made up 0"})
+
+    assert statuses == [200] * 5 + [429] * 3
+    assert known.status == 200
 
 
 async def test_operators_paths_are_not_limited(start: Start):
@@ -91,16 +115,15 @@ async def test_operators_paths_are_not_limited(start: Start):
 
 
 async def test_clients_with_keys_are_counted_apart(start: Start):
-    async with start(rate_limit="1/hour", api_key_header="X-Api-Key") as client:
+    async with start(rate_limit="3/hour", api_key_header="X-Api-Key") as client:
 
         async def status(**headers: str) -> int:
             return (await client.get("/api/getUsers", headers=headers)).status
 
-        assert await status(**{"X-Api-Key": "one"}) == 200
-        assert await status(**{"X-Api-Key": "two"}) == 200
-        assert await status() == 200
-        assert await status(**{"x-api-key": "one"}) == 429
-        assert await status() == 429
+        assert [await status(**{"X-Api-Key": "one"}) for _ in range(4)] == [200, 200, 200, 429]
+        assert [await status(**{"x-api-key": "two"}) for _ in range(4)] == [200, 200, 200, 429]
+        # Each of the two keys came from this address, and took one of its requests.
+        assert [await status() for _ in range(2)] == [200, 429]
 
 
 async def test_forwarded_addresses_count_from_trusted_proxies_alone(start: Start):
@@ -126,7 +149,7 @@ def scope(address: str, *headers: tuple[bytes, bytes]) -> dict[str, object]:
 
 
 def test_a_client_has_all_addresses_of_its_ipv6_network():
-    key = client_key("")
+    key = client_address
 
     assert key(scope("2001:db8:1:2::1")) == key(scope("2001:db8:1:2:ffff::9"))
     assert key(scope("2001:db8:1:2::1")) != key(scope("2001:db8:1:3::1"))
@@ -134,7 +157,8 @@ def test_a_client_has_all_addresses_of_its_ipv6_network():
 
 
 def test_an_api_key_is_not_kept_in_the_clear():
-    key = client_key("X-Api-Key")(scope("192.0.2.1", (b"x-api-key", b"secret")))
+    key = api_key("X-Api-Key")(scope("192.0.2.1", (b"x-api-key", b"secret")))
 
+    assert key is not None
     assert "secret" not in key
-    assert key != client_key("X-Api-Key")(scope("192.0.2.1", (b"x-api-key", b"secret")))
+    assert key != api_key("X-Api-Key")(scope("192.0.2.1", (b"x-api-key", b"secret")))

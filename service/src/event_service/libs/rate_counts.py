@@ -1,0 +1,60 @@
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from limits import RateLimitItem
+
+from event_service.libs.window_counts import WindowCounts
+
+
+class Standing(NamedTuple):
+    """Where a client stands: `wait` seconds until it may come again, 0.0 if it may go on now, and
+    for each rate the requests left and the seconds until there are all of them again.
+    """
+
+    wait: float
+    rates: list[tuple[int, float]]
+
+
+class RateCounts:
+    """Counts clients' requests against several rates, in fixed windows that begin with a client's
+    first request. What one rate refuses counts against none.
+
+    It holds at most `max_windows` windows for each rate. Times are those of `clock`, in seconds.
+    Use from one thread.
+    """
+
+    def __init__(
+        self, rates: Sequence[RateLimitItem], *, max_windows: int, clock: Callable[[], float]
+    ) -> None:
+        self._clock = clock
+        # Apart, because a store forgets its oldest windows first: those of a long rate must not
+        # go for want of room among short ones.
+        self._counts = [(rate, WindowCounts(max_windows, clock=clock)) for rate in rates]
+
+    async def take(self, client: str, *, address: str | None = None) -> Standing:
+        """Count one more request of the client, unless a rate refuses it.
+
+        A client known by a key that it made up itself comes with its `address`. A key that has
+        no request in its windows takes one from the address as well: so an address brings in no
+        more keys than it may send requests.
+        """
+        names = [client]
+        if address is not None and not any(
+            counts.get(rate.key_for(client)) for rate, counts in self._counts
+        ):
+            names.append(address)
+        now = self._clock()
+        wait = 0.0
+        for rate, counts in self._counts:
+            for key in map(rate.key_for, names):
+                if counts.get(key) >= rate.amount:
+                    wait = max(wait, counts.get_expiry(key) - now)
+        standing = []
+        for rate, counts in self._counts:
+            keys = [rate.key_for(name) for name in names]
+            if not wait:
+                for key in keys:
+                    counts.incr(key, rate.get_expiry())
+            left = max(0, rate.amount - counts.get(keys[0]))
+            standing.append((left, max(0.0, counts.get_expiry(keys[0]) - now)))
+        return Standing(wait, standing)
