@@ -16,7 +16,7 @@ FASTIFY = HERE / "peers" / "fastify"
 FASTAPI = HERE / "peers" / "fastapi"
 FASTAPI_BIN = FASTAPI / ".venv" / "bin"
 OUR_BIN = Path(sys.executable).parent
-OPS_TOKEN = "benchmark"
+OPS_TOKEN = "token-of-the-benchmark"
 
 INSTALL_FASTIFY = ("npm", "install", "--no-package-lock", "--prefix", str(FASTIFY))
 INSTALL_FASTAPI = (

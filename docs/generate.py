@@ -7,13 +7,18 @@ from typing import Any
 
 from event_service.routes.openapi import openapi
 from event_service.routes.problem_guide import GUIDE
-from event_service.settings import PREFIX, Settings
+from event_service.settings import (
+    DATABASE_CONCURRENCY,
+    HTTP_CONCURRENCY,
+    PREFIX,
+    UPSTREAM_TIMEOUT,
+    Settings,
+)
+
+from .when_to_turn import WHEN
 
 HERE = Path(__file__).parent
-README = HERE.parent / "README.md"
 NOTE = "<!-- Written by `make docs`; change the code instead. -->"
-TABLE_BEGINS = "<!-- The table is written by `make docs`. -->"
-TABLE_ENDS = "<!-- End of the table. -->"
 
 API_INTRODUCTION = (
     "A running service has the same as [`/openapi.json`](http://127.0.0.1:3000/openapi.json), "
@@ -28,13 +33,20 @@ CONFIGURATION_INTRODUCTION = (
     "unknown variable stops the start with one message that lists every fault."
 )
 
+# Where the default is more than a value.
+DEFAULTS = {
+    "upstream_url": "the mock's, `http://127.0.0.1:4010`",
+    "upstream_paths": "the mock's",
+    "upstream_timeout": f"`{UPSTREAM_TIMEOUT:g}`",
+    "upstream_concurrency": f"`{HTTP_CONCURRENCY}`; of a database `{DATABASE_CONCURRENCY}`",
+}
+
 Json = dict[str, Any]
 
 
 def main() -> None:
     (HERE / "api.md").write_text(api_page())
     (HERE / "configuration.md").write_text(configuration_page())
-    README.write_text(readme())
 
 
 def api_page() -> str:
@@ -137,8 +149,6 @@ def configuration_page() -> str:
         "EVENT_SERVICE_WORKERS=2 event-service check-config",
         "```",
         "",
-        "When to turn which: [operations](operations.md#settings-and-when-to-turn-them).",
-        "",
         *settings_table(),
     ]
     lines += ["", "Tracing is switched on and set up by the standard `OTEL_*` variables; see "]
@@ -147,26 +157,18 @@ def configuration_page() -> str:
 
 
 def settings_table() -> list[str]:
-    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    lines = ["| variable | default | meaning | turn it when |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         meaning = " ".join((field.description or "").split())
-        lines.append(f"| `{PREFIX}{name.upper()}` | {_default(name)} | {meaning} |")
+        variable = f"`{PREFIX}{name.upper()}`"
+        lines.append(f"| {variable} | {_default(name)} | {meaning} | {WHEN[name]} |")
     return lines
 
 
-def readme() -> str:
-    """The README as it is, with the table of the settings as it should be."""
-    before, _, rest = README.read_text().partition(TABLE_BEGINS)
-    _, _, after = rest.partition(TABLE_ENDS)
-    return "\n".join([before + TABLE_BEGINS, *settings_table(), TABLE_ENDS + after])
-
-
 def _default(name: str) -> str:
+    if name in DEFAULTS:
+        return DEFAULTS[name]
     default = Settings.model_fields[name].default
-    if name == "upstream_url":
-        return "the mock's, `http://127.0.0.1:4010`"
-    if name == "upstream_paths":
-        return "the mock's"
     if default in ("", None, {}, []):
         return "none"
     if isinstance(default, bool):

@@ -402,7 +402,7 @@ def hostile(frame: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_operators_sign_in_and_out_in_production(browser, running):
-    settings = {"ENV": "production", "OPS_TOKEN": "open-sesame", "WORKERS": "2"}
+    settings = {"ENV": "production", "OPS_TOKEN": "open-sesame-to-operators", "WORKERS": "2"}
     with (
         event_service(running.upstream, **settings) as (url, _),
         context(browser) as page,
@@ -414,7 +414,7 @@ def test_operators_sign_in_and_out_in_production(browser, running):
         token.fill("guess")
         page.keyboard.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("That is not the operators' token.")
-        token.fill("open-sesame")
+        token.fill("open-sesame-to-operators")
         page.get_by_role("button", name="Sign in").click()
         expect(sentence(page)).to_contain_text("All five circuits are closed")
         expect(page.locator("#note")).to_contain_text("2 workers share the work")

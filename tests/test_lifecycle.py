@@ -55,13 +55,13 @@ async def until_in_flight(client: aiohttp.ClientSession, upstream: str) -> None:
 def test_one_json_line_at_start_tells_the_effective_configuration_and_no_secret():
     with (
         mock_upstream() as upstream,
-        event_service(upstream, OPS_TOKEN="hush-hush") as (_, process),
+        event_service(upstream, OPS_TOKEN="hush-hush-hush-hush") as (_, process),
     ):
         first = json.loads(process.output.splitlines()[0])
 
     assert first["event"] == "service started"
     assert first["settings"]["EVENT_SERVICE_UPSTREAM_URL"] == upstream
-    assert "hush-hush" not in process.output
+    assert "hush-hush-hush-hush" not in process.output
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells another's limits")
@@ -115,8 +115,8 @@ def test_check_config_prints_the_effective_settings_with_secrets_masked():
         "check-config",
         EVENT_SERVICE_ENV="production",
         EVENT_SERVICE_UPSTREAM_URL="https://events.example",
-        EVENT_SERVICE_UPSTREAM_HEADERS='{"authorization":"Bearer hush-hush"}',
-        EVENT_SERVICE_OPS_TOKEN="hush-hush",
+        EVENT_SERVICE_UPSTREAM_HEADERS='{"authorization":"Bearer hush-hush-hush-hush"}',
+        EVENT_SERVICE_OPS_TOKEN="hush-hush-hush-hush",
     )
 
     assert process.wait() == 0

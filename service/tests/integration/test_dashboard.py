@@ -18,7 +18,7 @@ from .server_process import serve
 
 pytestmark = pytest.mark.anyio
 
-TOKEN = "open-sesame"
+TOKEN = "open-sesame-to-operators"
 PRODUCTION: dict[str, Any] = {"env": "production", "ops_token": TOKEN}
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 CONTROL = {"x-dashboard-control": "1"}

@@ -98,9 +98,9 @@ async def test_a_head_that_is_refused_counts_for_the_route_of_its_path(start: St
 async def test_a_stream_counts_as_a_request_but_how_long_somebody_watched_is_no_duration(
     start: Start,
 ):
-    token = {"Authorization": "Bearer open-sesame"}
+    token = {"Authorization": "Bearer open-sesame-to-operators"}
     stream = {"method": "GET", "route": "/dashboard/stream"}
-    async with start(env="production", ops_token="open-sesame") as client:
+    async with start(env="production", ops_token="open-sesame-to-operators") as client:
         assert (await client.get("/dashboard/stream")).status == 401
         async with client.get("/dashboard/stream", headers=token) as response:
             assert await response.content.readline() == b"retry: 1000\n"

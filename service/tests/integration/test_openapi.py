@@ -133,7 +133,7 @@ async def test_the_page_names_every_operation_and_needs_nothing_from_elsewhere(s
 async def test_operators_paths_are_documented_as_they_are_guarded(start: Start):
     async with start(env="production") as client:
         assert "/metrics" not in (await get_json(client, "/openapi.json"))["paths"]
-    async with start(env="production", ops_token="secret-token") as client:
+    async with start(env="production", ops_token="secret-token-of-operators") as client:
         metrics = (await get_json(client, "/openapi.json"))["paths"]["/metrics"]["get"]
         assert metrics["security"] == [{"operator": []}]
         assert "401" in metrics["responses"]

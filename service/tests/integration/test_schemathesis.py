@@ -19,8 +19,8 @@ SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
     [
         ({}, ()),
         (
-            {"env": "production", "ops_token": "secret-token", "log_level": "warning"},
-            ("--header", "Authorization: Bearer secret-token"),
+            {"env": "production", "ops_token": "secret-token-of-operators", "log_level": "warning"},
+            ("--header", "Authorization: Bearer secret-token-of-operators"),
         ),
     ],
     ids=["open", "guarded"],

@@ -117,7 +117,7 @@ async def test_the_deadline_ends_the_whole_fan_out_and_blames_nobody():
         user = next(mock.store.users())
         mock.faults.set("getUserById", Fault(delay=0.1))
         async with observed(
-            upstream_url=mock.url, upstream_timeout=10, request_deadline=0.5
+            upstream_url=mock.url, upstream_timeout=0.45, request_deadline=0.5
         ) as service:
             # The attempts may take 0.45 s and begin after 0.1 s.
             async with service.client.get(f"/api/getEventsByUserId/{user.id}") as reply:
