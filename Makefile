@@ -4,32 +4,55 @@
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 PYTHON ?= python3
+# Tests run in so many processes at once.
+TEST_PROCESSES ?= logical
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+# The pins are all that is needed. Nothing is resolved or built, so neither the version of pip nor
+# a release that comes later changes what is installed.
+PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
+PINS := build run mock lint wheels dev maintain
 
-.PHONY: help dev demo test bench bench-quick bench-install bench-breaker bench-layers lint coverage check format install install-dev docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test test-quick lint coverage check mutate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # The stamps keep what is installed from being installed again, and a second run offline.
-$(VENV)/.run: requirements/build.txt requirements/run.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+$(VENV)/.build: requirements/build.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12")'
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing what the service needs (once) ..."
-	@$(PIP) --require-hashes -r requirements/build.txt -r requirements/run.txt
-	@$(PIP) --no-build-isolation --no-deps --no-index $(DISTRIBUTIONS:%=-e ./%)
+	@$(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(PIP) install $(PINNED) -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.build requirements/run.txt requirements/mock.txt $(DISTRIBUTIONS:%=%/pyproject.toml)
+	@echo "installing what the service and the mock need (once) ..."
+	@$(PIP) install $(PINNED) -r requirements/run.txt -r requirements/mock.txt
+	@$(PIP) install --no-deps --no-index --no-build-isolation $(DISTRIBUTIONS:%=-e ./%)
+	@$(PIP) check
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.run requirements/lint.txt
+	@echo "installing what the checks need (once) ..."
+	@$(PIP) install $(PINNED) -r requirements/lint.txt
+	@$(PIP) check
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@echo "installing what the tests need (once) ..."
-	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) install $(PINNED) -r requirements/dev.txt
+	@$(PIP) check
 	@touch $@
 
-install: $(VENV)/.run ## Install what the service needs
-install-dev: $(VENV)/.dev ## Install what the tests and checks need
+$(VENV)/.maintain: $(VENV)/.dev requirements/maintain.txt
+	@$(PIP) install $(PINNED) -r requirements/maintain.txt
+	@$(PIP) check
+	@touch $@
+
+install: $(VENV)/.run ## Install what the service and the mock need
+install-dev: $(VENV)/.dev $(VENV)/.lint ## Install what the tests and checks need
 
 dev: $(VENV)/.run ## Run the mock upstream on 4010 and the service on 3000 until Ctrl-C
 	@exec $(BIN)/event-service dev
@@ -37,11 +60,14 @@ dev: $(VENV)/.run ## Run the mock upstream on 4010 and the service on 3000 until
 demo: $(VENV)/.run ## Watch an outage and its recovery, in half a minute
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev ## Run every test
+test: $(VENV)/.dev ## Run every test; under four minutes on two cores
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest
+	@$(BIN)/python -m coverage run -m pytest --numprocesses $(TEST_PROCESSES)
 
-lint: $(VENV)/.dev ## Check format, types, import layers, dead code, dependencies, Dockerfile and workflows
+test-quick: $(VENV)/.dev ## Run the unit and integration tests, no browser; under one minute on two cores
+	@$(BIN)/python -m pytest --quiet --numprocesses $(TEST_PROCESSES) halfopen/tests mock-upstream/tests service/tests
+
+lint: $(VENV)/.lint ## Check format, types, import layers, dead code, dependencies, Dockerfile and workflows
 	@set -x
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -62,9 +88,16 @@ coverage: $(VENV)/.dev ## Report the coverage of the last `make test`; fail belo
 	$(BIN)/python -m coverage report --include='service/src/*' --fail-under=95
 	$(BIN)/python -m coverage report --include='mock-upstream/src/*' --fail-under=95
 
-check: lint test coverage ## All that a change must pass
+check: ## All that a change must pass: lint, tests, coverage
+	@echo "make check takes about six minutes on two cores: lint one, tests four, coverage one"
+	$(MAKE) lint
+	$(MAKE) test
+	$(MAKE) coverage
 
-format: $(VENV)/.dev ## Format and fix what can be fixed
+mutate: $(VENV)/.maintain ## Change the breaker's code in every small way and see the tests fail; half an hour
+	@cd halfopen && ../$(BIN)/mutmut run
+
+format: $(VENV)/.lint ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -83,16 +116,17 @@ bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers o
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; under a minute
 	@$(BIN)/python -m benchmarks.layers --server
 
-$(VENV)/.breakers: $(VENV)/.run benchmarks/breaker/requirements.txt
-	@$(PYTHON) -m venv $(VENV)/breakers
-	@$(VENV)/breakers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/breaker/requirements.txt
+$(VENV)/.breakers: $(VENV)/.build benchmarks/breaker/requirements.txt
+	@$(PYTHON) -m venv --clear $(VENV)/breakers
+	@$(VENV)/breakers/bin/python -m pip --quiet --disable-pip-version-check install $(PINNED) -r benchmarks/breaker/requirements.txt
 	@echo "$(CURDIR)/halfopen/src" > $$($(VENV)/breakers/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/halfopen.pth
+	@$(VENV)/breakers/bin/python -m pip check
 	@touch $@
 
 docs: $(VENV)/.run ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m docs.generate
 
-wheels: $(VENV)/.dev ## Build the wheel and the source distribution of each of the three
+wheels: $(VENV)/.build ## Build the wheel and the source distribution of each of the three
 	@rm -rf dist
 	@for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/python -m hatchling build -d ../dist); done
 
@@ -102,11 +136,11 @@ check-wheels: wheels ## Install each wheel alone in an empty environment and use
 container: ## Build the container image without an engine and try it out (needs root, buildah, debootstrap)
 	@deploy/build-container.sh
 
-audit: $(VENV)/.dev ## Look for known vulnerabilities in what is pinned (needs their database)
+audit: $(VENV)/.maintain ## Look for known vulnerabilities in what is pinned (needs their database)
 	@$(BIN)/python -m deploy.audit
 
-pins: $(VENV)/.dev ## Pin what requirements/*.in asks for, with hashes (needs a package index)
-	@for each in build run dev; do
+pins: $(VENV)/.maintain ## Pin what requirements/*.in asks for, with hashes (needs a package index)
+	@for each in $(PINS); do
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/$$each.in -o requirements/$$each.txt
 	done
 

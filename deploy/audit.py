@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PINNED = ("requirements/run.txt", "requirements/dev.txt", "requirements/build.txt")
+PINNED = tuple(f"requirements/{path.name}" for path in REPOSITORY.glob("requirements/*.txt"))
 TIME_LIMIT = 300
 
 

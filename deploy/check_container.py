@@ -1,7 +1,8 @@
-"""Runs both programs of a built image and holds it to what its Dockerfile promises.
+"""Runs the two built images together and holds them to what their Dockerfile promises.
 
-`check_container.py ROOT IMAGE.json` takes the image's file system and what `buildah inspect` says
-of it. It needs root to enter the file system, which is read-only to the programs, but for /tmp.
+`check_container.py SERVICE SERVICE.json MOCK MOCK.json` takes of each image its file system and
+what `buildah inspect` says of it. It needs root to enter a file system, which is read-only to the
+programs, but for /tmp.
 """
 
 import json
@@ -16,6 +17,9 @@ from typing import Any, NamedTuple
 from deploy.claims import START_TIMEOUT, expect, free_port, get, wait_for
 
 USER = "10001"
+# Of the mock, of development and of installing: nothing that production runs.
+NOT_IN_PRODUCTION = ("aiohttp-", "event_mock_upstream-", "watchfiles-")
+INSTALLERS = ("pip-", "setuptools-", "hatch")
 NO_BUILD_TOOLS = (
     "cc",
     "gcc",
@@ -52,6 +56,9 @@ class Image(NamedTuple):
             text=True,
         )
 
+    def installed(self) -> list[str]:
+        return [each.name for each in self.root.rglob("*.dist-info")]
+
     def health(self, **environ: str) -> int:
         test = self.config["Healthcheck"]["Test"]
         expect(test[0] == "CMD", "the health check needs no shell")
@@ -61,13 +68,20 @@ class Image(NamedTuple):
 
 
 def main() -> None:
-    root, description = map(Path, sys.argv[1:])
-    image = Image(root, json.loads(description.read_text())["Docker"]["config"])
-    check_contents(image)
+    paths = [Path(each) for each in sys.argv[1:]]
+    image, mock_image = (
+        Image(root, json.loads(description.read_text())["Docker"]["config"])
+        for root, description in (paths[:2], paths[2:])
+    )
+    for each, title in ((image, "event-service"), (mock_image, "event-mock-upstream")):
+        print(f"\n{title}")
+        check_contents(each, title)
+    unwanted = [name for name in image.installed() if name.startswith(NOT_IN_PRODUCTION)]
+    expect(not unwanted, f"the service's image has nothing of the mock {unwanted or ''}")
     port, upstream_port = str(free_port()), str(free_port())
     upstream = f"http://127.0.0.1:{upstream_port}"
     settings = {"EVENT_SERVICE_PORT": port, "EVENT_SERVICE_UPSTREAM_URL": upstream}
-    mock = image.start("mock-upstream", "--port", upstream_port)
+    mock = mock_image.start("mock-upstream", "--port", upstream_port)
     service = image.start(*image.config["Cmd"], **settings)
     try:
         wait_for(f"http://127.0.0.1:{port}/livez", service)
@@ -85,18 +99,19 @@ def main() -> None:
     expect("UPSTREAM_URL" in said, "and says which setting is missing")
 
 
-def check_contents(image: Image) -> None:
+def check_contents(image: Image, title: str) -> None:
     expect(image.config["User"] == USER, "the user is not root, and is given by number")
     path = dict(each.split("=", 1) for each in image.config["Env"])["PATH"]
     folders = [str(image.root / folder.lstrip("/")) for folder in path.split(":")]
     tools = [tool for tool in NO_BUILD_TOOLS if shutil.which(tool, path=":".join(folders))]
     expect(not tools, f"there are no build tools {tools or ''}")
-    installed = [each.name for each in image.root.rglob("*.dist-info")]
-    expect(len(installed) > 3, "the distributions are installed")  # noqa: PLR2004
-    installers = [name for name in installed if name.startswith(("pip-", "setuptools-", "hatch"))]
+    installed = image.installed()
+    own = f"{title.replace('-', '_')}-"
+    expect(any(name.startswith(own) for name in installed), "the distribution is installed")
+    installers = [name for name in installed if name.startswith(INSTALLERS)]
     expect(not installers, f"nothing is installed that installs or builds {installers or ''}")
     labels = image.config["Labels"]
-    expect(labels["org.opencontainers.image.title"] == "event-service", "it is labelled")
+    expect(labels["org.opencontainers.image.title"] == title, "it is labelled")
 
 
 def check_service(base: str, service: subprocess.Popen[str]) -> None:

@@ -1,6 +1,9 @@
 """Uses each wheel as a stranger would: alone, in an empty environment, far from this repository.
 
-`make check-wheels` builds them before. Dependencies come from the package index.
+`make check-wheels` builds them before. Every other package is downloaded as pinned, and then
+there is no index any more: pip installs a wheel with what its metadata asks for from that folder,
+which has one version of each. So a dependency that a wheel does not name is missing here, and no
+later release can change the result.
 """
 
 import argparse
@@ -15,53 +18,91 @@ from pathlib import Path
 from deploy.claims import expect, fetch, free_port, get, wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# The folders of the distributions whose own tests are run, and what those need.
+# The folder of each distribution, whose own tests are run, with the extras that they need.
 TESTED = {
     "halfopen": "halfopen",
     "event-mock-upstream": "mock-upstream",
-    "event-service": "service",
+    "event-service[cluster,otel,postgres]": "service",
 }
-EXTRAS = {"event-service": "[otel]"}
 TEST_TOOLS = ["anyio", "hypothesis", "pytest", "pytest-timeout"]
+PIP = ["-m", "pip", "--quiet", "--disable-pip-version-check"]
+PINNED = ["--no-deps", "--only-binary=:all:", "--require-hashes"]
+PINS = ["run.txt", "mock.txt", "wheels.txt"]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dist", type=Path, default=REPOSITORY / "dist", help="the wheels' folder")
     dist = parser.parse_args().dist.resolve()
-    for distribution, folder in TESTED.items():
+    with tempfile.TemporaryDirectory() as pinned:
+        download(Path(pinned))
+        for wheel in dist.glob("*.whl"):
+            shutil.copy(wheel, pinned)
+        for requirement, folder in TESTED.items():
+            with tempfile.TemporaryDirectory() as empty:
+                check_tests(requirement, REPOSITORY / folder, Path(pinned), Path(empty))
         with tempfile.TemporaryDirectory() as empty:
-            check_tests(distribution, REPOSITORY / folder, dist, Path(empty))
-    with tempfile.TemporaryDirectory() as empty:
-        check_service(dist, Path(empty))
+            check_production(Path(pinned), Path(empty))
+        with tempfile.TemporaryDirectory() as empty:
+            check_service(Path(pinned), Path(empty))
 
 
-def check_tests(distribution: str, source: Path, dist: Path, empty: Path) -> None:
-    python = environment(
-        empty, dist, distribution, *TEST_TOOLS, extras=EXTRAS.get(distribution, "")
-    )
+def download(folder: Path) -> None:
+    files = [f"--requirement={REPOSITORY / 'requirements' / name}" for name in PINS]
+    command = [sys.executable, *PIP, "download", *PINNED, f"--dest={folder}", *files]
+    subprocess.run(command, check=True)
+
+
+def check_tests(requirement: str, source: Path, pinned: Path, empty: Path) -> None:
+    python = environment(empty, pinned, requirement, *TEST_TOOLS)
     shutil.copytree(source / "tests", empty / "tests")
     unit = empty / "tests/unit"
     tests = unit if unit.exists() else empty / "tests"
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(source / name, empty)
-    print(f"\n{distribution}: its tests, with its wheel alone", flush=True)
+    print(f"\n{requirement}: its tests, with its wheel alone", flush=True)
     subprocess.run([python, "-m", "pytest", "-q", "--timeout", "120", tests], cwd=empty, check=True)
 
 
-def check_service(dist: Path, empty: Path) -> None:
-    python = environment(empty, dist, "event-service")
+def check_production(pinned: Path, empty: Path) -> None:
+    """Without its extras the service has no mock, and `dev` says how to get one."""
+    python = environment(empty, pinned, "event-service")
+    listed = subprocess.run(
+        [python, *PIP, "list", "--format=freeze"], check=True, capture_output=True, text=True
+    )
+    names = {line.partition("==")[0] for line in listed.stdout.splitlines()}
+    expect("aiohttp" not in names, "the service alone brings no aiohttp")
+    dev = subprocess.run(
+        [python.parent / "event-service", "dev"],
+        cwd=empty,
+        env=surroundings(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = (dev.stdout + dev.stderr).splitlines()
+    expect(dev.returncode != 0, "`event-service dev` ends without the mock")
+    expect(len(said) == 1, "and says why in one line")
+    expect("event-service[dev]" in said[0], "which names the extra to install")
+
+
+def surroundings(**more: str) -> dict[str, str]:
+    """The environment without the settings of whoever runs this."""
+    return {k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")} | more
+
+
+def check_service(pinned: Path, empty: Path) -> None:
+    python = environment(empty, pinned, "event-service[dev]")
     port, upstream_port = free_port(), free_port()
     base = f"http://127.0.0.1:{port}"
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")}
     service = subprocess.Popen(
         [python.parent / "event-service", "dev"],
         cwd=empty,
-        env={
-            **inherited,
-            "EVENT_SERVICE_PORT": str(port),
-            "EVENT_SERVICE_UPSTREAM_URL": f"http://127.0.0.1:{upstream_port}",
-        },
+        env=surroundings(
+            EVENT_SERVICE_PORT=str(port),
+            EVENT_SERVICE_UPSTREAM_URL=f"http://127.0.0.1:{upstream_port}",
+        ),
     )
     try:
         wait_for(f"{base}/livez", service)
@@ -84,30 +125,15 @@ def check_service(dist: Path, empty: Path) -> None:
     expect(code == 0, "SIGTERM ends it with 0")
 
 
-def environment(empty: Path, dist: Path, distribution: str, *tools: str, extras: str = "") -> Path:
-    """A virtual environment with one of our wheels and what it asks for; its interpreter."""
+def environment(empty: Path, pinned: Path, *requirements: str) -> Path:
+    """A virtual environment with these, and with what they ask for; its interpreter."""
     venv = empty / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin/python"
-    # Only what is built here may be ours, whatever the package index has under these names.
-    (wheel,) = dist.glob(f"{distribution.replace('-', '_')}-*.whl")
-    ours: list[str | Path] = [f"{wheel}{extras}", *siblings(distribution, dist)]
-    pip: list[str | Path] = [
-        python,
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    subprocess.run([*pip, *ours, *tools], check=True)
+    source = ["--no-index", f"--find-links={pinned}"]
+    subprocess.run([python, *PIP, "install", *source, *requirements], check=True)
+    subprocess.run([python, *PIP, "check"], check=True)
     return python
-
-
-def siblings(distribution: str, dist: Path) -> list[Path]:
-    if distribution != "event-service":
-        return []
-    return [*dist.glob("halfopen-*.whl"), *dist.glob("event_mock_upstream-*.whl")]
 
 
 if __name__ == "__main__":

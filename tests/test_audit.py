@@ -39,9 +39,3 @@ def test_a_package_that_could_not_be_looked_up_is_named_and_fails_nothing():
 def test_an_audit_that_looked_up_nothing_is_none():
     with pytest.raises(audit.NotAudited, match="none of the 1 packages"):
         audit.verdict([UNKNOWN])
-
-
-def test_every_file_of_pinned_packages_is_audited():
-    pinned = {path.name for path in (SCRIPT.parent.parent / "requirements").glob("*.txt")}
-
-    assert {Path(name).name for name in audit.PINNED} == pinned

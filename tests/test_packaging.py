@@ -97,11 +97,13 @@ def pythons(project: dict[str, list[str]]) -> list[str]:
     return [each for each in project["classifiers"] if "Language :: Python :: 3" in each]
 
 
-def test_installing_the_service_brings_its_two_siblings_at_the_same_version():
+def test_the_service_brings_halfopen_and_for_development_the_mock_at_the_same_version():
     project = tomllib.loads((REPOSITORY / "service/pyproject.toml").read_text())["project"]
+    mock = f"event-mock-upstream=={project['version']}"
 
-    for sibling in ("halfopen", "event-mock-upstream"):
-        assert f"{sibling}=={project['version']}" in project["dependencies"]
+    assert f"halfopen=={project['version']}" in project["dependencies"]
+    assert mock in project["optional-dependencies"]["dev"]
+    assert mock not in project["dependencies"]
 
 
 def test_each_program_is_a_command(wheel):
@@ -119,6 +121,6 @@ def test_only_the_service_has_extras_and_halfopen_depends_on_nothing(wheel):
     needed = wheel.metadata.get_all("Requires-Dist", [])
 
     assert wheel.metadata.get_all("Provides-Extra", []) == (
-        ["otel"] if wheel.package == "event_service" else []
+        ["cluster", "dev", "otel", "postgres"] if wheel.package == "event_service" else []
     )
     assert bool(needed) == (wheel.package != "halfopen")

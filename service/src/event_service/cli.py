@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from math import ceil
 from types import FrameType
 from typing import NoReturn
@@ -120,6 +121,8 @@ def dev() -> None:
     settings = _settings()
     if settings.env is not Environment.DEVELOPMENT:
         _fail(f"`dev` is for development; EVENT_SERVICE_ENV is {settings.env.value}", code=2)
+    if find_spec("mock_upstream") is None:
+        _fail("`dev` runs the mock upstream, too: pip install 'event-service[dev]'", code=1)
     upstream = urlsplit(settings.upstream_url)
     host, port = upstream.hostname or "", upstream.port or 80
     _require_free(host, port, "choose another with EVENT_SERVICE_UPSTREAM_URL")
