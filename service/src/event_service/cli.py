@@ -1,39 +1,29 @@
 """`event-service serve | dev | check-config`."""
 
 import json
-import multiprocessing
 import os
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.util import find_spec
-from math import ceil
 from types import FrameType
 from typing import NoReturn
 from urllib.parse import urlsplit
 
 import typer
 
-from event_service.libs.garbage import make_collection_rare
+from event_service import server
 from event_service.settings import (
-    WORKERS_DIR,
     ConfigurationError,
     Environment,
     Settings,
     load_settings,
 )
-from event_service.telemetry.logs import configure_logging
 from event_service.telemetry.tracing import TracingUnavailable, tracing_wanted
-
-# A client that takes longer over its headers is cut off.
-HEADER_READ_TIMEOUT_MS = 10_000
-BACKLOG = 4096
-MAX_CONNECTIONS = 65_535
 
 main = typer.Typer(
     help="A fast, dependable service in front of a slow, fragile events API.",
@@ -48,63 +38,7 @@ def serve() -> None:
     """Run the service. EVENT_SERVICE_* variables configure it; SIGTERM ends it gracefully."""
     settings = _settings()
     _require_free(settings.host, settings.port, "choose another with EVENT_SERVICE_PORT")
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
-    # The upstream client's allocator would take huge pages where few small ones do: a tenth of an
-    # idle service's memory.
-    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
-    # Loading the server takes a while that a refused configuration need not wait for.
-    if sys.platform == "linux":
-        # What is loaded before they are forked, workers share: 10 MB less in all.
-        multiprocessing.set_start_method("fork", force=True)
-        import event_service.app  # noqa: F401, PLC0415
-
-        make_collection_rare()
-    from granian import Granian  # noqa: PLC0415
-    from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
-    from granian.http import HTTP1Settings  # noqa: PLC0415
-    from granian.log import LogLevels  # noqa: PLC0415
-
-    server = Granian(
-        "event_service.app:from_environment",
-        factory=True,
-        interface=Interfaces.ASGI,
-        address=_address(settings.host),
-        port=settings.port,
-        workers=settings.workers,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
-        websockets=False,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
-        backlog=BACKLOG,
-        # Granian's own limit would leave connections waiting unanswered; load shedding answers.
-        backpressure=MAX_CONNECTIONS,
-        respawn_failed_workers=True,
-        workers_kill_timeout=ceil(settings.request_deadline) + 1,
-        log_level=LogLevels.warning,
-        log_dictconfig={"loggers": {"_granian": {"propagate": True}}},
-    )
-    _let_threads_finish()
-    with _shared_among(settings.workers):
-        server.serve()
-
-
-def _let_threads_finish() -> None:
-    """Have the threads of workers to come not interrupt each other (ADR 12)."""
-    if sys.platform == "linux":
-        # Where that is forbidden all goes on as before, at less speed.
-        with suppress(OSError):
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-@contextmanager
-def _shared_among(workers: int) -> Iterator[None]:
-    """A folder of their own for the workers to meet in, if there are several."""
-    if workers == 1:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="event-service-") as folder:
-        os.environ[WORKERS_DIR] = folder
-        yield
+    server.run(settings)
 
 
 @main.command("check-config")
@@ -195,11 +129,6 @@ def _require_free(host: str, port: int, otherwise: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             _fail(f"Cannot listen on {host} port {port} ({error.strerror}); {otherwise}.", code=1)
-
-
-def _address(host: str) -> str:
-    """The host's address: the server takes no names."""
-    return host if ":" in host else socket.gethostbyname(host)
 
 
 @contextmanager
