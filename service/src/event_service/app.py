@@ -212,7 +212,11 @@ def build_edge(
         clock=clock,
     )
     if settings.trusted_proxies:
-        app = TrustedProxies(app, [ip_network(proxy) for proxy in settings.trusted_proxies])
+        app = TrustedProxies(
+            app,
+            [ip_network(proxy) for proxy in settings.trusted_proxies],
+            header=settings.forwarded_header,
+        )
     return app
 
 

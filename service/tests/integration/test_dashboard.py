@@ -235,16 +235,27 @@ class TestAccess:
         assert signed_out.cookies[COOKIE]["max-age"] == "0"
 
     async def test_the_session_is_for_https_alone_where_the_browser_speaks_it(self, start: Start):
-        async with start(**PRODUCTION) as client:
-            plain = await client.post("/dashboard/session", json={"token": TOKEN})
-            https = await client.post(
-                "/dashboard/session",
-                json={"token": TOKEN},
-                headers={"x-forwarded-proto": "https"},
-            )
+        async def secure(**settings: object) -> bool:
+            async with start(**PRODUCTION, **settings) as client:
+                signed_in = await client.post(
+                    "/dashboard/session",
+                    json={"token": TOKEN},
+                    headers={"x-forwarded-proto": "https"},
+                )
+                return bool(signed_in.cookies[COOKIE]["secure"])
 
-        assert not plain.cookies[COOKIE]["secure"]
-        assert https.cookies[COOKIE]["secure"]
+        assert await secure(trusted_proxies=["127.0.0.0/8"])
+        # Anyone can send the header.
+        assert not await secure()
+
+    async def test_a_look_at_the_streams_head_leaves_no_watcher(self, start: Start):
+        async with start() as client:
+            for _ in range(101):
+                async with client.head("/dashboard/stream") as response:
+                    assert response.status == 200
+            async with client.get("/dashboard/stream") as response:
+                assert response.status == 200
+                assert "no-transform" in response.headers["Cache-Control"]
 
     async def test_another_token_opens_nothing(self, start: Start):
         async with start(**PRODUCTION) as client:

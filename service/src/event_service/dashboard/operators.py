@@ -5,56 +5,84 @@ import hmac
 import re
 import time
 from collections.abc import Callable, Iterable
-from http.cookies import CookieError, SimpleCookie
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from event_service.errors import Unauthorized
+from event_service.errors import RateLimited, Unauthorized
+from event_service.libs.window_counts import WindowCounts
 
 COOKIE = "event_service_operator"
 LIFETIME = 12 * 3600
+# Wrong tokens that an address may send in a minute.
+GUESSES = 10
+GUESS_WINDOW = 60.0
+ADDRESSES = 10_000
 
-_is_session = re.compile(r"(\d{1,12})\.([0-9a-f]{64})\Z").match
+_is_session = re.compile(r"([0-9]{1,12})\.([0-9a-f]{64})\Z").match
 
 
 class OperatorAccess:
     """Admits a bearer token, and the session cookies that were issued for it.
 
-    A session holds when it ends and a signature made with a key that is derived from the token. So
-    every process with the same token takes it, none remembers it, it does not reveal the token, and
-    another token ends all sessions. Comparisons take the same time whatever they compare.
+    The cookie is an expiry and its HMAC under a key derived from the token; the server keeps
+    nothing. Every process with the same token accepts it, and a new token ends all sessions.
+    Comparisons take the same time whatever they compare.
     """
 
-    def __init__(self, token: str, *, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        token: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
         self._token = token.encode()
         self._key = hashlib.sha256(b"operator session\0" + self._token).digest()
+        self._clock = clock
         self._wall_clock = wall_clock
+        self._wrong = WindowCounts(ADDRESSES, clock=clock)
 
-    def knows(self, token: str) -> bool:
-        return hmac.compare_digest(token.encode(), self._token)
+    def knows(self, token: str, *, client: str) -> bool:
+        """Whether it is the token.
+
+        Raises RateLimited for an address that sent too many wrong ones within a minute: whoever
+        guesses learns nothing from then on, not even with the right token.
+        """
+        if self._wrong.get(client) >= GUESSES:
+            wait = self._wrong.get_expiry(client) - self._clock()
+            raise RateLimited("Too many wrong tokens came from this address.", retry_after=wait)
+        known = hmac.compare_digest(token.encode(), self._token)
+        if not known:
+            self._wrong.incr(client, GUESS_WINDOW)
+        return known
 
     def issue(self) -> str:
         """A session of `LIFETIME` seconds, fit for a cookie's value."""
         ends = str(int(self._wall_clock()) + LIFETIME)
         return f"{ends}.{self._sign(ends)}"
 
-    def admits(self, headers: Iterable[tuple[bytes, bytes]]) -> bool:
-        """Whether a request with these headers comes from an operator."""
+    def admits(self, headers: Iterable[tuple[bytes, bytes]], *, client: str) -> bool:
+        """Whether a request with these headers comes from an operator. Raises as `knows`."""
         for name, value in headers:
             if name == b"authorization":
                 scheme, _, token = value.decode("latin-1").partition(" ")
-                if scheme.lower() == "bearer" and self.knows(token.strip()):
+                if scheme.lower() == "bearer" and self.knows(token.strip(), client=client):
                     return True
             elif name == b"cookie" and self._holds_session(value.decode("latin-1")):
                 return True
         return False
 
     def _holds_session(self, cookies: str) -> bool:
-        try:
-            morsel = SimpleCookie(cookies).get(COOKIE)
-        except CookieError:
-            return False
-        session = _is_session(morsel.value) if morsel else None
+        # As RFC 6265, 5.4 has browsers write them: whatever the others hold, pairs end at ";".
+        # The browser sends the cookie of each path that matches; one of them is ours.
+        for pair in cookies.split(";"):
+            name, _, value = pair.partition("=")
+            if name.strip() == COOKIE and self._is_valid(value.strip()):
+                return True
+        return False
+
+    def _is_valid(self, value: str) -> bool:
+        session = _is_session(value)
         if session is None or not hmac.compare_digest(session[2], self._sign(session[1])):
             return False
         return int(session[1]) > self._wall_clock()
@@ -71,6 +99,12 @@ class OperatorsOnly:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._access is not None and not self._access.admits(scope["headers"]):
+        if self._access is not None and not self._access.admits(
+            scope["headers"], client=address(scope)
+        ):
             raise Unauthorized("This is for operators: send the token, or sign in.")
         await self._app(scope, receive, send)
+
+
+def address(scope: Scope) -> str:
+    return scope["client"][0] if scope.get("client") else ""

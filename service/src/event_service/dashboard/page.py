@@ -13,7 +13,13 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp
 
-from event_service.dashboard.operators import COOKIE, LIFETIME, OperatorAccess, OperatorsOnly
+from event_service.dashboard.operators import (
+    COOKIE,
+    LIFETIME,
+    OperatorAccess,
+    OperatorsOnly,
+    address,
+)
 from event_service.dashboard.same_origin import require_same_origin
 from event_service.errors import Unauthorized
 from event_service.http.body import read_json
@@ -67,7 +73,9 @@ def dashboard_routes(
     sign_in = _fill(assets.pop("sign_in.html"), values)
 
     async def get_page(request: Request) -> Reply:
-        if access is not None and not access.admits(request.headers.raw):
+        if access is not None and not access.admits(
+            request.headers.raw, client=address(request.scope)
+        ):
             headers = {**_PAGE_HEADERS, "www-authenticate": "Bearer"}
             return Reply(sign_in, HTTPStatus.UNAUTHORIZED, headers, _HTML)
         return Reply(dashboard, headers=_PAGE_HEADERS, media_type=_HTML)
@@ -81,7 +89,7 @@ def dashboard_routes(
     async def open_session(request: Request) -> Reply:
         require_same_origin(request.headers)
         asked = await read_json(request, _sign_in)
-        if access is None or not access.knows(asked.token):
+        if access is None or not access.knows(asked.token, client=address(request.scope)):
             raise Unauthorized("That is not the operators' token.")
         return _with_session(request, access.issue(), LIFETIME)
 
@@ -115,8 +123,7 @@ def _media_type(name: str) -> str:
 
 
 def _with_session(request: Request, session: str, lifetime: int) -> Reply:
-    # Behind a proxy that ends TLS only its header says that the browser speaks https.
-    schemes = {request.url.scheme, request.headers.get("x-forwarded-proto", "")}
-    secure = "; Secure" if "https" in schemes else ""
+    # Behind a proxy that ends TLS the scheme is what the proxy says, if it is trusted.
+    secure = "; Secure" if request.scope["scheme"] == "https" else ""
     cookie = f"{COOKIE}={session}; Path=/; Max-Age={lifetime}; HttpOnly; SameSite=Strict{secure}"
     return Reply(b"{}", headers={"set-cookie": cookie})

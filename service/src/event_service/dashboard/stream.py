@@ -16,7 +16,7 @@ _LAST_WORDS = 0.25
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
+    (b"cache-control", b"no-store, no-transform"),  # a proxy that compresses would collect frames
     (b"x-accel-buffering", b"no"),  # a proxy that buffers would hold the frames back
 ]
 
@@ -50,6 +50,10 @@ class DashboardStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.watchers >= self._max_watchers or self._closing.is_set():
             raise Overloaded("Too many watch the dashboard already.", retry_after=5.0)
+        if scope["method"] == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+            await send({"type": "http.response.body", "body": b""})
+            return
         scope[STREAMED] = True
         self.watchers += 1
         try:

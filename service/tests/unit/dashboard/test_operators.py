@@ -1,6 +1,7 @@
 import pytest
 
-from event_service.dashboard.operators import COOKIE, LIFETIME, OperatorAccess
+from event_service.dashboard.operators import COOKIE, GUESSES, LIFETIME, OperatorAccess
+from event_service.errors import RateLimited
 
 NOW = 1_700_000_000.0
 
@@ -26,31 +27,59 @@ def cookie(session: str) -> list[tuple[bytes, bytes]]:
     ],
 )
 def test_the_bearer_token_is_admitted_and_no_other(header, admitted):
-    assert access().admits([(b"authorization", header)]) is admitted
+    assert access().admits([(b"authorization", header)], client="192.0.2.1") is admitted
 
 
 def test_a_request_without_credentials_is_not_admitted():
-    assert not access().admits([(b"host", b"localhost")])
+    assert not access().admits([(b"host", b"localhost")], client="192.0.2.1")
 
 
 def test_a_session_is_admitted_until_it_ends():
     session = access().issue()
 
-    assert access(now=NOW + LIFETIME - 1).admits(cookie(session))
-    assert not access(now=NOW + LIFETIME).admits(cookie(session))
+    assert access(now=NOW + LIFETIME - 1).admits(cookie(session), client="192.0.2.1")
+    assert not access(now=NOW + LIFETIME).admits(cookie(session), client="192.0.2.1")
 
 
 def test_a_session_ends_with_the_token_it_was_issued_for():
-    assert not access("another").admits(cookie(access().issue()))
+    assert not access("another").admits(cookie(access().issue()), client="192.0.2.1")
 
 
 def test_a_session_holds_no_token_and_cannot_be_stretched():
     ends, _, signature = access().issue().partition(".")
 
     assert "sesame" not in ends + signature
-    assert not access().admits(cookie(f"{int(ends) + 1}.{signature}"))
+    assert not access().admits(cookie(f"{int(ends) + 1}.{signature}"), client="192.0.2.1")
 
 
 @pytest.mark.parametrize("session", ["", ".", "9" * 400, "1700000001.", "x.y", '"'])
 def test_nonsense_is_no_session(session):
-    assert not access().admits(cookie(session))
+    assert not access().admits(cookie(session), client="192.0.2.1")
+
+
+@pytest.mark.parametrize(
+    "others",
+    ["", 'prefs={"x":1}; ', "flag; ", "path=/x; ", 'a="; ', "=; ", ";;; ", "$Version=1; ", "é=ü; "],
+)
+def test_a_session_is_admitted_beside_any_other_cookie(others):
+    operators = access()
+    session = f"{COOKIE}={operators.issue()}"
+
+    for cookies in (f"{others}{session}", f"{session}; {others}", f"{COOKIE}=old; {session}"):
+        header = [(b"cookie", cookies.encode())]
+        assert operators.admits(header, client="192.0.2.1")
+
+
+def test_who_sends_many_wrong_tokens_has_to_wait_and_nobody_else_has():
+    now = 100.0
+    operators = OperatorAccess("open sesame", clock=lambda: now)
+    for guess in range(GUESSES):
+        assert not operators.knows(str(guess), client="192.0.2.1")
+
+    with pytest.raises(RateLimited) as refused:
+        operators.knows("open sesame", client="192.0.2.1")
+
+    assert refused.value.retry_after == 60.0
+    assert operators.knows("open sesame", client="192.0.2.2")
+    now += 60.0
+    assert operators.knows("open sesame", client="192.0.2.1")

@@ -57,7 +57,9 @@ def stream_of(frames: Frames, **settings: Any) -> DashboardStream:
 
 
 def watch(stream: DashboardStream, watcher: Watcher) -> asyncio.Task[None]:
-    return asyncio.create_task(stream({"type": "http"}, watcher.receive, watcher.send))
+    return asyncio.create_task(
+        stream({"type": "http", "method": "GET"}, watcher.receive, watcher.send)
+    )
 
 
 async def test_each_frame_is_sent_once_and_the_next_when_there_is_one():
