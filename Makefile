@@ -137,7 +137,7 @@ container: ## Build the container image without an engine and try it out (needs 
 	@deploy/build-container.sh
 
 audit: $(VENV)/.maintain ## Look for known vulnerabilities in what is pinned (needs their database)
-	@$(BIN)/python -m deploy.audit
+	@$(BIN)/python -m deploy.audit $(AUDIT)
 
 pins: $(VENV)/.maintain ## Pin what requirements/*.in asks for, with hashes (needs a package index)
 	@for each in $(PINS); do

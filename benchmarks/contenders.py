@@ -18,10 +18,14 @@ FASTAPI_BIN = FASTAPI / ".venv" / "bin"
 OUR_BIN = Path(sys.executable).parent
 OPS_TOKEN = "token-of-the-benchmark"
 
-INSTALL_FASTIFY = ("npm", "install", "--no-package-lock", "--prefix", str(FASTIFY))
+# All is pinned with its hash, and nothing is resolved.
+INSTALL_FASTIFY = ("npm", "ci", "--no-audit", "--no-fund", "--prefix", str(FASTIFY))
+FASTAPI_PIP = (str(FASTAPI_BIN / "python"), "-m", "pip", "--disable-pip-version-check")
+PINNED = ("--no-deps", "--only-binary=:all:", "--require-hashes")
 INSTALL_FASTAPI = (
-    (sys.executable, "-m", "venv", str(FASTAPI / ".venv")),
-    (str(FASTAPI_BIN / "pip"), "install", "--require-hashes", "-r", f"{FASTAPI}/requirements.txt"),
+    (sys.executable, "-m", "venv", "--clear", str(FASTAPI / ".venv")),
+    (*FASTAPI_PIP, "install", *PINNED, "-r", f"{FASTAPI}/requirements.txt"),
+    (*FASTAPI_PIP, "check"),
 )
 
 
@@ -84,7 +88,7 @@ OURS = EventService(
     "Event Service",
     (OUR_BIN / "event-service", "serve"),
     OUR_BIN / "event-service",
-    ((str(OUR_BIN / "pip"), "install", "--editable", str(HERE.parent / "service")),),
+    (("make", "-C", str(HERE.parent), "install"),),
 )
 CONTENDERS = (
     OURS,
