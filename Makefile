@@ -15,7 +15,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test test-quick lint coverage check mutate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test test-quick lint coverage check upstreams mutate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,6 +66,12 @@ test: $(VENV)/.dev ## Run every test; under four minutes on two cores
 
 test-quick: $(VENV)/.dev ## Run the unit and integration tests, no browser; under one minute on two cores
 	@$(BIN)/python -m pytest --quiet --numprocesses $(TEST_PROCESSES) halfopen/tests mock-upstream/tests service/tests
+
+upstreams: tests/upstreams/node_modules/.package-lock.json ## Install the upstreams that some tests need (needs npm and its registry)
+
+tests/upstreams/node_modules/.package-lock.json: tests/upstreams/package-lock.json
+	@npm ci --prefix tests/upstreams --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
 
 lint: $(VENV)/.lint ## Check format, types, import layers, dead code, dependencies, Dockerfile and workflows
 	@set -x
