@@ -5,6 +5,7 @@ reaches the service is answered with problem details. Either way the others are 
 """
 
 import asyncio
+import contextlib
 import json
 
 import aiohttp
@@ -88,6 +89,12 @@ def faulty(value: bytes) -> bytes:
 REFUSED_BY_US = {
     "another transfer coding": (POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
     "two hosts": (GET + b"Host: y\r\n\r\n", 400),
+    "no host": (b"GET /livez HTTP/1.1\r\n\r\n", 400),
+    "an empty host": (b"GET /livez HTTP/1.1\r\nHost:\r\n\r\n", 400),
+    "a host with a space": (b"GET /livez HTTP/1.1\r\nHost: a b\r\n\r\n", 400),
+    "a host with a bracket": (b"GET /livez HTTP/1.1\r\nHost: [::1\r\n\r\n", 400),
+    "a host with a path": (b"GET /livez HTTP/1.1\r\nHost: a/b\r\n\r\n", 400),
+    "a host with a user": (b"GET /livez HTTP/1.1\r\nHost: a@b\r\n\r\n", 400),
     "a chunk without a size": (chunked().replace(b"0\r\n\r\n", b"zz\r\n"), 400),
     "a chunk of negative size": (chunked().replace(b"0\r\n\r\n", b"-1\r\n"), 400),
     "a chunk of endless size": (chunked().replace(b"0\r\n\r\n", b"f" * 17 + b"\r\n"), 400),
@@ -114,6 +121,9 @@ REFUSED_BY_US = {
     "a bare control character": (faulty(b'"a\x00b"'), 400),
     "a body compressed": (sized(VALID, POST + b"Content-Encoding: gzip\r\n"), 415),
     "another charset": (sized(VALID, POST.replace(b"json", b"json; charset=utf-16")), 415),
+    "Latin-1": (sized(VALID, POST.replace(b"json", b"json;charset=latin-1")), 415),
+    "an empty content type": (sized(VALID, POST.replace(b"application/json", b"")), 415),
+    "a long content type": (sized(VALID, POST.replace(b"json", b"json;a=" + b"b" * 9_000)), 415),
     "no content type": (sized(VALID, POST.replace(b"Content-Type", b"X-Type")), 415),
     "a key of two lines": (sized(VALID, POST + b"Idempotency-Key: a b\r\n"), 400),
     "two keys": (sized(VALID, POST + b"Idempotency-Key: a\r\nIdempotency-Key: b\r\n"), 400),
@@ -124,6 +134,8 @@ REFUSED_BY_US = {
     "CONNECT": (target(b"example.com:443", b"CONNECT"), 404),
     "OPTIONS for all": (target(b"*", b"OPTIONS"), 404),
     "a long target": (target(b"/api/" + b"a" * 60_000), 404),
+    "an encoded slash": (target(b"/api%2FgetUsers"), 404),
+    "an encoded slash in lower case": (target(b"/api%2fgetUsers"), 404),
     "a second slash": (target(b"//api/getUsers"), 404),
     "a path with dots": (target(b"/api/../livez"), 404),
     "another case": (target(b"/api/GetUsers"), 404),
@@ -155,6 +167,20 @@ async def test_what_is_not_to_be_answered_is_refused_with_a_problem(
 
 FINE = {
     "HTTP/1.0": (target(b"/livez", version=b"1.0"), 200),
+    "HTTP/1.0 without a host": (b"GET /livez HTTP/1.0\r\n\r\n", 200),
+    "an IPv6 host": (b"GET /livez HTTP/1.1\r\nHost: [::1]:3000\r\n\r\n", 200),
+    "an encoded letter": (target(b"/%61pi/getUsers"), 200),
+    **{
+        f"content type {kind!r}": (sized(VALID, POST.replace(b"application/json", kind)), 200)
+        for kind in (
+            b"application/json;charset=utf8",
+            b"application/json; charset=us-ascii",
+            b"application/json\t; charset=\tutf-8",
+            b"Application/JSON;",
+            b'application/json; profile="a;charset=latin-1"',
+            b'application/json; charset="UTF-8"',
+        )
+    },
     "an absolute target": (target(b"http://example.com/livez"), 200),
     "a query of nonsense": (target(b"/api/getUsers?%ff=%zz&&=;"), 200),
     "the same length twice": (sized(VALID, POST + b"Content-Length: %d\r\n" % len(VALID)), 200),
@@ -252,6 +278,40 @@ async def test_a_crowd_of_slow_bodies_does_not_keep_others_waiting(start: Start)
             for _ in range(200):
                 group.create_task(_send_half(client))
         await others_are_served(client)
+
+
+async def test_slow_bodies_occupy_no_place_in_flight(start: Start):
+    async with start(max_in_flight=2) as client, contextlib.AsyncExitStack() as stack:
+        for _ in range(50):
+            slow = await stack.enter_async_context(connection(client))
+            await slow.send(POST + b"Content-Length: 100\r\n\r\n{")
+        await asyncio.sleep(0)
+
+        async with connection(client) as other:
+            await other.send(sized(VALID))
+            assert (await other.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (POST.replace(b"application/json", b"text/plain"), 415),
+        (POST, 413),
+        (POST.replace(b"addEvent", b"nothing"), 404),
+        (POST.replace(b"addEvent", b"getUsers"), 405),
+    ],
+)
+async def test_who_sends_twenty_megabytes_before_reading_sees_why_they_were_refused(
+    start: Start, sent: bytes, status: int
+):
+    async with start() as client, connection(client) as uploader:
+        await uploader.send(sized(b" " * 20_000_000, sent))
+
+        answer = await uploader.answer()
+
+        assert answer.status == status
+        assert answer.headers["connection"] == "close"
+        assert await uploader.closed()
 
 
 async def _send_half(client: aiohttp.ClientSession) -> None:

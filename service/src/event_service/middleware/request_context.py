@@ -3,6 +3,7 @@ import re
 import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
+from urllib.parse import unquote_to_bytes
 
 import uuid_utils
 from starlette.routing import BaseRoute, Match, Route
@@ -12,6 +13,7 @@ from event_service import context
 from event_service.context import CallContext
 from event_service.errors import ClientGone, InvalidRequest
 from event_service.middleware.security_headers import add_security_headers
+from event_service.middleware.upload import Uploads
 from event_service.problems import problem_for
 from event_service.telemetry.records import STREAMED, UNMATCHED, RequestRecord
 
@@ -20,6 +22,9 @@ CLIENT_GONE = 499
 # What is kept of a path for logs, in bytes; the server takes up to 64 KiB.
 LONGEST_PATH = 2048
 
+# RFC 9110, 7.2 with RFC 3986, 3.2.2: a name, an IPv4 address or an IPv6 address in brackets.
+_is_host = re.compile(rb"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]+)(?::[0-9]*)?\Z").match
+_encoded_slash = re.compile(rb"%2f", re.IGNORECASE)
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
 
 
@@ -59,6 +64,7 @@ class RequestContext:
         self._observer = observer
         self._routes = [route for route in routes if isinstance(route, Route)]
         self._clock = clock
+        self._uploads = Uploads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -67,6 +73,8 @@ class RequestContext:
         started = self._clock()
         self._observer.request_started(scope["method"])
         call, failure = _identify(scope)
+        if b"%" in scope["raw_path"]:
+            scope["path"] = _path(scope["raw_path"])
         call.deadline = asyncio.get_running_loop().time() + self._deadline
         context.current.set(call)
         self._observer.request_identified(call, scope)
@@ -84,15 +92,18 @@ class RequestContext:
                 add_security_headers(headers)
             await send(message)
 
+        upload = self._uploads.of(scope, receive)
         try:
             if failure is None:
                 try:
-                    await self._app(scope, receive, send_with_headers)
+                    await upload.arrive(deadline=call.deadline)
+                    await self._app(scope, upload.receive, send_with_headers)
                 except ClientGone:
                     pass
                 except Exception as error:  # noqa: BLE001  the boundary: every error gets its reply
                     failure = error
             if failure is not None and status == 0:
+                call.reply_headers += upload.reply_headers()
                 await _send_problem(failure, scope, call, send_with_headers)
         finally:
             self._observer.request_done(
@@ -113,6 +124,7 @@ class RequestContext:
             # An error's traceback holds this frame: were the frame to hold the error, both would
             # stay, and a connection with them, until the garbage collector comes.
             del failure
+        await upload.discard()
 
     def _template(self, scope: Scope) -> str:
         route = scope.get("route")
@@ -129,11 +141,12 @@ def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
     control characters. A length beside a chunked body is void, and the connection ends with that
     request (RFC 9112, 6.3).
     """
-    request_id = traceparent = tracestate = fault = None
-    hosts = 0
+    request_id = traceparent = tracestate = None
+    fault: Exception | None = None
+    hosts: list[bytes] = []
     for name, value in scope["headers"]:
         if name == b"host":
-            hosts += 1
+            hosts.append(value)
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"traceparent":
@@ -142,14 +155,29 @@ def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
             tracestate = value.decode("latin-1")
         elif name == b"transfer-encoding" and value.lower() != b"chunked":
             fault = InvalidRequest("The only transfer encoding of a body is 'chunked'.")
-    if hosts > 1:
-        fault = InvalidRequest("A request names one host.")
+    if len(hosts) != 1 or not _is_host(hosts[0]):
+        fault = _host_fault(hosts, scope["http_version"]) or fault
     if request_id is None or not _is_request_id(request_id):
         request_id = str(uuid_utils.uuid7())
     call = CallContext(request_id, traceparent, tracestate)
     if fault is not None:
         call.reply_headers.append((b"connection", b"close"))
     return call, fault
+
+
+def _host_fault(hosts: list[bytes], version: str) -> Exception | None:
+    """What RFC 9112, 3.2 has refused. The server writes an empty Host where there is none."""
+    named = [host for host in hosts if host]
+    if not named and version in {"1", "1.0"}:
+        return None
+    if len(named) == 1 and len(hosts) == 1:
+        return InvalidRequest("The request's Host is not the name or address of a host.")
+    return InvalidRequest("A request names one host.")
+
+
+def _path(raw: bytes) -> str:
+    """The path decoded, except slashes: an encoded one is part of its segment (RFC 3986, 2.2)."""
+    return unquote_to_bytes(_encoded_slash.sub(b"%252F", raw)).decode("utf-8", "replace")
 
 
 async def _send_problem(error: Exception, scope: Scope, call: CallContext, send: Send) -> None:
