@@ -67,8 +67,14 @@ class Metrics(Listener):
         self._registry = build_registry(cells, self._exemplars_of, version=version)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its media type: OpenMetrics where `accept` asks for it."""
-        encode, media_type = choose_encoder(accept)
+        """All metrics as text, and its media type: OpenMetrics where `accept` asks for it.
+
+        An `accept` that cannot be read asks for nothing in particular.
+        """
+        try:
+            encode, media_type = choose_encoder(accept)
+        except ValueError:  # the library takes any version for one that has numbers
+            encode, media_type = choose_encoder("")
         return encode(self._registry), media_type
 
     def request_started(self, method: str) -> None:  # noqa: ARG002  the signal's signature
