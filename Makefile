@@ -4,8 +4,9 @@
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
 PYTHON ?= python3
-# Tests run in so many processes at once.
+# Tests run in so many processes at once; 0 is one after the other, in this one.
 TEST_PROCESSES ?= logical
+PYTEST := pytest --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
@@ -62,10 +63,10 @@ demo: $(VENV)/.run ## Watch an outage and its recovery, in half a minute
 
 test: $(VENV)/.dev ## Run every test; under four minutes on two cores
 	@$(BIN)/python -m coverage erase
-	@$(BIN)/python -m coverage run -m pytest --numprocesses $(TEST_PROCESSES)
+	@$(BIN)/python -m coverage run -m $(PYTEST)
 
 test-quick: $(VENV)/.dev ## Run the unit and integration tests, no browser; under one minute on two cores
-	@$(BIN)/python -m pytest --quiet --numprocesses $(TEST_PROCESSES) halfopen/tests mock-upstream/tests service/tests
+	@$(BIN)/python -m $(PYTEST) --quiet halfopen/tests mock-upstream/tests service/tests
 
 upstreams: tests/upstreams/node_modules/.package-lock.json ## Install the upstreams that some tests need (needs npm and its registry)
 

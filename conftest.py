@@ -1,6 +1,6 @@
 import os
 import shutil
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,30 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "needs(*programs): skipped where one of these programs is not installed"
     )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For `--dist loadgroup`: each file stays together, so that its servers start once.
+
+    A test with a `xdist_group` of its own goes by that. What runs processes is slow and comes
+    first, or the last of them would run alone.
+    """
+    for item in items:
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
+    items.sort(key=lambda item: item.path.parent != REPOSITORY / "tests")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_of_the_contributor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The settings of whoever runs the tests, in the environment or in `.env`, reach no test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("elsewhere"))
+        for name in os.environ:
+            if name.startswith("EVENT_SERVICE_"):
+                patch.delenv(name)
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
