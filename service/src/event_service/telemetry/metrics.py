@@ -73,7 +73,7 @@ class Metrics(Listener):
         """
         try:
             encode, media_type = choose_encoder(accept)
-        except ValueError:  # the library takes any version for one that has numbers
+        except (TypeError, ValueError):  # the library expects numbers in a version
             encode, media_type = choose_encoder("")
         return encode(self._registry), media_type
 
