@@ -1,5 +1,6 @@
 from halfopen.breaker import CircuitBreaker
 from halfopen.calls import Guard, Isolation, Permit
+from halfopen.cluster import Coordinator, Denied, Grant, Verdict
 from halfopen.events import (
     CallFailed,
     CallIgnored,
@@ -34,9 +35,12 @@ __all__ = [
     "CircuitBreakerError",
     "CircuitOpen",
     "ConsecutiveFailures",
+    "Coordinator",
+    "Denied",
     "Event",
     "FailureCount",
     "FailureRate",
+    "Grant",
     "Guard",
     "Isolation",
     "Permit",
@@ -47,4 +51,5 @@ __all__ = [
     "State",
     "StateChanged",
     "TimeWindow",
+    "Verdict",
 ]

@@ -12,6 +12,7 @@ from typing import Any, ParamSpec, TypeAlias, TypeVar, cast
 
 from halfopen import calls, checks, events
 from halfopen.calls import Guard, Isolation, Permit, Probe
+from halfopen.cluster import Coordinator, Denied, Grant, Verdict
 from halfopen.events import Event, Listeners, logger
 from halfopen.rules import Backoff, Cooldowns, FailureCount, Rule, SlowCallRate, start
 from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, CircuitOpen, Snapshot, State, stand_in
@@ -112,6 +113,10 @@ class CircuitBreaker:
         self._last_number = self._failed = self._rejected = self._opened = self._successes = 0
         self._probe_limit = cooldown.initial
         self._retry_at = 0.0
+        self._coordinator: Coordinator | None = None
+        self._epoch = 0
+        self._followed_isolation = Isolation(self)
+        self._beneath: tuple[State, float] = (CLOSED, 0.0)  # where a release leads to, until when
         self._state = CLOSED
         self._since = clock()
         self._enter(CLOSED, self._since, "made")
@@ -142,7 +147,7 @@ class CircuitBreaker:
         elif inspect.isgeneratorfunction(fn):
             guarded = calls.generator_function(self, fn, self.acquire)
         elif inspect.isasyncgenfunction(fn):
-            guarded = calls.async_generator_function(self, fn, self.acquire)
+            guarded = calls.async_generator_function(self, fn)
         else:
             guarded = calls.function(self, fn)
         return cast("F", wraps(fn)(guarded))
@@ -153,6 +158,166 @@ class CircuitBreaker:
 
     def acquire(self) -> Permit:
         """A permit for one call, to be settled by hand. Raises `CircuitOpen`."""
+        while True:
+            permit = self._admit()
+            coordinator = self._coordinator
+            if coordinator is None or not isinstance(permit, Probe):
+                return permit
+            answer: Grant | Denied
+            try:
+                answer = coordinator.ask()
+            except Exception:  # noqa: BLE001 - logged, with its traceback
+                logger.exception("ask() of a coordinator raised, the probe is denied")
+                answer = Denied(0.0)
+            if granted := self._take_answer(permit, answer):
+                return granted
+
+    async def _acquire(self) -> Permit:
+        """As `acquire`, for callers who can wait for a grant."""
+        while True:
+            permit = self._admit()
+            coordinator = self._coordinator
+            if coordinator is None or not isinstance(permit, Probe):
+                return permit
+            answer: Grant | Denied
+            try:
+                answer = await coordinator.claim()
+            except Exception:  # noqa: BLE001 - logged, with its traceback
+                logger.exception("claim() of a coordinator raised, the probe is denied")
+                answer = Denied(0.0)
+            except BaseException:
+                self._ignore(permit)
+                raise
+            if granted := self._take_answer(permit, answer):
+                return granted
+
+    def _take_answer(self, probe: Probe, answer: Grant | Denied) -> Permit | None:
+        """What the caller gets; None to look again. Raises `CircuitOpen`."""
+        with self._locked() as now:
+            if isinstance(answer, Grant):
+                taken = self._take_grant(probe, answer, now)
+            else:
+                taken = None
+                if probe.number in self._probes:  # somebody else's probe holds the slot
+                    self._probes[probe.number] = now + answer.retry_after
+                probe.settled = True
+            closed = self._state is CLOSED
+            state, wait, failure = self._state, max(self._wait(now), 0.0), self._last_failure
+            if taken is None and not closed:
+                self._rejected += 1
+                self._say(events.CallRejected, state, wait)
+        if taken is not None:
+            return taken
+        if isinstance(answer, Grant):
+            self._tell_coordinator("settled", answer, Verdict.NEUTRAL, state, 0.0)
+        if not closed:
+            raise CircuitOpen(self.name, state, wait, failure)
+        return None
+
+    def _take_grant(self, probe: Probe, grant: Grant, now: float) -> Permit | None:
+        mine = self._probes.pop(probe.number, None) is not None
+        probe.settled = not mine
+        until = probe.started + grant.lease
+        stopped = self._state is ISOLATED or self._state is CLOSED
+        if grant.fence < self._epoch or now >= until or stopped:
+            probe.settled = True
+            return None
+        self._epoch = grant.fence
+        if not mine:  # news of this very grant was faster than the answer
+            self._enter(HALF_OPEN, now, "cooldown elapsed")
+            self._last_number += 1
+            probe = Probe(self, self._last_number, now)
+        self._probes[probe.number] = until
+        probe.grant = grant
+        return probe
+
+    def join(self, coordinator: Coordinator) -> Callable[[], None]:
+        """Act as one with the breakers of other nodes. Returns the function that ends it.
+
+        Raises `RuntimeError` if it has joined a cluster already.
+        """
+        if self._coordinator is not None:
+            raise RuntimeError(f"circuit {self.name!r} has joined a cluster already")
+        self._coordinator = coordinator
+
+        def leave() -> None:
+            if self._coordinator is coordinator:
+                self._coordinator = None
+                self.follow(self._epoch + 1, self._beneath[0] if self._isolations else self._state)
+
+        return leave
+
+    @property
+    def epoch(self) -> int:
+        """The newest decision of a cluster that this breaker follows; 0 if there was none."""
+        return self._epoch
+
+    def follow(self, epoch: int, state: State, remaining: float = 0.0) -> bool:
+        """Take over what a cluster has decided; returns whether that was news.
+
+        An epoch that is not above the one followed so far changes nothing, so the same decision
+        may come any number of times and in any order. `remaining` is how many seconds the circuit
+        stays `OPEN`, or how long another node's probe may take while it is `HALF_OPEN`. Calls in
+        flight count nowhere if the state changes. To follow into the state it is in keeps what is
+        counted while closed, and sets the time again otherwise.
+
+        An isolation by this node's operator stays: once it is released, the circuit is where the
+        cluster says. `ISOLATED` isolates this breaker until a newer epoch says otherwise.
+        """
+        checks.count("epoch", epoch)
+        checks.number("remaining", remaining)
+        state = State(state)
+        with self._locked() as now:
+            if epoch <= self._epoch:
+                return False
+            self._epoch = epoch
+            if state is ISOLATED:
+                self._isolations.add(self._followed_isolation)
+                if self._state is not ISOLATED:
+                    self._enter(ISOLATED, now, "followed the cluster")
+                return True
+            self._beneath = (state, now + remaining)
+            self._isolations.discard(self._followed_isolation)
+            if not self._isolations:
+                self._go_on(now, "followed the cluster")
+            return True
+
+    def _go_on(self, now: float, reason: str) -> None:
+        """Enter the state that an isolation hid, or that the cluster is in."""
+        (state, until), self._beneath = self._beneath, (CLOSED, 0.0)
+        if state is CLOSED:
+            if self._state is not CLOSED:
+                self._enter(CLOSED, now, reason)
+            return
+        self._probe_limit = self._probe_timeout or self._cooldowns.next
+        self._retry_at = until
+        self._enter(state, now, reason)
+        if state is HALF_OPEN:
+            self._last_number += 1
+            self._probes[self._last_number] = until  # of another node
+
+    def _tell_coordinator(self, method: str, *arguments: Any) -> None:
+        if self._coordinator is None:
+            return
+        try:
+            getattr(self._coordinator, method)(*arguments)
+        except Exception:  # noqa: BLE001 - logged, with its traceback
+            logger.exception("%s() of a coordinator raised", method)
+
+    def _tell_steered(self) -> None:
+        if self._coordinator is not None:
+            state = self._state
+            remaining = max(self._retry_at - self._clock(), 0.0) if state is OPEN else 0.0
+            self._tell_coordinator("steered", state, remaining)
+
+    def _tell_settled(self, permit: Permit, verdict: Verdict) -> None:
+        grant, permit.grant = permit.grant, None
+        if grant is not None:
+            state = self._state
+            remaining = max(self._retry_at - self._clock(), 0.0) if state is OPEN else 0.0
+            self._tell_coordinator("settled", grant, verdict, state, remaining)
+
+    def _admit(self) -> Permit:
         number = self._closed
         if number:
             return Permit(self, number, self._clock() if self._slow else 0.0)
@@ -206,6 +371,7 @@ class CircuitBreaker:
         with self._locked() as now:
             if self._state is not ISOLATED:
                 self._open("tripped by hand", now, for_)
+        self._tell_steered()
 
     def isolate(self) -> Isolation:
         """Let no call in until the handle is released: all of them, if there are several.
@@ -217,6 +383,7 @@ class CircuitBreaker:
             self._isolations.add(handle)
             if self._state is not ISOLATED:
                 self._enter(ISOLATED, now, "isolated by hand")
+        self._tell_steered()
         return handle
 
     def _release(self, handle: Isolation) -> None:
@@ -224,13 +391,17 @@ class CircuitBreaker:
             if handle in self._isolations:
                 self._isolations.remove(handle)
                 if not self._isolations:
-                    self._enter(CLOSED, now, "released by hand")
+                    self._go_on(now, "released by hand")
+        if not self._isolations:
+            self._tell_steered()
 
     def reset(self) -> None:
         """As new: closed, with nothing counted. Isolation ends, calls in flight count nowhere."""
         with self._locked() as now:
             self._isolations.clear()
+            self._beneath = (CLOSED, 0.0)
             self._enter(CLOSED, now, "reset by hand")
+        self._tell_steered()
 
     def on(self, event: type[E], listener: Callable[[E], object]) -> Callable[[], None]:
         """Call `listener` with every such event; returns the function that ends it.
@@ -308,6 +479,13 @@ class CircuitBreaker:
                 if self._opened == opening:
                     self._last_failure = kept
         self._listeners.deliver()
+        if permit.grant is not None:
+            verdict = Verdict.FAILURE if failed else Verdict.SUCCESS
+            self._tell_settled(permit, verdict if counts else Verdict.NEUTRAL)
+        elif counts and failed:
+            self._tell_coordinator("failed")
+            if opened:
+                self._tell_coordinator("tripped", max(self._retry_at - now, 0.0))
         return counts
 
     def _ignore(self, permit: Permit, error: BaseException | None = None) -> bool:
@@ -323,6 +501,8 @@ class CircuitBreaker:
         self._say(events.CallIgnored, error)
         if not self._lock.locked():
             self._listeners.deliver()
+        if permit.grant is not None:
+            self._tell_settled(permit, Verdict.NEUTRAL)
         return current
 
     @contextmanager
@@ -439,7 +619,7 @@ class CircuitBreaker:
             return self._retry_at - now
         if self._state is ISOLATED:
             return self._cooldowns.next
-        return next(iter(self._probes.values())) - now
+        return next(iter(self._probes.values()), now) - now
 
     def _say(self, event: type[Event], *fields: Any) -> None:
         if self._listeners.of.get(event):

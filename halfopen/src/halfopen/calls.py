@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+from halfopen.cluster import Grant, Verdict
 from halfopen.state import OPEN, CircuitOpen
 
 if TYPE_CHECKING:
@@ -27,13 +28,14 @@ class Permit:
     and `ignore` are not asked: who settles by hand decides by hand.
     """
 
-    __slots__ = ("__weakref__", "_breaker", "number", "settled", "started")
+    __slots__ = ("__weakref__", "_breaker", "grant", "number", "settled", "started")
 
     def __init__(self, breaker: CircuitBreaker, number: int, started: float = 0.0) -> None:
         self._breaker = breaker
         self.number = number  # of the closed period, or of the probe
         self.started = started
         self.settled = False
+        self.grant: Grant | None = None  # of a cluster
 
     def success(self) -> bool:
         return self._breaker._settle(self, failed=False)
@@ -53,6 +55,8 @@ class Probe(Permit):
     def __del__(self) -> None:
         if not self.settled:
             self._breaker._given_back.append(self.number)
+            if self.grant is not None:
+                self._breaker._tell_settled(self, Verdict.NEUTRAL)
 
 
 class Guard:
@@ -68,10 +72,13 @@ class Guard:
         self._permit: Permit | None = None
 
     def __enter__(self) -> Permit:
-        if self._permit is not None:
-            raise RuntimeError("a guard serves once: call guard() again")
+        self._serve_once()
         self._permit = self._breaker.acquire()
         return self._permit
+
+    def _serve_once(self) -> None:
+        if self._permit is not None:
+            raise RuntimeError("a guard serves once: call guard() again")
 
     def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> None:
         if self._permit is None or self._permit.settled:
@@ -82,7 +89,9 @@ class Guard:
             self._breaker._raised(self._permit, exc)
 
     async def __aenter__(self) -> Permit:
-        return self.__enter__()
+        self._serve_once()
+        self._permit = await self._breaker._acquire()
+        return self._permit
 
     async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
         self.__exit__(kind, exc, traceback)
@@ -146,7 +155,7 @@ def coroutine_function(breaker: CircuitBreaker, fn: Function) -> Function:
             if until and (wait := until - breaker._clock()) > 0:
                 breaker._rejected += 1
                 raise CircuitOpen(breaker.name, OPEN, wait, breaker._last_failure)
-            permit = breaker.acquire()
+            permit = await breaker._acquire()
         try:
             result = await fn(*args, **kwargs)
         except BaseException as exc:
@@ -173,9 +182,11 @@ def generator_function(breaker: CircuitBreaker, fn: Function, acquire: Acquire) 
     return guarded
 
 
-def async_generator_function(breaker: CircuitBreaker, fn: Function, acquire: Acquire) -> Function:
+def async_generator_function(
+    breaker: CircuitBreaker, fn: Function, admitted: Permit | None = None
+) -> Function:
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        permit = acquire()
+        permit = admitted or await breaker._acquire()
         try:
             source = fn(*args, **kwargs)
             step = source.asend(None)
@@ -208,7 +219,7 @@ def _returned(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
     if isinstance(result, GeneratorType):
         return generator_function(breaker, lambda: result, lambda: permit)()
     if isinstance(result, AsyncGeneratorType):
-        return async_generator_function(breaker, lambda: result, lambda: permit)()
+        return async_generator_function(breaker, lambda: result, permit)()
     breaker._returned(permit, result)
     return result
 
