@@ -1,6 +1,5 @@
 """`event-service serve | dev | check-config`."""
 
-import json
 import os
 import signal
 import socket
@@ -9,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from types import FrameType
 from typing import NoReturn
@@ -23,7 +23,6 @@ from event_service.settings import (
     Settings,
     load_settings,
 )
-from event_service.telemetry.tracing import TracingUnavailable, tracing_wanted
 
 main = typer.Typer(
     help="A fast, dependable service in front of a slow, fragile events API.",
@@ -44,9 +43,8 @@ def serve() -> None:
 @main.command("check-config")
 def check_config() -> None:
     """Print the effective settings with secrets masked; exit with 2 if any is wrong."""
-    for name, value in _settings().masked().items():
-        text = value if isinstance(value, str) else json.dumps(value)
-        typer.echo(f"{name}={text}")
+    for line in _settings().env_lines():
+        typer.echo(line)
 
 
 @main.command()
@@ -109,11 +107,9 @@ def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def _settings() -> Settings:
     try:
-        settings = load_settings()
-        tracing_wanted(os.environ)
-    except (ConfigurationError, TracingUnavailable) as error:
+        return load_settings(on_note=partial(typer.echo, err=True))
+    except ConfigurationError as error:
         _fail(str(error), code=2)
-    return settings
 
 
 def _fail(message: str, *, code: int) -> NoReturn:

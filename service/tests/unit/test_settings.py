@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from event_service.settings import ConfigurationError, Environment, load_settings
+from event_service.settings import ConfigurationError, Environment, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,10 @@ def test_every_fault_is_told_at_once(monkeypatch: pytest.MonkeyPatch):
         "EVENT_SERVICE_BREAKER_WINDOW",
         "EVENT_SERVICE_RATE_LIMIT",
     ]
-    assert "EVENT_SERVICE_COOLDOWN: unknown variable" in lines
+    assert (
+        "EVENT_SERVICE_COOLDOWN: unknown variable; did you mean EVENT_SERVICE_BREAKER_COOLDOWN?"
+        in lines
+    )
     assert "EVENT_SERVICE_UPSTREAM_URL: required in production" in lines
 
 
@@ -83,6 +86,210 @@ def test_the_environment_beats_the_dotenv_file(monkeypatch: pytest.MonkeyPatch):
     configure(monkeypatch, PORT="4444")
 
     assert load_settings().port == 4444
+
+
+def test_an_empty_variable_beats_the_dotenv_file_for_every_setting(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    default = load_settings()
+    pem = tmp_path / "some.pem"
+    pem.touch()
+    other = {
+        "HOST": "::1",
+        "PORT": "3333",
+        "WORKERS": "2",
+        "REQUEST_DEADLINE": "7",
+        "UPSTREAM_URL": "http://other",
+        "UPSTREAM_HEADERS": '{"x-key":"1"}',
+        "UPSTREAM_PATHS": '{"getUsers":"/users"}',
+        "UPSTREAM_TIMEOUT": "3",
+        "UPSTREAM_KEEP_ALIVE": "3",
+        "UPSTREAM_CA_FILE": str(pem),
+        "UPSTREAM_CLIENT_CERT": str(pem),
+        "UPSTREAM_CLIENT_KEY": str(pem),
+        "UPSTREAM_PROXY": "http://proxy:3128",
+        "UPSTREAM_MAX_BODY": "4096",
+        "UPSTREAM_CONCURRENCY": "7",
+        "BREAKER_FAILURES": "7",
+        "BREAKER_WINDOW": "7",
+        "BREAKER_COOLDOWN": "7",
+        "RETRY_ATTEMPTS": "7",
+        "RETRY_BUDGET": "0.7",
+        "SINGLE_FLIGHT": "false",
+        "CACHE_TTL": "7",
+        "STALE_IF_ERROR": "7",
+        "RATE_LIMIT": "7/second",
+        "API_KEY_HEADER": "x-api-key",
+        "TRUSTED_PROXIES": "10.0.0.0/8",
+        "FORWARDED_HEADER": "forwarded",
+        "KEEP_ALIVE": "7",
+        "DRAIN": "7",
+        "MAX_IN_FLIGHT": "7",
+        "CORS_ORIGINS": "*",
+        "OUTBOX_URL": "sqlite:///outbox.db",
+        "OUTBOX_LIMIT": "7",
+        "OUTBOX_GIVE_UP": "7",
+        "OUTBOX_KEEP": "7",
+        "CLUSTER_URL": "redis://redis",
+        "CLUSTER_NAME": "other",
+        "CLUSTER_QUORUM": "7",
+        "OPS_TOKEN": "sixteen-letters-",
+        "DASHBOARD_CONTROLS": "true",
+        "SLOW_REQUEST": "7",
+        "LOG_LEVEL": "debug",
+        "LOG_FORMAT": "json",
+    }
+    assert set(other) == {name.upper() for name in Settings.model_fields} - {"ENV"}
+    Path(".env").write_text("".join(f"EVENT_SERVICE_{k}={v}\n" for k, v in other.items()))
+    from_file = load_settings().masked()
+    assert not {k for k, v in default.masked().items() if from_file[k] == v} - {"EVENT_SERVICE_ENV"}
+
+    configure(monkeypatch, **dict.fromkeys(other, ""))
+
+    assert load_settings() == default
+
+
+@pytest.mark.parametrize("env", ["production", "testing", "Production", "nonsense"])
+def test_a_dotenv_file_cannot_choose_an_environment_that_does_not_read_it(
+    monkeypatch: pytest.MonkeyPatch, env: str
+):
+    Path(".env").write_text(f"EVENT_SERVICE_ENV={env}\n")
+
+    (line,) = refusal(monkeypatch)
+    assert line.startswith(".env: EVENT_SERVICE_ENV must not be set there")
+
+    configure(monkeypatch, ENV="testing")
+    assert load_settings().env is Environment.TESTING
+
+
+def test_a_fault_of_the_dotenv_file_is_told_with_where_it_stands(monkeypatch: pytest.MonkeyPatch):
+    Path(".env").write_text("EVENT_SERVICE_PORT 3999\nEVENT_SERVICE_WORKERS=many\n")
+
+    assert refusal(monkeypatch) == [
+        ".env line 1: EVENT_SERVICE_PORT is not followed by '='",
+        "EVENT_SERVICE_WORKERS: must be a whole number from 1 to 64 (got 'many' in .env)",
+    ]
+
+
+def test_what_kubernetes_makes_up_is_ignored_with_a_note(monkeypatch: pytest.MonkeyPatch):
+    configure(
+        monkeypatch,
+        PORT="tcp://10.0.0.1:3000",
+        SERVICE_HOST="10.0.0.1",
+        PORT_3000_TCP_ADDR="10.0.0.1",
+    )
+    notes: list[str] = []
+
+    assert load_settings(on_note=notes.append).port == 3000
+    (note,) = notes
+    assert (
+        "EVENT_SERVICE_PORT, EVENT_SERVICE_PORT_3000_TCP_ADDR, EVENT_SERVICE_SERVICE_HOST" in note
+    )
+    assert "enableServiceLinks: false" in note
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"PORT": "http"}, "must be a whole number from 1 to 65535 (got 'http')"),
+        ({"PORT": "70000"}, "must be a whole number from 1 to 65535 (got '70000')"),
+        ({"WORKERS": "1.5"}, "must be a whole number from 1 to 64 (got '1.5')"),
+        ({"DRAIN": "-1"}, "must be a number from 0 to 86400 (got '-1')"),
+        ({"BREAKER_WINDOW": "0"}, "must be a number above 0, at most 86400 (got '0')"),
+        ({"SINGLE_FLIGHT": "maybe"}, "must be true or false (got 'maybe')"),
+        (
+            {"LOG_LEVEL": "INFO"},
+            "must be debug, info, warning or error (got 'INFO'); did you mean info?",
+        ),
+        (
+            {"ENV": "prod"},
+            "must be development, testing or production (got 'prod'); did you mean production?",
+        ),
+        ({"UPSTREAM_PATHS": '{"getUsers":1}'}, "the value of getUsers must be a string"),
+        ({"UPSTREAM_PATHS": "[" * 100_000}, "must be a JSON object"),
+        ({"CLUSTER_NAME": "a b"}, "must be 1 to 64 letters, digits, '.', '_' or '-' (got 'a b')"),
+        ({"HOST": "caf\udce9"}, "(got 'caf\\udce9')"),
+        ({"HOST": "\x1b[31m"}, "(got '\\x1b[31m')"),
+        ({"HOST": "http://127.0.0.1"}, "without a port (got 'http://127.0.0.1')"),
+        ({"RATE_LIMIT": "x" * 1000}, f"(got '{'x' * 100}…')"),
+        ({"UPSTREAM_CA_FILE": "/no/such.pem"}, "No such file or directory (got '/no/such.pem')"),
+    ],
+)
+def test_a_fault_is_in_our_words_and_quotes_the_value(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], told: str
+):
+    (name,) = given
+    (line,) = refusal(monkeypatch, **given)
+
+    assert line.startswith(f"EVENT_SERVICE_{name}: ")
+    assert told in line
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPS_TOKEN", "hush"),
+        ("UPSTREAM_HEADERS", '{"x-key": "hush\\n"}'),
+        ("UPSTREAM_HEADERS", '{"x-key": "hush"'),
+        ("UPSTREAM_URL", "http://user:hush@host"),
+        ("UPSTREAM_URL", "http://user:hush/hush@host"),
+        ("UPSTREAM_URL", "user:hush@host"),
+        ("UPSTREAM_URL", "http://host/?key=hush"),
+        ("UPSTREAM_URL", "sqlite://user:hush@host"),
+        ("UPSTREAM_PROXY", "https://user:hush@host"),
+        ("OUTBOX_URL", "mysql://user:hush@host"),
+        ("CLUSTER_URL", "http://:hush@host"),
+        ("OPS_TOKNE", "hush"),
+    ],
+)
+def test_no_fault_shows_a_secret(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    (line,) = refusal(monkeypatch, **{name: value})
+
+    assert line.startswith(f"EVENT_SERVICE_{name}: ")
+    assert "hush" not in line
+
+
+def test_the_faults_of_tracing_stand_in_the_same_list(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "jaeger")
+    monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "soon")
+
+    assert [line.split(":")[0] for line in refusal(monkeypatch, PORT="x")] == [
+        "EVENT_SERVICE_PORT",
+        "OTEL_TRACES_EXPORTER",
+        "OTEL_BSP_SCHEDULE_DELAY",
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"ENV": "production", "UPSTREAM_URL": "https://events.example.com/v2"},
+        {"OPS_TOKEN": "hush-hush-hush-hush", "UPSTREAM_HEADERS": '{"x-key":"hush"}'},
+        {"UPSTREAM_URL": "sqlite:////var/lib/event service.db".replace(" ", "%20")},
+        {"UPSTREAM_URL": "postgresql://app:hush@db/events"},
+        {"CORS_ORIGINS": "https://a.example,https://b.example", "RATE_LIMIT": "1/second;5/hour"},
+        {"TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8", "FORWARDED_HEADER": "Forwarded"},
+        {"REQUEST_DEADLINE": "1", "CLUSTER_URL": "redis://:hush@redis/0", "CLUSTER_QUORUM": "2"},
+        {"UPSTREAM_PATHS": '{"getEventsByUserId":"/events?userId={id}"}'},
+    ],
+)
+def test_the_effective_settings_are_lines_that_a_dotenv_file_may_have(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str]
+):
+    configure(monkeypatch, **values)
+    lines = list(load_settings().env_lines())
+    for name in values:
+        monkeypatch.delenv(f"EVENT_SERVICE_{name}")
+    Path(".env").write_text("\n".join(lines))
+
+    written = list(load_settings().env_lines())
+
+    commented = {line.removeprefix("# ") for line in lines if line.startswith("#")}
+    assert set(lines) - set(written) <= {f"# {line}" for line in commented}
+    assert "hush" not in "".join(lines)
+    assert len(lines) == len(Settings.model_fields)
 
 
 def test_an_unknown_variable_in_the_dotenv_file_is_refused():

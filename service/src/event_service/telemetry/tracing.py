@@ -1,15 +1,36 @@
 """Whether there is tracing, by the standard variables; the spans themselves are in `spans.py`."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
+from pathlib import Path
 
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PROTOCOL = "http/protobuf"
 _NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
+# The SDK reads these itself, and ends the start over a wrong one.
+_COUNTS = tuple(
+    f"OTEL_{kind}_LIMIT"
+    for kind in (
+        "ATTRIBUTE_COUNT",
+        "ATTRIBUTE_VALUE_LENGTH",
+        "SPAN_ATTRIBUTE_COUNT",
+        "SPAN_ATTRIBUTE_VALUE_LENGTH",
+        "SPAN_EVENT_COUNT",
+        "SPAN_LINK_COUNT",
+        "EVENT_ATTRIBUTE_COUNT",
+        "LINK_ATTRIBUTE_COUNT",
+    )
+)
+_QUEUE_SIZE = "OTEL_BSP_MAX_QUEUE_SIZE"
+_BATCH_SIZE = "OTEL_BSP_MAX_EXPORT_BATCH_SIZE"
+_BATCH = {_QUEUE_SIZE: "2048", _BATCH_SIZE: "512", "OTEL_BSP_SCHEDULE_DELAY": "5000"}
+_FILES = ("CERTIFICATE", "CLIENT_KEY", "CLIENT_CERTIFICATE")
+_is_address = re.compile(r"https?://[^\s/@?#]+(?:/[^\s?#]*)?\Z", re.IGNORECASE).match
 
 
 class TracingUnavailable(Exception):
-    """The OTEL_* variables ask for what cannot be had; the text says what to do."""
+    """The OTEL_* variables ask for what cannot be had; the text has a line for each fault."""
 
 
 def tracing_wanted(environ: Mapping[str, str]) -> bool:
@@ -18,30 +39,58 @@ def tracing_wanted(environ: Mapping[str, str]) -> bool:
     They do if OTEL_TRACES_EXPORTER is `otlp`, or is not set while there is an
     OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; never if OTEL_SDK_DISABLED
     is `true`. Raises TracingUnavailable for another exporter, for a protocol other than
-    http/protobuf, and when the packages of the extra are not installed.
+    http/protobuf, for values that the SDK could not start with, and when the packages of the
+    extra are not installed.
     """
-
-    def value(name: str) -> str:
-        return environ.get(name, "").strip().lower()
-
-    if value("OTEL_SDK_DISABLED") == "true":
+    values = {name: text.strip() for name, text in environ.items() if text.strip()}
+    if values.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return False
-    exporter = value("OTEL_TRACES_EXPORTER")
+    exporter = values.get("OTEL_TRACES_EXPORTER", "").lower()
     if not exporter:
-        if not value(f"{_PREFIX}ENDPOINT") and not value(f"{_PREFIX}TRACES_ENDPOINT"):
+        if f"{_PREFIX}ENDPOINT" not in values and f"{_PREFIX}TRACES_ENDPOINT" not in values:
             return False
     elif exporter == "none":
         return False
-    elif exporter != "otlp":
-        raise TracingUnavailable(f"OTEL_TRACES_EXPORTER: must be otlp or none, not {exporter}")
-    protocol = value(f"{_PREFIX}TRACES_PROTOCOL") or value(f"{_PREFIX}PROTOCOL") or _PROTOCOL
-    if protocol != _PROTOCOL:
-        raise TracingUnavailable(f"{_PREFIX}PROTOCOL: must be {_PROTOCOL}, not {protocol}")
+    if faults := [*_exporter_faults(exporter, values), *_sdk_faults(values)]:
+        raise TracingUnavailable("\n".join(faults))
+    return True
+
+
+def _exporter_faults(exporter: str, values: Mapping[str, str]) -> Iterator[str]:
+    def of_traces(name: str) -> str:
+        """The variable for traces alone, which goes before the one for all signals."""
+        own = f"{_PREFIX}TRACES_{name}"
+        return own if own in values else _PREFIX + name
+
+    if exporter not in {"", "otlp"}:
+        yield f"OTEL_TRACES_EXPORTER: must be otlp or none (got {exporter!a})"
+    protocol, endpoint = of_traces("PROTOCOL"), of_traces("ENDPOINT")
+    if values.get(protocol, _PROTOCOL).lower() != _PROTOCOL:
+        yield f"{protocol}: must be {_PROTOCOL} (got {values[protocol]!a})"
+    if endpoint in values and not _is_address(values[endpoint]):
+        # Not quoted: it may hold credentials.
+        yield f"{endpoint}: must be an http:// or https:// address without credentials"
+    for name in map(of_traces, _FILES):
+        if name in values and not Path(values[name]).is_file():
+            yield f"{name}: there is no such file (got {values[name]!a})"
     if not all(map(_is_installed, _NEEDED)):
-        raise TracingUnavailable(
+        yield (
             "The OTEL_* variables switch tracing on, which needs: pip install 'event-service[otel]'"
         )
-    return True
+
+
+def _sdk_faults(values: Mapping[str, str]) -> Iterator[str]:
+    for name in _COUNTS:
+        if not values.get(name, "0").isdecimal():
+            yield f"{name}: must be a whole number, at least 0 (got {values[name]!a})"
+    sizes = {}
+    for name, default in _BATCH.items():
+        text = values.get(name, default)
+        sizes[name] = int(text) if text.isdecimal() else 0
+        if not sizes[name]:
+            yield f"{name}: must be a whole number, at least 1 (got {text!a})"
+    if sizes[_BATCH_SIZE] > sizes[_QUEUE_SIZE] > 0:
+        yield f"{_BATCH_SIZE}: must not be above {_QUEUE_SIZE} ({sizes[_QUEUE_SIZE]})"
 
 
 def _is_installed(module: str) -> bool:
