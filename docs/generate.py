@@ -7,10 +7,10 @@ from typing import Any
 
 from event_service.routes.openapi import openapi
 from event_service.routes.problem_guide import GUIDE
-from event_service.setting_faults import PREFIX
 from event_service.settings import (
     DATABASE_CONCURRENCY,
     HTTP_CONCURRENCY,
+    PREFIX,
     UPSTREAM_TIMEOUT,
     Settings,
 )

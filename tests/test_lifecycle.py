@@ -105,7 +105,7 @@ def test_a_wrong_configuration_stops_the_start_with_exit_code_2():
         assert process.output.splitlines() == [
             "The configuration is wrong:",
             "EVENT_SERVICE_UNHEARD_OF: unknown variable",
-            "EVENT_SERVICE_PORT: should be a valid integer, unable to parse string as an integer",
+            "EVENT_SERVICE_PORT: must be a whole number from 1 to 65535 (got 'no')",
         ]
 
 
@@ -122,8 +122,8 @@ def test_check_config_prints_the_effective_settings_with_secrets_masked():
     assert process.wait() == 0
     lines = process.output.splitlines()
     assert "EVENT_SERVICE_UPSTREAM_URL=https://events.example" in lines
-    assert 'EVENT_SERVICE_UPSTREAM_HEADERS={"authorization": "**********"}' in lines
-    assert "EVENT_SERVICE_OPS_TOKEN=**********" in lines
+    assert '# EVENT_SERVICE_UPSTREAM_HEADERS={"authorization": "**********"}' in lines
+    assert "# EVENT_SERVICE_OPS_TOKEN=**********" in lines
     assert "EVENT_SERVICE_BREAKER_FAILURES=3" in lines
     assert "hush" not in process.output
 

@@ -1,7 +1,6 @@
 """Everything configurable, validated once at start."""
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,7 +10,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     SecretStr,
-    ValidationError,
     ValidationInfo,
     field_validator,
 )
@@ -22,24 +20,21 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from event_service import setting_values as values
 from event_service.libs.env_file import env_line
-from event_service.setting_faults import PREFIX, as_text, describe, variable
-from event_service.setting_sources import Variables, given_settings
-from event_service.setting_values import (
+from event_service.settings import values
+from event_service.settings.faults import PREFIX, as_text, variable
+from event_service.settings.sources import Variables
+from event_service.settings.values import (
     HIDDEN,
     UPSTREAM_PATHS,
-    hide_anything,
     hide_credentials,
     is_database,
 )
-from event_service.telemetry.tracing import TracingUnavailable, tracing_wanted
 
 # Set by `serve` for its workers, where there are several; nobody else's to set.
 WORKERS_DIR = f"_{PREFIX}WORKERS_DIR"
 DEVELOPMENT_UPSTREAM = "http://127.0.0.1:4010"
 UPSTREAM_TIMEOUT = 2.0
-SECRETS = ("ops_token", "upstream_headers")
 WITH_CREDENTIALS = ("upstream_url", "upstream_proxy", "outbox_url", "cluster_url")
 NOT_FOR_DATABASES = (
     "upstream_headers",
@@ -62,10 +57,6 @@ ATTEMPT_SHARE = 0.9
 
 class _Default(float):
     """A default that is told apart from the same number set by somebody."""
-
-
-class ConfigurationError(Exception):
-    """The environment does not describe a service that could start; the text lists every fault."""
 
 
 class Environment(StrEnum):
@@ -319,7 +310,6 @@ class Settings(BaseSettings):
             line = env_line(name, text)
             unfit = (
                 HIDDEN in text
-                or (field == "ops_token")
                 or (field in NOT_FOR_DATABASES and is_database(self.upstream_url))
                 or (field == "env" and self.env is not Environment.DEVELOPMENT)
             )
@@ -327,36 +317,3 @@ class Settings(BaseSettings):
 
     def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
         return self.masked().items()
-
-
-def load_settings(
-    env_file: str = ".env", *, on_note: Callable[[str], object] = lambda _note: None
-) -> Settings:
-    """The settings that the environment describes; in development also those in `env_file`.
-
-    `on_note` is told of what is odd but harmless, in a sentence each. Raises ConfigurationError
-    with one line for each fault.
-    """
-    fields = Settings.model_fields
-    given = given_settings(env_file, fields)
-    for note in given.notes:
-        on_note(note)
-    faults = given.faults
-    try:
-        settings = Settings(**given.file)
-    except ValidationError as error:
-        for details in error.errors():
-            name = str(details["loc"][0])
-            # A default that follows from a value that is at fault itself is no fault.
-            if details["type"] != "default_factory_not_called":
-                text = given.text(name)
-                shown = None if text is None or name in SECRETS else hide_anything(text)
-                origin = f" in {env_file}" if name in given.file else ""
-                faults.append(describe(details, fields[name], shown, origin=origin))
-    try:
-        tracing_wanted(os.environ)
-    except TracingUnavailable as error:
-        faults += str(error).splitlines()
-    if faults:
-        raise ConfigurationError("\n".join(["The configuration is wrong:", *faults]))
-    return settings

@@ -10,7 +10,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 
 from event_service.libs.env_file import read_env_file
 from event_service.libs.service_links import is_service_link
-from event_service.setting_faults import PREFIX, unknown, variable
+from event_service.settings.faults import PREFIX, unknown, variable
 
 DEVELOPMENT = "development"
 

@@ -1,0 +1,49 @@
+import os
+from collections.abc import Callable
+
+from pydantic import ValidationError
+
+from event_service.settings.faults import describe
+from event_service.settings.fields import Settings
+from event_service.settings.sources import given_settings
+from event_service.settings.values import hide_anything
+from event_service.telemetry.tracing import TracingUnavailable, tracing_wanted
+
+_SECRETS = ("ops_token", "upstream_headers")
+
+
+class ConfigurationError(Exception):
+    """The environment does not describe a service that could start; the text lists every fault."""
+
+
+def load_settings(
+    env_file: str = ".env", *, on_note: Callable[[str], object] = lambda _note: None
+) -> Settings:
+    """The settings that the environment describes; in development also those in `env_file`.
+
+    `on_note` is told of what is odd but harmless, in a sentence each. Raises ConfigurationError
+    with one line for each fault.
+    """
+    fields = Settings.model_fields
+    given = given_settings(env_file, fields)
+    for note in given.notes:
+        on_note(note)
+    faults = given.faults
+    try:
+        settings = Settings(**given.file)
+    except ValidationError as error:
+        for details in error.errors():
+            name = str(details["loc"][0])
+            # A default that follows from a value that is at fault itself is no fault.
+            if details["type"] != "default_factory_not_called":
+                text = given.text(name)
+                shown = None if text is None or name in _SECRETS else hide_anything(text)
+                origin = f" in {env_file}" if name in given.file else ""
+                faults.append(describe(details, fields[name], shown, origin=origin))
+    try:
+        tracing_wanted(os.environ)
+    except TracingUnavailable as error:
+        faults += str(error).splitlines()
+    if faults:
+        raise ConfigurationError("\n".join(["The configuration is wrong:", *faults]))
+    return settings
