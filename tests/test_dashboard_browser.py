@@ -5,28 +5,17 @@ import re
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from .processes import Process, event_service, free_port, mock_upstream
 
-# Root may not use Chromium's sandbox, and none of these tests is to leave this machine.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 HOSTILE = "<img src=x onerror=alert(1)>" + "x" * 120
 EVENTS = "text/event-stream"
 
@@ -90,15 +79,6 @@ def service(running: Service) -> Service:
     for breaker in ("addEvent", "getUsers", "getEvents"):
         running.control(breaker, "reset")
     return running
-
-
-@pytest.fixture(scope="module")
-def browser(needs: Callable[[str], Path]) -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=needs("chromium"), args=FLAGS)
-        expect.set_options(timeout=10_000)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

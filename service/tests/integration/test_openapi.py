@@ -122,12 +122,45 @@ async def test_the_page_names_every_operation_and_needs_nothing_from_elsewhere(s
         text = await response.text()
         for path in document["paths"]:
             assert f"<code>{path}</code>" in text
-        assert "curl http://" in text
+        origin = str(client._base_url).rstrip("/")
+        assert f"curl {origin}/api/getUsers" in text
         assert not re.findall(r"""(?:src|href)=["']?(?:https?:)?//""", text)
         policy = response.headers["Content-Security-Policy"]
         assert "unsafe" not in policy
         assert "default-src 'none'" in policy
         assert policy.count("sha256-") == 2
+
+
+@pytest.mark.parametrize("host", ["<b>evil</b>", "$(reboot)", "a b"])
+async def test_a_host_that_is_none_gets_into_no_command(start: Start, host: str):
+    async with start() as client:
+        response = await client.get("/docs", headers={"Host": host})
+        text = await response.text()
+
+    assert host not in text
+
+
+async def test_the_page_shows_the_fields_of_a_body_with_their_bounds(start: Start):
+    async with start() as client:
+        text = await (await client.get("/docs")).text()
+
+    shown = dict(
+        re.findall(r"<tr><th><code>(\w+)</code><td class=quiet>(.+?)(?=<tr>|</table>)", text)
+    )
+    assert shown["title"].startswith("required")
+    assert "1 to 200 characters" in shown["title"]
+    assert shown["description"].startswith("optional")
+    assert "at most 2000 characters" in shown["description"]
+    assert shown["userId"].startswith("required")
+
+
+async def test_the_page_lists_the_problems_by_their_status(start: Start):
+    async with start() as client:
+        text = await (await client.get("/docs")).text()
+
+    statuses = re.findall(r"<tr><th>(\d+)<td>", text.partition("<h2>Problems</h2>")[2])
+    assert len(statuses) > 15
+    assert statuses == sorted(statuses)
 
 
 async def test_operators_paths_are_documented_as_they_are_guarded(start: Start):

@@ -34,7 +34,12 @@ PAGE_HEADERS = {
 }
 
 
+# Where a reader without scripts would be told to send to if the request did not say.
+ANY_ORIGIN = "http://127.0.0.1:3000"
+
+
 def docs_page(document: Json) -> bytes:
+    """The page; its commands ask `ANY_ORIGIN`, for which its script puts where it was opened."""
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])} <span class=quiet>{escape(info['version'])}</span></h1>",
@@ -50,7 +55,8 @@ def docs_page(document: Json) -> bytes:
             if tag["name"] in operation["tags"]
         ]
     parts.append("<h2>Problems</h2><table>")
-    for slug, example in document["components"]["examples"].items():
+    examples = document["components"]["examples"].items()
+    for slug, example in sorted(examples, key=lambda each: (each[1]["value"]["status"], each[0])):
         parts.append(
             f'<tr><th>{example["value"]["status"]}<td><a href="/problems/{slug}">{slug}</a>'
             f"<td>{escape(example['summary'])}"
@@ -92,22 +98,55 @@ def _operation(document: Json, method: str, path: str, operation: Json) -> str:
         f'<span class="method {method}">{method.upper()}</span><h3><code>{path}</code></h3>',
         f"<span class=quiet>{_inline(operation['summary'])}</span></summary><div>",
         _paragraphs(operation.get("description", "")),
-        _code(_curl(method, path, parameters, example)),
+        _curl(method, path, parameters, example, guarded="security" in operation),
     ]
     if parameters:
-        parts.append("<h4>Parameters</h4><table>")
-        parts += [
-            f"<tr><th><code>{escape(each['name'])}</code><td class=quiet>{each['in']}"
-            f"<td>{_inline(each['description'])}"
-            for each in parameters
-        ]
+        parts.append("<h4>Parameters</h4><table class=fields>")
+        for each in parameters:
+            bounds = _bounds(each["schema"])
+            text = each["description"] + (f" ({bounds})" if bounds != "string" else "")
+            parts.append(_field(each["name"], each["in"], text))
         parts.append("</table>")
+    if body:
+        parts.append(_body(document, body))
     parts.append(_responses(operation["responses"]))
     if operation.get("security"):
         parameters.append({"name": "Authorization", "in": "header"})
     parts.append(_form(method, path, parameters, example))
     parts.append("</div></details>")
     return "".join(parts)
+
+
+def _body(document: Json, body: Json) -> str:
+    schema = _resolve(document, body["content"]["application/json"]["schema"])
+    required = schema.get("required", ())
+    parts = ["<h4>Body</h4>", _paragraphs(body.get("description", "")), "<table class=fields>"]
+    for name, field in schema["properties"].items():
+        need = "required" if name in required else "optional"
+        parts.append(_field(name, need, field.get("description") or _bounds(field)))
+    parts.append("</table>")
+    return "".join(parts)
+
+
+def _field(name: str, kind: str, text: str) -> str:
+    return f"<tr><th><code>{escape(name)}</code><td class=quiet>{kind}<td>{_inline(text)}"
+
+
+def _bounds(schema: Json) -> str:
+    """What a value must be, in words."""
+    if "anyOf" in schema:
+        return " or ".join(_bounds(each) for each in schema["anyOf"])
+    if "enum" in schema:
+        return "one of " + ", ".join(f"`{each}`" for each in schema["enum"])
+    least, most = schema.get("minLength", 0), schema.get("maxLength")
+    words = []
+    if most is not None:
+        words.append(f"{least} to {most} characters" if least else f"at most {most} characters")
+    if "pattern" in schema:
+        words.append(f"matches `{schema['pattern']}`")
+    if "default" in schema:
+        words.append(f"`{json.dumps(schema['default'])}` if absent")
+    return ", ".join([schema["type"], *words])
 
 
 def _responses(responses: Json) -> str:
@@ -141,15 +180,19 @@ def _form(method: str, path: str, parameters: Iterable[Json], body: Json | None)
     return "".join(parts)
 
 
-def _curl(method: str, path: str, parameters: Iterable[Json], body: Json | None) -> str:
+def _curl(
+    method: str, path: str, parameters: Iterable[Json], body: Json | None, *, guarded: bool
+) -> str:
     for each in parameters:
         path = path.replace(f"{{{each['name']}}}", str(each["example"]))
-    command = f"curl http://127.0.0.1:3000{path}"
+    options = ""
+    if guarded:
+        options += ' -H "Authorization: Bearer $EVENT_SERVICE_OPS_TOKEN"'
     if body is not None:
-        command += " -H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(body))
+        options += " -H 'Content-Type: application/json' -d " + shlex.quote(json.dumps(body))
         if method != "post":
-            command += f" -X {method.upper()}"
-    return command
+            options += f" -X {method.upper()}"
+    return f"<pre tabindex=0 class=curl>{escape(f'curl {ANY_ORIGIN}{path}{options}')}</pre>"
 
 
 def _resolve(document: Json, reference: Json) -> Json:

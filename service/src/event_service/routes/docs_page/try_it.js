@@ -1,4 +1,9 @@
 "use strict";
+// Behind a proxy the server does not always know under which address it is seen.
+for (const command of document.querySelectorAll(".curl")) {
+  command.textContent = command.textContent.replace(/https?:\/\/[^/]+/, location.origin);
+}
+
 for (const form of document.forms) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
@@ -27,7 +32,7 @@ for (const form of document.forms) {
       const text = await response.text();
       const took = Math.round(performance.now() - began);
       const fields = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
-      shown.textContent = `${response.status} in ${took} ms\n${fields}\n\n${pretty(text)}`;
+      shown.textContent = `${response.status} in ${took} ms\n${fields}\n\n${readable(response, text)}`;
     } catch (error) {
       shown.textContent = String(error);
     }
@@ -35,7 +40,11 @@ for (const form of document.forms) {
   });
 }
 
-function pretty(text) {
+function readable(response, text) {
+  const type = response.headers.get("content-type") ?? "";
+  if (type.startsWith("text/html")) {
+    return `A page of ${new Blob([text]).size} bytes: open ${response.url}`;
+  }
   try {
     return JSON.stringify(JSON.parse(text), null, 2);
   } catch {
