@@ -146,7 +146,9 @@ def create_app(
 
     @asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
-        structlog.get_logger().info("service started", pid=os.getpid(), settings=settings.masked())
+        structlog.get_logger().info(
+            "service started", version=release, pid=os.getpid(), settings=settings.masked()
+        )
         # Open dashboards would hold up a graceful stop.
         with shutdown_notice(stream.close):
             async with log_level.followed():

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from event_service.dashboard.live_frame import Breaker, Rule, Transition
+from event_service.telemetry.transitions import reason_of, rule_text
 from halfopen import (
     CallFailed,
     CircuitBreaker,
-    ConsecutiveFailures,
     FailureCount,
     FailureRate,
     Reading,
@@ -75,10 +75,8 @@ class LiveBreakers:
             self._left_closed_at.pop(name, None)
         else:
             self._left_closed_at.setdefault(name, now)
-        rules = [reading.rule for reading in event.breaker.snapshot().rules]
-        reason = next((_text(rule) for rule in rules if str(rule) == event.reason), event.reason)
         self._changed += 1
-        self._changes.append(_Change(self._changed, now, event, reason))
+        self._changes.append(_Change(self._changed, now, event, reason_of(event)))
 
     def _breaker(self, breaker: CircuitBreaker, now: float) -> Breaker:
         snapshot = breaker.snapshot()
@@ -115,7 +113,7 @@ def _rule(reading: Reading) -> Rule:
         case _:
             pass
     return Rule(
-        text=_text(rule),
+        text=rule_text(rule),
         value=reading.value,
         threshold=reading.threshold,
         bad=reading.bad,
@@ -123,23 +121,3 @@ def _rule(reading: Reading) -> Rule:
         minimum_calls=minimum,
         window=window,
     )
-
-
-def _text(rule: object) -> str:
-    match rule:
-        case ConsecutiveFailures():
-            return f"{rule.n} failures in a row"
-        case FailureCount():
-            return f"{rule.n} failures within {rule.within:g} s"
-        case FailureRate():
-            return f"{rule.rate * 100:g} % failures in {_calls(rule)}"
-        case SlowCallRate():
-            return f"{rule.rate * 100:g} % over {rule.slower_than:g} s in {_calls(rule)}"
-        case _:
-            return str(rule)
-
-
-def _calls(rule: FailureRate | SlowCallRate) -> str:
-    over = rule.over
-    within = f" within {over.seconds:g} s" if isinstance(over, TimeWindow) else ""
-    return f"{rule.minimum_calls} or more calls{within}"

@@ -7,10 +7,12 @@ import msgspec
 import structlog
 
 from event_service.errors import UpstreamError
-from event_service.telemetry.logs import JsonLines, describe, is_wanted, printable
+from event_service.telemetry import transitions
+from event_service.telemetry.logs import JsonLines, describe, is_wanted
+from event_service.telemetry.printable import printable
 from event_service.telemetry.records import RequestRecord
 from event_service.telemetry.signals import Listener
-from halfopen import CircuitBreaker, State, StateChanged
+from halfopen import CallFailed, CircuitBreaker, State, StateChanged
 
 _API = "/api/"
 # As much of a path as tells what was asked for; the rest would be for filling disks.
@@ -54,6 +56,7 @@ class LogLines(Listener):
 
     def __init__(self, *, slow_request: float) -> None:
         self._slow_request = slow_request
+        self._last_failure: dict[str, str] = {}
         self._log = structlog.get_logger()
         output = structlog.get_config()["logger_factory"]()
         # The line that is written most often takes the short way to where all of them go.
@@ -104,18 +107,27 @@ class LogLines(Listener):
         self._log.log(level, **members, exc_info=bug)
 
     def watch(self, breaker: CircuitBreaker) -> None:
+        breaker.on(CallFailed, self._call_failed)
         breaker.on(StateChanged, self._state_changed)
 
+    def _call_failed(self, event: CallFailed) -> None:
+        self._last_failure[event.breaker.name] = _failure(event.error)
+
     def _state_changed(self, event: StateChanged) -> None:
+        name = event.breaker.name
         snapshot = event.breaker.snapshot()
         refusing = event.new in {State.OPEN, State.ISOLATED}
+        reason = transitions.reason_of(event)
+        if event.old is State.HALF_OPEN and event.new is State.OPEN and name in self._last_failure:
+            reason = f"{reason}: {self._last_failure[name]}"
         self._log.log(
             logging.WARNING if refusing else logging.INFO,
             "breaker state changed",
-            breaker=event.breaker.name,
+            message=transitions.describe(event, reason),
+            breaker=name,
             old=event.old.value,
             new=event.new.value,
-            reason=event.reason,
+            reason=reason,
             failures_in_window=max(rule.bad for rule in snapshot.rules),
             next_try_s=round(snapshot.retry_after, 3),
         )
@@ -138,6 +150,10 @@ class LogLines(Listener):
             reason=error.reason if isinstance(error, UpstreamError) else "",
             why=reason,
         )
+
+
+def _failure(error: BaseException | None) -> str:
+    return error.reason if isinstance(error, UpstreamError) else type(error).__name__
 
 
 def _level(record: RequestRecord, *, slow: bool) -> int:

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
+import os
 import sys
-import textwrap
-import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from select import PIPE_BUF
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from structlog.stdlib import ProcessorFormatter
 from structlog.tracebacks import ExceptionDictTransformer
 
 from event_service import context
+from event_service.telemetry.console import ConsoleLines, readable_exception
 
 EventDict = MutableMapping[str, Any]
 
@@ -93,15 +93,14 @@ def configure_logging(*, level: str, log_format: str) -> None:
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        # People read the clock on the wall.
+        structlog.processors.TimeStamper("%H:%M:%S" if console else "iso", utc=not console),
         _add_call,
     ]
     factory: Callable[..., Any]
     if console:
-        colours = structlog.dev.ConsoleRenderer(
-            colors=sys.stdout.isatty(), sort_keys=False, pad_event_to=24
-        )
-        finish: list[structlog.types.Processor] = [_readable, colours]
+        lines = ConsoleLines(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
+        finish: list[structlog.types.Processor] = [_readable, lines]
         finish_text = finish
         factory = structlog.PrintLoggerFactory(sys.stdout)
     else:
@@ -135,17 +134,6 @@ def set_level(level: str) -> None:
 
 def is_wanted(level: int) -> bool:
     return level >= _root.level
-
-
-def printable(text: str) -> str:
-    """The text with escapes for whatever could move a terminal's cursor or begin a new line."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else _escape(each) for each in text)
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")
 
 
 def _drop_unwanted(_logger: object, method: str, line: EventDict) -> EventDict:
@@ -191,9 +179,6 @@ def _as_text(_logger: object, _method: str, line: Any) -> str:
 
 def _readable(_logger: object, _method: str, line: EventDict) -> EventDict:
     exception = _exception(line)
-    for name, value in line.items():
-        line[name] = printable(value if isinstance(value, str) else repr(value))
     if exception is not None:
-        lines = "".join(traceback.format_exception(exception)).splitlines()
-        line["exception"] = textwrap.indent("\n".join(map(printable, lines)), "    ")
+        line["exception"] = readable_exception(exception)
     return line

@@ -150,8 +150,7 @@ def test_a_person_reads_the_same_with_the_traceback_below(log):
 
     text = log.text()
     first, *traceback = text.splitlines()
-    assert "[error    ] request" in first
-    assert "status=500" in first
+    assert first.endswith("  GET /api/getUsers  500  12.3 ms  RuntimeError")
     assert all(line.startswith("    ") for line in traceback if line)
     assert "hunter2" not in text
     assert "\x1b" not in text
@@ -208,9 +207,29 @@ def test_a_transition_says_why_and_when_the_next_try_is(log):
             "next_try_s": 10.0,
         }.items()
     )
-    assert "FailureCount" in opened["reason"]
+    assert opened["reason"] == "2 failures within 30 s"
+    assert opened["message"] == "addEvent: closed → open (2 failures within 30 s)"
+    assert closed["message"] == "addEvent: open → closed (reset by hand)"
     assert len(opened["trace_id"]) == 32
     assert (closed["level"], closed["new"], closed["next_try_s"]) == ("info", "closed", 0)
+
+
+def test_a_failed_probe_says_why_it_failed(log):
+    now = [0.0]
+    breaker = CircuitBreaker(
+        "addEvent", trip=FailureCount(1, within=30), cooldown=10, clock=lambda: now[0]
+    )
+    LogLines(slow_request=1).watch(breaker)
+    breaker.acquire().failure(ValueError())
+    now[0] = 10.0
+    timeout = UpstreamTimeout("addEvent", "for clients", reason="timeout: no reply in time")
+    breaker.acquire().failure(timeout)
+
+    assert [line["message"] for line in log.lines()] == [
+        "addEvent: closed → open (1 failures within 30 s)",
+        "addEvent: open → half-open (cooldown elapsed)",
+        "addEvent: half-open → open (a probe failed: timeout: no reply in time)",
+    ]
 
 
 def test_retries_and_their_end_are_told(log):

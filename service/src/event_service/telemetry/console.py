@@ -1,0 +1,123 @@
+"""Log lines for a person at a terminal."""
+
+import re
+import textwrap
+import traceback
+from collections.abc import Iterator, MutableMapping
+from http import HTTPStatus
+from typing import Any
+
+from event_service.telemetry.printable import printable
+
+WIDTH = 100
+# Columns that a path and an id keep, whatever else has to be told.
+SHORTEST_PATH = 26
+SHORTEST_ID = 13
+
+GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
+_LOUD = {"warning": YELLOW, "error": RED, "critical": RED}
+# What the line says in words, and what belongs to programs.
+_LEFT_OUT = {"timestamp", "level", "event", "exc_info", "settings"}
+_IDS = {"request_id", "trace_id"}
+_word = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+
+class ConsoleLines:
+    """Renders what happened in one line, and an exception below it.
+
+    A request takes at most `WIDTH` columns. Ids stand where something failed. To structlog it is
+    the last of the processors.
+    """
+
+    def __init__(self, *, colours: bool) -> None:
+        self._colours = colours
+
+    def __call__(self, _logger: object, _method: str, line: MutableMapping[str, Any]) -> str:
+        exception = line.pop("exception", None)
+        if line["event"] == "request" and "status" in line:
+            parts = self._request(line)
+        elif line["event"] == "breaker state changed":
+            parts = iter([self._paint(printable(line["message"]), _LOUD.get(line["level"], GREEN))])
+        else:
+            parts = self._other(line)
+        text = "  ".join([self._paint(line["timestamp"], DIM), *parts])
+        return text if exception is None else f"{text}\n{exception}"
+
+    def _request(self, line: MutableMapping[str, Any]) -> Iterator[str]:
+        status = line["status"]
+        took = _duration(line["duration_ms"])
+        told = " ".join(_told(line))
+        failed = line["level"] == "error" or "reason" in line
+        identity = printable(line.get("request_id", "")) if failed else ""
+        spaces = 4 + 2 * bool(told) + 2 * bool(identity)
+        room = WIDTH - len(f"{line['timestamp']}  {line['method']} {status}{took}") - spaces
+        # A reader needs the reason first, then the path, then the id.
+        shortest_id = min(len(identity), SHORTEST_ID)
+        path = _head(printable(line["path"]), max(room - len(told) - shortest_id, SHORTEST_PATH))
+        told = _head(told, room - len(path) - shortest_id)
+        identity = _tail(identity, room - len(path) - len(told))
+        yield f"{line['method']} {self._paint(path, BOLD)}"
+        yield self._paint(str(status), _colour(status))
+        yield took
+        if told:
+            yield told
+        if identity:
+            yield self._paint(identity, DIM)
+
+    def _other(self, line: MutableMapping[str, Any]) -> Iterator[str]:
+        loud = _LOUD.get(line["level"])
+        if loud:
+            yield self._paint(line["level"], loud)
+        yield printable(str(line["event"]))
+        left_out = _LEFT_OUT if loud else _LEFT_OUT | _IDS
+        if members := [f"{k}={_value(v)}" for k, v in line.items() if k not in left_out]:
+            yield " ".join(members)
+
+    def _paint(self, text: str, colour: str) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and text else text
+
+
+def readable_exception(exception: BaseException) -> str:
+    lines = "".join(traceback.format_exception(exception)).splitlines()
+    return textwrap.indent("\n".join(map(printable, lines)), "    ")
+
+
+def _told(line: MutableMapping[str, Any]) -> Iterator[str]:
+    """What a reader should know beside the status."""
+    error = line.get("error")
+    if operation := line.get("operation"):
+        yield printable(f"{operation}: {line.get('reason', '')}")
+    elif error:
+        yield error if line["status"] == HTTPStatus.INTERNAL_SERVER_ERROR else _words(error)
+    if line.get("slow"):
+        yield "slow"
+
+
+def _words(name: str) -> str:
+    """`CircuitOpen` as `circuit open`."""
+    return _word.sub(" ", name).lower()
+
+
+def _duration(milliseconds: float) -> str:
+    if milliseconds < 1000:  # noqa: PLR2004  a second
+        return f"{milliseconds:.1f} ms"
+    return f"{milliseconds / 1000:.2f} s"
+
+
+def _colour(status: int) -> str:
+    if status < HTTPStatus.BAD_REQUEST:
+        return GREEN
+    refused = status < HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.SERVICE_UNAVAILABLE
+    return YELLOW if refused else RED
+
+
+def _value(value: object) -> str:
+    return printable(value if isinstance(value, str) else repr(value))
+
+
+def _head(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def _tail(text: str, length: int) -> str:
+    return text if len(text) <= length else "…" + text[len(text) - length + 1 :]

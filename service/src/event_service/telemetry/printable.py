@@ -1,0 +1,9 @@
+def printable(text: str) -> str:
+    """The text with escapes for whatever could move a terminal's cursor or begin a new line."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
