@@ -1,0 +1,182 @@
+import asyncio
+from typing import Protocol
+
+from event_service.libs.http_client.encoding import decode
+from event_service.libs.http_client.errors import (
+    Broken,
+    HttpClientError,
+    Progress,
+    Timings,
+    TooLarge,
+)
+
+
+class Carrier(Protocol):
+    """The connection that a reply comes over."""
+
+    def resume(self) -> None: ...
+
+    def drain(self, reply: "Reply") -> None: ...
+
+    def abandon(self, reply: "Reply") -> None: ...
+
+
+class Reply:
+    """One request's reply, as far as it has come. Use from one task.
+
+    `HttpClient.send` hands it over once `status` and `headers` are there. Read it or discard it:
+    until then it keeps its connection, at most until the call's time limit is over.
+    """
+
+    __slots__ = (
+        "_carrier",
+        "_failure",
+        "_waiter",
+        "body",
+        "chunked",
+        "complete",
+        "connect_time",
+        "deadline",
+        "discarded",
+        "encoding",
+        "ended_at",
+        "first_byte_at",
+        "headers",
+        "max_body",
+        "reused",
+        "sent_at",
+        "size",
+        "status",
+        "taken",
+        "tls_time",
+    )
+
+    def __init__(
+        self, carrier: Carrier, *, sent_at: float, deadline: float, max_body: int, reused: bool
+    ) -> None:
+        self.status = 0
+        # Names in small letters, in the order in which they came.
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.encoding = b""
+        self.chunked = False
+        self.complete = False
+        self.reused = reused  # the connection has served a call before this one
+        self.connect_time: float | None = None
+        self.tls_time: float | None = None
+        self.sent_at = sent_at
+        self.first_byte_at: float | None = None
+        self.ended_at: float | None = None
+        self.deadline = deadline
+        self.max_body = max_body
+        self.body: bytes | bytearray = b""  # as far as it has come, still encoded
+        self.size = 0  # of the body so far
+        self.taken = False
+        self.discarded = False
+        self._carrier: Carrier | None = carrier
+        self._failure: HttpClientError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    def header(self, name: bytes) -> str:
+        """The value of a field, several joined by ", ", "" for none. `name` in small letters."""
+        values = [value.strip() for each, value in self.headers if each == name]
+        return b", ".join(values).decode("latin-1")
+
+    @property
+    def progress(self) -> Progress:
+        return Progress.SENT if self.first_byte_at is None else Progress.REPLYING
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(
+            self.connect_time,
+            self.tls_time,
+            None if self.first_byte_at is None else self.first_byte_at - self.sent_at,
+            None if self.ended_at is None else self.ended_at - self.sent_at,
+        )
+
+    async def head(self) -> None:
+        """Wait for status and headers."""
+        while not self.status:
+            await self._change()
+
+    async def read(self) -> bytes:
+        """The whole body, decoded if it came compressed.
+
+        Raises Broken, TimedOut, Malformed or TooLarge. To cancel it ends the call at the peer.
+        """
+        if not self.complete:
+            await self._rest()
+        if self.size > self.max_body:
+            raise self._too_large()
+        if self.encoding:
+            return decode(bytes(self.body), self.encoding.decode("latin-1"), self.max_body)
+        return bytes(self.body)
+
+    async def _rest(self) -> None:
+        declared = self.header(b"content-length")  # digits, the parser takes nothing else
+        if declared and int(declared) > self.max_body:
+            raise self._too_large()
+        self.taken = True
+        if self._carrier is not None:
+            self._carrier.resume()
+        while not self.complete:
+            if self.size > self.max_body:
+                raise self._too_large()
+            await self._change()
+
+    def _too_large(self) -> TooLarge:
+        self.abandon()
+        error = TooLarge(f"more than {self.max_body} bytes")
+        error.timings = self.timings
+        return error
+
+    def discard(self) -> None:
+        """The body is of no interest: what little may still come is read and thrown away, so
+        that the connection can be used again; a longer one is cut off.
+        """
+        if self._carrier is not None:
+            self._carrier.drain(self)
+
+    def abandon(self) -> None:
+        """End the call at the peer, if it has not ended yet."""
+        if self._carrier is not None:
+            self._carrier.abandon(self)
+            self._carrier = None
+
+    # What follows is the connection's part.
+
+    def changed(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def finished(self, now: float) -> None:
+        self.complete = True
+        self.ended_at = now
+        self._carrier = None
+        self.changed()
+
+    def failed(self, error: HttpClientError) -> None:
+        error.progress = self.progress
+        error.timings = self.timings
+        self._carrier = None
+        waiter, self._waiter = self._waiter, None
+        if waiter is None or waiter.done():
+            self._failure = error
+        else:
+            waiter.set_exception(error)
+
+    async def _change(self) -> None:
+        if self._carrier is None:
+            failure, self._failure = self._failure, None
+            try:
+                raise failure or Broken("the call was given up")
+            finally:
+                # A traceback holds this frame; with the error in it they would hold each other.
+                del failure
+        self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self.abandon()
+            raise

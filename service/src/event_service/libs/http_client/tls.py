@@ -1,0 +1,74 @@
+import ssl
+from pathlib import Path
+
+
+def tls_context(
+    *, ca_file: Path | None = None, cert: Path | None = None, key: Path | None = None
+) -> ssl.SSLContext:
+    """What TLS to a peer goes by: its certificate is verified, TLS 1.2 or later, HTTP/1.1.
+
+    Trusts the system's certificates, or those of `ca_file` alone. `cert` and `key` are shown to
+    peers that ask who we are; a key may stand in the certificate's file. Reads all files at once
+    and raises ValueError, in one sentence, for what cannot be used.
+    """
+    if key is not None and cert is None:
+        raise ValueError("There is a client key, but no client certificate.")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if ca_file is None:
+        where = ssl.get_default_verify_paths()
+        if not _has_certificates(where.cafile, where.capath):
+            raise ValueError(
+                "This machine has no CA certificates: install them, or name a file of them."
+            )
+        context.load_default_certs()
+    else:
+        _readable(ca_file, "CA file")
+        try:
+            context.load_verify_locations(ca_file)
+        except (ssl.SSLError, ValueError):
+            raise ValueError(f"The CA file {ca_file} holds no certificate in PEM form.") from None
+    if cert is not None:
+        _load_client_certificate(context, cert, key)
+    return context
+
+
+def _has_certificates(file: str | None, folder: str | None) -> bool:
+    return file is not None or (folder is not None and any(Path(folder).iterdir()))
+
+
+def _load_client_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
+    _readable(cert, "client certificate")
+    if key is not None:
+        _readable(key, "client key")
+    try:
+        # A question for a passphrase on the terminal would hold up the start for ever.
+        context.load_cert_chain(cert, key, password=_no_passphrase)
+    except _Passphrase:
+        raise ValueError(
+            f"The client key {key or cert} is encrypted; a plain one is needed."
+        ) from None
+    except (ssl.SSLError, ValueError) as exc:
+        if "KEY_VALUES_MISMATCH" in str(exc):
+            raise ValueError(f"The client key {key or cert} is not that of {cert}.") from None
+        raise ValueError(
+            f"The client certificate {cert} and its key {key or cert} are not both in PEM form."
+        ) from None
+
+
+class _Passphrase(Exception):
+    pass
+
+
+def _no_passphrase() -> str:
+    raise _Passphrase
+
+
+def _readable(path: Path, what: str) -> None:
+    try:
+        with path.open("rb"):
+            return
+    except (OSError, ValueError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "no possible name of a file"
+        raise ValueError(f"The {what} {path} cannot be read: {reason}.") from None
