@@ -145,6 +145,8 @@ def configuration_page() -> str:
         CONFIGURATION_INTRODUCTION,
         "",
         "```sh",
+        ". .venv/bin/activate                         # in a clone; else the environment that you installed into",
+        ". .venv/bin/activate    # in a clone; else the environment that you installed into",
         "event-service check-config                  # what is in force, secrets masked",
         "EVENT_SERVICE_WORKERS=2 event-service check-config",
         "```",
