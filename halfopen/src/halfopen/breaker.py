@@ -292,7 +292,7 @@ class CircuitBreaker:
         self._probe_limit = self._probe_timeout or self._cooldowns.next
         self._retry_at = until
         self._enter(state, now, reason)
-        if state is HALF_OPEN:
+        if state is HALF_OPEN and until > now:
             self._last_number += 1
             self._probes[self._last_number] = until  # of another node
 

@@ -73,7 +73,14 @@ class _Step:
         return circuit
 
     def decide(
-        self, key: str, operation: str, circuit: Circuit, seen: int, state: str, lasts: int, **also: Any
+        self,
+        key: str,
+        operation: str,
+        circuit: Circuit,
+        seen: int,
+        state: str,
+        lasts: int,
+        **also: Any,
     ) -> Circuit:
         decided = replace(
             circuit,
@@ -133,9 +140,7 @@ class _Step:
         if self.now < waits_until:
             epoch, state, _left, holder = self.view(circuit)
             return ["0", epoch, state, str(waits_until - self.now), holder]
-        granted = self.decide(
-            key, operation, circuit, seen, "half_open", lease, holder=self.node
-        )
+        granted = self.decide(key, operation, circuit, seen, "half_open", lease, holder=self.node)
         return ["1", *self.view(granted)]
 
     def settle(self, keys: list[str], texts: list[str]) -> list[Any]:
@@ -155,7 +160,7 @@ class _Step:
         else:
             if verdict == "success":
                 circuit = replace(circuit, successes=circuit.successes + 1, failed="")
-            circuit = self.decide(key, operation, circuit, fence, "open", 0)
+            circuit = self.decide(key, operation, circuit, fence, "half_open", 0)
         return ["1", *self.view(circuit)]
 
     def look(self, keys: list[str], texts: list[str]) -> list[Any]:

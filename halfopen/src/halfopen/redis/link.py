@@ -75,7 +75,7 @@ class RedisLink:
         except (RedisError, OSError) as error:
             raise LinkLost(str(error)) from error
         finally:
-            await pubsub.aclose()
+            await pubsub.aclose()  # type: ignore[no-untyped-call]
 
     async def _heard(self, pubsub: Any) -> AsyncIterator[str]:
         try:

@@ -184,7 +184,8 @@ else
     if verdict == 'success' then
         circuit.successes, circuit.failed = circuit.successes + 1, ''
     end
-    decide(circuit, fence, 'open', 0, '', channel, operation)
+    -- Half-open without a holder: anybody may claim it at once.
+    decide(circuit, fence, 'half_open', 0, '', channel, operation)
 end
 return {'1', unpack(view(circuit))}
 """
