@@ -35,21 +35,25 @@ class Store:
 
 
 class SimulatedRedis:
-    """`micros` is its clock; `publish(operation, view, node)` is told of every decision."""
+    """`micros` is its clock; `publish` gets what a decision publishes. `scripts` runs one step."""
 
     def __init__(
-        self, micros: Callable[[], int], publish: Callable[[str], None] = lambda _message: None
+        self,
+        micros: Callable[[], int],
+        publish: Callable[[str], None],
+        scripts: "type[Scripts] | None" = None,
     ) -> None:
         self.store = Store()
+        self._scripts = scripts or Scripts
         self._micros = micros
         self._publish = publish
 
     def run(self, script: str, keys: list[str], arguments: list[Any]) -> list[Any]:
         texts = [str(argument) for argument in arguments]
-        return _Step(self.store, self._micros(), self._publish).run(script, keys, texts)
+        return self._scripts(self.store, self._micros(), self._publish).run(script, keys, texts)
 
 
-class _Step:
+class Scripts:
     def __init__(self, store: Store, micros: int, publish: Callable[[str], None]) -> None:
         self.store = store
         self.micros = micros

@@ -5,13 +5,13 @@ import os
 from typing import Any
 
 import pytest
+import redis as client
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
-import redis as client
-from halfopen.redis import scripts
 from redis_server import RedisServer
 from simulated_redis import SimulatedRedis
+
+from halfopen.redis import scripts
 
 # Chances are such that circuits open, are claimed and settled, again and again.
 NODES = st.sampled_from(["a", "a", "b"])

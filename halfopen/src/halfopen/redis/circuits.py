@@ -101,8 +101,8 @@ class RedisCircuits:
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         first = self._loop.create_future()
-        self._keeper = self.spawn(self._keep_up(first))
-        await asyncio.wait({first, self._keeper}, timeout=PATIENCE)
+        self.spawn(self._keep_up(first))
+        await asyncio.wait({first}, timeout=PATIENCE)
         return self
 
     async def __aexit__(self, *_: object) -> None:
