@@ -321,7 +321,7 @@ async def live(world: World) -> None:
         await node.crash()
 
 
-async def _trouble(world: World, nodes: list[Node]) -> None:
+async def _trouble(world: World, nodes: list[Node]) -> None:  # noqa: C901 - a list of troubles
     chance = world.chance
     node = chance.choice(nodes)
     match chance.choice(
@@ -409,4 +409,4 @@ def run(seed: int, scripts: type[Scripts] | None = None) -> World:
 
 
 if __name__ == "__main__":
-    print("\n".join(run(int(sys.argv[1])).story))
+    print("\n".join(run(int(sys.argv[1])).story))  # noqa: T201 - a seed's story

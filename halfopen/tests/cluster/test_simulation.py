@@ -75,6 +75,9 @@ class WithoutEnd(Scripts):
 
 @pytest.mark.parametrize("broken", [WithoutFence, WithoutClock, WithoutLease, WithoutEnd])
 def test_it_notices_a_protocol_that_is_broken(broken):
-    with pytest.raises(AssertionError):
+    def live_many_lives():
         for seed in range(FEW):
             simulation.run(seed, broken)
+
+    with pytest.raises(AssertionError):
+        live_many_lives()

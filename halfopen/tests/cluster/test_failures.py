@@ -1,0 +1,198 @@
+"""What may happen when Redis, a node, or the way between them fails: the real ones."""
+
+import asyncio
+import contextlib
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from redis.asyncio import Redis
+from test_redis_circuits import COOLDOWN, Upstream, call, eventually, nodes
+
+import halfopen.redis
+from halfopen import CircuitBreaker, FailureCount, State
+from halfopen.redis import RedisCircuits
+from redis_server import RedisServer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def server(tmp_path, redis_server):
+    """A Redis for this test alone, to be killed and paused."""
+    with RedisServer(tmp_path) as server:
+        yield server
+
+
+async def opened(breakers, upstream):
+    for _ in range(3):
+        await call(breakers[0], upstream)
+    await eventually(lambda: all(b.state is State.OPEN for b in breakers))
+
+
+async def test_each_node_goes_on_alone_while_redis_is_dead_and_joins_again(server):
+    async with nodes(server, 2, "dead") as (breakers, circuits):
+        upstream = Upstream()
+        server.kill()
+        await eventually(lambda: not any(each.joined for each in circuits))
+
+        for breaker in breakers:
+            for _ in range(4):
+                await call(breaker, upstream)
+
+        # Three failures each: nobody hears of the other's.
+        assert [b.state for b in breakers] == [State.OPEN, State.OPEN]
+        assert upstream.calls == 6
+        await asyncio.sleep(COOLDOWN)
+        upstream.down = False
+        for breaker in breakers:
+            await call(breaker, upstream)
+        assert [b.state for b in breakers] == [State.CLOSED, State.CLOSED]
+        assert upstream.calls == 8
+        server.start()
+        await eventually(lambda: all(each.joined for each in circuits))
+        upstream.down = True
+        await opened(breakers, upstream)
+
+
+async def test_a_paused_redis_costs_a_claim_no_more_than_its_patience(server):
+    async with nodes(server, 2, "paused") as (breakers, circuits):
+        upstream = Upstream()
+        await opened(breakers, upstream)
+        upstream.down = False
+        server.pause()
+        await asyncio.sleep(COOLDOWN)
+
+        started = time.monotonic()
+        await call(breakers[0], upstream)
+        took = time.monotonic() - started
+
+        assert breakers[0].state is State.CLOSED
+        assert took < 10 * halfopen.redis.circuit.CLAIM_PATIENCE
+        server.resume()
+        await eventually(lambda: all(each.joined for each in circuits))
+        await eventually(lambda: all(b.state is State.CLOSED for b in breakers))
+
+
+async def test_what_a_failover_lost_is_put_right_by_who_knows_it(server):
+    async with nodes(server, 2, "lost") as (breakers, circuits):
+        await opened(breakers, Upstream())
+        breakers[0].trip(for_=60)
+        await eventually(lambda: breakers[1].snapshot().retry_after > 50)
+        async with Redis.from_url(server.url, decode_responses=True) as client:
+            await client.delete("{lost}:circuit:op")
+
+            await eventually_stored(client, "{lost}:circuit:op", "open")
+
+        async with RedisCircuits(server.url, "lost") as late:
+            newcomer = late.join(CircuitBreaker("op", trip=FailureCount(3, within=30)))
+            await eventually(lambda: newcomer.state is State.OPEN)
+
+
+async def eventually_stored(client, key, state):
+    async with asyncio.timeout(5):
+        while await client.hget(key, "state") != state:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_cancelled_canary_is_granted_anew_at_once(server):
+    async with nodes(server, 2, "cancelled", lease=30) as (breakers, _):
+        upstream = Upstream()
+        await opened(breakers, upstream)
+        await asyncio.sleep(COOLDOWN)
+        canary = asyncio.create_task(breakers[0].acall(asyncio.sleep, 60))
+        await eventually(lambda: breakers[1].state is State.HALF_OPEN)
+        canary.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await canary
+        upstream.down = False
+
+        async with asyncio.timeout(5):
+            while breakers[1].state is not State.CLOSED:
+                await call(breakers[1], upstream)
+                await asyncio.sleep(0.005)
+
+
+HOLDER = """
+import asyncio, sys
+from halfopen import CircuitBreaker, FailureCount
+from halfopen.redis import RedisCircuits
+
+async def main():
+    async with RedisCircuits(sys.argv[1], "killed", lease=0.4) as circuits:
+        breaker = circuits.join(CircuitBreaker("op", trip=FailureCount(3, within=30), cooldown=0.15))
+        breaker.trip(for_=0.05)
+        async def hang():
+            print("sent", flush=True)
+            await asyncio.sleep(60)
+        while True:
+            try:
+                await breaker.acall(hang)
+            except Exception:
+                await asyncio.sleep(0.005)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_canary_of_a_killed_holder_goes_to_another_once_its_lease_is_over(server):
+    async with nodes(server, 1, "killed", lease=0.4) as ((breaker,), _):
+        holder = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", HOLDER, server.url, stdout=subprocess.PIPE
+        )
+        assert holder.stdout is not None
+        assert await asyncio.wait_for(holder.stdout.readline(), 20) == b"sent\n"
+        holder.kill()
+        await holder.wait()
+        upstream = Upstream()
+        upstream.down = False
+
+        # The lease began before it was killed.
+        started = time.monotonic()
+        async with asyncio.timeout(5):
+            while breaker.state is not State.CLOSED:
+                await call(breaker, upstream)
+                await asyncio.sleep(0.005)
+
+        assert upstream.calls == 1
+        assert time.monotonic() - started < 3 * 0.4
+
+
+async def test_a_healthy_call_never_goes_to_redis(server):
+    async with nodes(server, 1, "healthy") as ((breaker,), (circuits,)):
+        upstream = Upstream()
+        upstream.down = False
+        before = circuits.figures().round_trips
+        started = time.monotonic()
+        for _ in range(10_000):
+            await breaker.acall(upstream)
+        looks = time.monotonic() - started + 2
+
+        assert circuits.figures().round_trips - before <= looks
+
+
+async def test_processes_send_one_canary_for_each_cooldown(server, tmp_path):
+    """Each call of the upstream is a line in a file; the file's order is that of time."""
+    log = tmp_path / "calls"
+    log.touch()
+    worker = Path(__file__).with_name("worker.py")
+    processes = [
+        await asyncio.create_subprocess_exec(sys.executable, worker, server.url, log, "6")
+        for _ in range(4)
+    ]
+    for process in processes:
+        assert await asyncio.wait_for(process.wait(), 60) == 0
+    calls = [line.split() for line in log.read_text().splitlines()]
+    canaries = [(float(at), int(fence)) for at, fence in calls if fence != "0"]
+
+    assert len(canaries) >= 5
+    assert len({fence for _, fence in canaries}) == len(canaries)
+    gaps = [after[0] - before[0] for before, after in zip(canaries, canaries[1:], strict=False)]
+    assert min(gaps) >= 0.3 * 0.95, "no canary before the cooldown is over"
