@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import subprocess
 import sys
 import time
@@ -9,12 +10,12 @@ from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
+from redis_server import RedisServer
 from test_redis_circuits import COOLDOWN, Upstream, call, eventually, nodes
 
 import halfopen.redis
 from halfopen import CircuitBreaker, FailureCount, State
 from halfopen.redis import RedisCircuits
-from redis_server import RedisServer
 
 pytestmark = pytest.mark.anyio
 
@@ -82,7 +83,7 @@ async def test_a_paused_redis_costs_a_claim_no_more_than_its_patience(server):
 
 
 async def test_what_a_failover_lost_is_put_right_by_who_knows_it(server):
-    async with nodes(server, 2, "lost") as (breakers, circuits):
+    async with nodes(server, 2, "lost") as (breakers, _circuits):
         await opened(breakers, Upstream())
         breakers[0].trip(for_=60)
         await eventually(lambda: breakers[1].snapshot().retry_after > 50)
@@ -98,7 +99,7 @@ async def test_what_a_failover_lost_is_put_right_by_who_knows_it(server):
 
 async def eventually_stored(client, key, state):
     async with asyncio.timeout(5):
-        while await client.hget(key, "state") != state:
+        while await client.hget(key, "state") != state:  # noqa: ASYNC110 - Redis tells nobody
             await asyncio.sleep(0.01)
 
 
@@ -127,7 +128,8 @@ from halfopen.redis import RedisCircuits
 
 async def main():
     async with RedisCircuits(sys.argv[1], "killed", lease=0.4) as circuits:
-        breaker = circuits.join(CircuitBreaker("op", trip=FailureCount(3, within=30), cooldown=0.15))
+        rule = FailureCount(3, within=30)
+        breaker = circuits.join(CircuitBreaker("op", trip=rule, cooldown=0.15))
         breaker.trip(for_=0.05)
         async def hang():
             print("sent", flush=True)
@@ -184,7 +186,7 @@ async def test_processes_send_one_canary_for_each_cooldown(server, tmp_path):
     log.touch()
     worker = Path(__file__).with_name("worker.py")
     processes = [
-        await asyncio.create_subprocess_exec(sys.executable, worker, server.url, log, "6")
+        await asyncio.create_subprocess_exec(sys.executable, worker, server.url, log, "3")
         for _ in range(4)
     ]
     for process in processes:
@@ -192,7 +194,7 @@ async def test_processes_send_one_canary_for_each_cooldown(server, tmp_path):
     calls = [line.split() for line in log.read_text().splitlines()]
     canaries = [(float(at), int(fence)) for at, fence in calls if fence != "0"]
 
-    assert len(canaries) >= 5
+    assert len(canaries) >= 3
     assert len({fence for _, fence in canaries}) == len(canaries)
-    gaps = [after[0] - before[0] for before, after in zip(canaries, canaries[1:], strict=False)]
+    gaps = [after[0] - before[0] for before, after in itertools.pairwise(canaries)]
     assert min(gaps) >= 0.3 * 0.95, "no canary before the cooldown is over"

@@ -11,7 +11,7 @@ import pytest
 import simulation
 from simulated_redis import Scripts
 
-SEEDS = int(os.environ.get("SEEDS", "200"))
+SEEDS = int(os.environ.get("SEEDS", "80"))
 PARTS = 8
 FEW = 500
 
