@@ -66,7 +66,7 @@ test: $(VENV)/.dev ## Run every test; under four minutes on two cores
 	@$(BIN)/python -m coverage run -m $(PYTEST)
 
 test-quick: $(VENV)/.dev ## Run the unit and integration tests, no browser; under one minute on two cores
-	@$(BIN)/python -m $(PYTEST) --quiet halfopen/tests mock-upstream/tests service/tests
+	@$(BIN)/python -m $(PYTEST) --quiet -m 'not slow' halfopen/tests mock-upstream/tests service/tests
 
 upstreams: tests/upstreams/node_modules/.package-lock.json ## Install the upstreams that some tests need (needs npm and its registry)
 

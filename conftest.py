@@ -44,9 +44,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """For `--dist loadgroup`: each file stays together, so that its servers start once.
 
     A test with a `xdist_group` of its own goes by that. What runs processes is slow and comes
-    first, or the last of them would run alone.
+    first, or the last of them would run alone. What needs a program counts as slow.
     """
     for item in items:
+        if item.get_closest_marker("needs") or "needs" in getattr(item, "fixturenames", ()):
+            item.add_marker("slow")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
     items.sort(key=lambda item: item.path.parent != REPOSITORY / "tests")

@@ -32,7 +32,7 @@ from .scripted_upstream import (
     then_reset,
 )
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 ALICE = b'{"id":"1","name":"Alice","events":["7"]}'
 EVENT = b'{"id":"7","userId":"1","title":"Tea","description":""}'

@@ -16,7 +16,7 @@ from mock_upstream import MockUpstream
 from .conftest import Start
 from .raw_http import RawClient, connection
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 MAX_BODY = 65_536
 VALID = b'{"userId":"1","title":"Standup"}'

@@ -373,11 +373,12 @@ async def call(app, method, path):
 
     scope = {
         "type": "http",
+        "http_version": "1.1",
         "method": method,
         "path": path,
         "raw_path": path.encode(),
         "query_string": b"",
-        "headers": [],
+        "headers": [(b"host", b"127.0.0.1")],
         "client": ("127.0.0.1", 1),
     }
     await app(scope, receive, send)

@@ -9,7 +9,7 @@ import pytest
 
 from .conftest import Start
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
 

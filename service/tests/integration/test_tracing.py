@@ -14,7 +14,7 @@ from .conftest import Start
 from .otlp_receiver import Received, members, receiving
 from .server_process import serve
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT_ID = "00f067aa0ba902b7"

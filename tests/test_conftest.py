@@ -33,6 +33,16 @@ OF_NODE = """
 """
 
 
+SETTINGS = """
+    import os
+    from pathlib import Path
+
+    def test_something():
+        assert not [name for name in os.environ if name.startswith("EVENT_SERVICE_")]
+        assert not Path(".env").exists()
+"""
+
+
 @pytest.fixture
 def programs(pytester, monkeypatch):
     """The only folder with programs, with one called openssl in it."""
@@ -87,3 +97,19 @@ def test_missing_packages_of_node_are_skipped_with_the_command_that_gets_them(py
 
     run.assert_outcomes(skipped=1)
     run.stdout.fnmatch_lines(["SKIPPED * needs *: npm ci --prefix tests/nowhere"])
+
+
+def test_the_settings_of_a_contributor_reach_no_test(pytester, monkeypatch):
+    pytester.makeconftest(CONFTEST.read_text())
+    pytester.path.joinpath(".env").write_text("EVENT_SERVICE_PORT=3999\n")
+    monkeypatch.setenv("EVENT_SERVICE_PORT", "3999")
+    pytester.makepyfile(SETTINGS)
+
+    pytester.runpytest().assert_outcomes(passed=1)
+
+
+def test_what_needs_a_program_or_is_marked_slow_is_not_in_the_quick_run(pytester, programs):
+    add(programs, "wrk")
+    pytester.makepyfile(test_marked=MARKED, test_fixture=IN_A_FIXTURE, test_plain=SETTINGS)
+
+    pytester.runpytest("-m", "not slow").assert_outcomes(passed=1, deselected=2)
