@@ -29,7 +29,7 @@ from event_service.errors import Overloaded, UpstreamFault
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.retry import RetryBudget
-from event_service.libs.shutdown_notice import shutdown_notice
+from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.libs.stale_cache import StaleCache
 from event_service.middleware.cache_headers import CacheHeaders
 from event_service.middleware.cors import Cors
@@ -91,12 +91,15 @@ def create_app(
     clock: Callable[[], float] = time.monotonic,
     workers_dir: Path | None = None,
     tracing: bool = False,
+    notice: ShutdownNotice | None = None,
 ) -> ASGIApp:
     """The whole service as one ASGI app. `api` stands in for the upstream in tests.
 
     `workers_dir` is a folder that all workers of one server share, where there are several.
-    `tracing` sends spans to where the OTEL_* variables say.
+    `tracing` sends spans to where the OTEL_* variables say. `notice` is told when this process
+    is to end.
     """
+    notice = notice or ShutdownNotice()
     release = version("event-service")
     metrics = Metrics(Cells(workers_dir), version=release)
     log_level = LogLevel(workers_dir)
@@ -143,16 +146,16 @@ def create_app(
         if isinstance(route, Route):
             feed.add_endpoint(route.path_format, route.methods or set())
     stream = DashboardStream(feed.frame, clock=clock)
+    # Open dashboards would hold up a graceful stop.
+    notice.on_leaving(stream.close)
 
     @asynccontextmanager
     async def lifespan(_router: Router) -> AsyncIterator[None]:
         structlog.get_logger().info(
             "service started", version=release, pid=os.getpid(), settings=settings.masked()
         )
-        # Open dashboards would hold up a graceful stop.
-        with shutdown_notice(stream.close):
-            async with log_level.followed():
-                yield
+        async with log_level.followed():
+            yield
         if close is not None:
             await close()
         if spans is not None:
@@ -164,7 +167,7 @@ def create_app(
         routes=matching_exactly(
             [
                 *api_routes,
-                *health_routes(breakers),
+                *health_routes(breakers, notice),
                 *docs_routes(
                     openapi(
                         release=release,
@@ -180,11 +183,16 @@ def create_app(
         redirect_slashes=False,
         lifespan=lifespan,
     )
-    return build_edge(router, settings, signals, clock=clock)
+    return build_edge(router, settings, signals, notice, clock=clock)
 
 
 def build_edge(
-    router: Router, settings: Settings, signals: Signals, *, clock: Callable[[], float]
+    router: Router,
+    settings: Settings,
+    signals: Signals,
+    notice: ShutdownNotice,
+    *,
+    clock: Callable[[], float],
 ) -> ASGIApp:
     """What a request passes on its way to the routes, and its reply on the way back."""
     app: ASGIApp = CacheHeaders(router) if caches(settings) else router
@@ -210,6 +218,7 @@ def build_edge(
         app,
         deadline=settings.request_deadline,
         observer=signals,
+        notice=notice,
         routes=router.routes,
         clock=clock,
     )
@@ -222,7 +231,7 @@ def build_edge(
     return app
 
 
-def from_environment() -> ASGIApp:
+def from_environment(notice: ShutdownNotice) -> ASGIApp:
     """What a server process runs: logging set up, settings from the environment."""
     settings = load_settings()
     configure_logging(level=settings.log_level, log_format=settings.log_format)
@@ -231,6 +240,7 @@ def from_environment() -> ASGIApp:
         settings,
         workers_dir=Path(shared) if shared else None,
         tracing=tracing_wanted(os.environ),
+        notice=notice,
     )
     make_collection_rare()
     return app

@@ -2,9 +2,18 @@
 
 import os
 import signal
-import socket
-import subprocess
 import sys
+
+if sys.argv[1:2] in (["serve"], ["dev"]):
+    # These load for a while, in which nothing is under way: a signal ends them without a word.
+    # They hear signals their own way later. This stands here as all that follows takes its time.
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda *_: os._exit(0))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+import http.client
+import json
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +25,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from event_service import server
+from event_service.libs.listener import CannotListen, Listener
 from event_service.settings import (
     ConfigurationError,
     Environment,
@@ -36,8 +45,14 @@ main = typer.Typer(
 def serve() -> None:
     """Run the service. EVENT_SERVICE_* variables configure it; SIGTERM ends it gracefully."""
     settings = _settings()
-    _require_free(settings.host, settings.port, "choose another with EVENT_SERVICE_PORT")
-    server.run(settings)
+    # Before all else that takes time: of two that start at once, one learns it here.
+    listener = _listen(settings.host, settings.port, "EVENT_SERVICE_PORT", count=settings.workers)
+    # The upstream client's allocator would take huge pages where few small ones do: a tenth of an
+    # idle service's memory. It looks when it is loaded.
+    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
+    from event_service import server  # noqa: PLC0415  who cannot listen need not wait for it
+
+    sys.exit(server.run(settings, listener))
 
 
 @main.command("check-config")
@@ -57,15 +72,16 @@ def dev() -> None:
         _fail("`dev` runs the mock upstream, too: pip install 'event-service[dev]'", code=1)
     upstream = urlsplit(settings.upstream_url)
     host, port = upstream.hostname or "", upstream.port or 80
-    _require_free(host, port, "choose another with EVENT_SERVICE_UPSTREAM_URL")
-    _require_free(settings.host, settings.port, "choose another with EVENT_SERVICE_PORT")
-    signal.signal(signal.SIGTERM, _raise_interrupt)
+    _listen(host, port, "EVENT_SERVICE_UPSTREAM_URL").close()
+    _listen(settings.host, settings.port, "EVENT_SERVICE_PORT").close()
     try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _raise_interrupt)
         with (
             _child("mock_upstream", "--host", host, "--port", str(port)) as mock,
             _child("event_service", "serve") as service,
         ):
-            _wait_until_listening(service, settings.host, settings.port)
+            _wait_until_it_answers(service, settings.host, settings.port)
             typer.echo(_greeting(settings))
             ended, _ = os.wait()
             name = {mock.pid: "the mock upstream", service.pid: "the service"}[ended]
@@ -90,18 +106,25 @@ The mock accepts 5 new events, then refuses 10: the third refusal opens the circ
 """
 
 
-def _wait_until_listening(child: subprocess.Popen[bytes], host: str, port: int) -> None:
+def _wait_until_it_answers(child: subprocess.Popen[bytes], host: str, port: int) -> None:
     while child.poll() is None:
+        connection = http.client.HTTPConnection(host, port, timeout=1)
         try:
-            socket.create_connection((host, port), timeout=1).close()
-        except OSError:
+            connection.request("GET", "/livez")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
             time.sleep(0.05)
         else:
             return
+        finally:
+            connection.close()
     _fail("the service did not start; its last lines above say why", code=1)
 
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Once is enough: nothing may interrupt the end of our children.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
     raise KeyboardInterrupt
 
 
@@ -117,14 +140,12 @@ def _fail(message: str, *, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def _require_free(host: str, port: int, otherwise: str) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            _fail(f"Cannot listen on {host} port {port} ({error.strerror}); {otherwise}.", code=1)
+def _listen(host: str, port: int, variable: str, *, count: int = 1) -> Listener:
+    try:
+        return Listener(host, port, count=count)
+    except CannotListen as error:
+        other = f"; choose another with {variable}" if error.port_is_at_fault else ""
+        _fail(f"{error}{other}.", code=1)
 
 
 @contextmanager

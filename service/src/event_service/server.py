@@ -1,64 +1,226 @@
-"""What `serve` does to a process: its workers, its signals, what they share."""
+"""What `serve` does to a process: the port, the workers, their beginning and their end."""
 
-import multiprocessing
+import asyncio
+import fcntl
 import os
+import resource
+import signal
 import socket
+import stat
+import struct
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from math import ceil
+import termios
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+import structlog
+import uvloop
+from granian._granian import SocketHolder
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server as Granian
+from starlette.types import ASGIApp
+
+from event_service.app import from_environment
 from event_service.libs.garbage import make_collection_rare
+from event_service.libs.listener import BACKLOG, Listener
+from event_service.libs.shutdown_notice import ShutdownNotice
+from event_service.libs.supervisor import Ask, Link, Supervisor
 from event_service.settings import WORKERS_DIR, Settings
 from event_service.telemetry.logs import configure_logging
 
-# A client that takes longer over its headers is cut off.
-HEADER_READ_TIMEOUT_MS = 10_000
-BACKLOG = 4096
 MAX_CONNECTIONS = 65_535
+# Seconds in which a worker that is to end still takes what is on its way to it.
+LINGER = 0.1
+# Seconds that are left to a connection without a request before it is cut off.
+GRACE = 1.0
+# Seconds to put things away in.
+TIDY_UP = 2.0
+POLL = 0.02
+INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
-def run(settings: Settings) -> None:
-    """Serve until a signal ends it. The address must be free."""
+def run(settings: Settings, listener: Listener) -> int:
+    """Serve until a signal ends it; the exit code."""
     configure_logging(level=settings.log_level, log_format=settings.log_format)
-    # The upstream client's allocator would take huge pages where few small ones do: a tenth of an
-    # idle service's memory.
-    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
-    # Loading the server takes a while that a refused configuration need not wait for.
-    if sys.platform == "linux":
-        # What is loaded before they are forked, workers share: 10 MB less in all.
-        multiprocessing.set_start_method("fork", force=True)
-        import event_service.app  # noqa: F401, PLC0415
-
-        make_collection_rare()
-    from granian import Granian  # noqa: PLC0415
-    from granian.constants import HTTPModes, Interfaces, Loops  # noqa: PLC0415
-    from granian.http import HTTP1Settings  # noqa: PLC0415
-    from granian.log import LogLevels  # noqa: PLC0415
-
-    server = Granian(
-        "event_service.app:from_environment",
-        factory=True,
-        interface=Interfaces.ASGI,
-        address=_address(settings.host),
-        port=settings.port,
-        workers=settings.workers,
-        loop=Loops.uvloop,
-        http=HTTPModes.http1,
-        websockets=False,
-        http1_settings=HTTP1Settings(header_read_timeout=HEADER_READ_TIMEOUT_MS),
-        backlog=BACKLOG,
-        # Granian's own limit would leave connections waiting unanswered; load shedding answers.
-        backpressure=MAX_CONNECTIONS,
-        respawn_failed_workers=True,
-        workers_kill_timeout=ceil(settings.request_deadline) + 1,
-        log_level=LogLevels.warning,
-        log_dictconfig={"loggers": {"_granian": {"propagate": True}}},
-    )
+    # What is loaded before they are forked, workers share: 10 MB less in all.
+    make_collection_rare()
+    _open_as_many_files_as_we_may()
     _let_threads_finish()
+    patience = settings.request_deadline + settings.drain + LINGER + GRACE + TIDY_UP
     with _shared_among(settings.workers):
-        server.serve()
+        return Supervisor(
+            partial(work, settings, listener),
+            count=settings.workers,
+            patience=patience,
+            events=_Told(),
+        ).run()
+
+
+def work(settings: Settings, listener: Listener, number: int, link: Link) -> None:
+    """What a worker process does, from its beginning to its end."""
+    notice = ShutdownNotice()
+    try:
+        app = from_environment(notice)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(app, settings, listener.queue(number), notice, link))
+    except Exception:  # noqa: BLE001  whatever it is, the log says so
+        structlog.get_logger().critical("worker failed", worker=number, exc_info=True)
+        sys.exit(1)
+
+
+async def _serve(
+    app: ASGIApp,
+    settings: Settings,
+    queue: socket.socket,
+    notice: ShutdownNotice,
+    link: Link,
+) -> None:
+    end = asyncio.get_running_loop().create_future()
+    async with _lifespan(app):
+        server = _Server(app, queue, keep_alive=settings.keep_alive)
+        serving = asyncio.create_task(server.serve())
+        with _asked(end, link):
+            link.serving()
+            await asyncio.wait([end, serving], return_when=asyncio.FIRST_COMPLETED)
+            linger = LINGER
+            if end.done() and end.result() is Ask.STOP:
+                notice.stop()
+                linger += settings.drain
+            notice.leave()
+            await asyncio.wait([serving], timeout=linger)
+        server.stop()  # type: ignore[no-untyped-call]
+        await _until_answered(serving, notice, port=queue.getsockname()[1])
+
+
+async def _until_answered(
+    serving: asyncio.Task[None], notice: ShutdownNotice, *, port: int
+) -> None:
+    """Until all that was asked is answered, and what else holds a connection has had its grace.
+
+    The server itself waits for each connection, those included that have sent half a request.
+    """
+    left = GRACE
+    while left > 0 and not serving.done():
+        await asyncio.wait([serving], timeout=POLL)
+        left = GRACE if notice.in_flight or _is_sending(port) else left - POLL
+
+
+def _is_sending(port: int) -> bool:
+    """Whether any connection of ours to a client still has something to send."""
+    if sys.platform != "linux":
+        return False
+    for path in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            if not stat.S_ISSOCK(path.stat().st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(path.name))) as found:
+                is_ours = found.family in INTERNET and found.getsockname()[1] == port
+                if is_ours and _unsent(found):
+                    return True
+    return False
+
+
+def _unsent(connection: socket.socket) -> int:
+    connection.getpeername()
+    (count,) = struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, bytes(4)))
+    return int(count)
+
+
+@contextmanager
+def _asked(end: asyncio.Future[Ask], link: Link) -> Iterator[None]:
+    """Sets `end` to what is asked of this worker, by its supervisor or by SIGTERM."""
+    loop = asyncio.get_running_loop()
+
+    def ask(what: Ask) -> None:
+        if not end.done():
+            end.set_result(what)
+
+    def hear() -> None:
+        loop.remove_reader(link.fileno())
+        ask(link.asked())
+
+    loop.add_reader(link.fileno(), hear)
+    loop.add_signal_handler(signal.SIGTERM, ask, Ask.STOP)
+    yield
+    loop.remove_reader(link.fileno())
+
+
+@asynccontextmanager
+async def _lifespan(app: ASGIApp) -> AsyncIterator[None]:
+    """Between the app's startup and its shutdown. Raises what either raises."""
+    events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+    done: asyncio.Queue[Any] = asyncio.Queue()
+    scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
+    running = asyncio.ensure_future(app(scope, events.get, done.put))
+
+    async def event(name: str) -> None:
+        events.put_nowait({"type": f"lifespan.{name}"})
+        told = asyncio.ensure_future(done.get())
+        await asyncio.wait([running, told], return_when=asyncio.FIRST_COMPLETED)
+        if told.done() and told.result()["type"] == f"lifespan.{name}.complete":
+            return
+        told.cancel()
+        await running
+        raise RuntimeError(f"the app's {name} failed")
+
+    await event("startup")
+    try:
+        yield
+    finally:
+        await event("shutdown")
+
+
+class _Server(Granian):
+    """Serves the app on a socket that listens already, in this process and its event loop."""
+
+    def __init__(self, app: ASGIApp, queue: socket.socket, *, keep_alive: float) -> None:
+        self._queue = queue
+        super().__init__(
+            app,
+            interface=Interfaces.ASGINL,
+            http=HTTPModes.http1,
+            websockets=False,
+            # Its one limit on how long a connection may be without a complete head.
+            http1_settings=HTTP1Settings(header_read_timeout=round(1000 * keep_alive)),
+            # Its own limit would leave connections waiting unanswered; load shedding answers.
+            backpressure=MAX_CONNECTIONS,
+            backlog=BACKLOG,
+            log_enabled=False,
+        )
+
+    def _init_shared_socket(self) -> None:
+        # It closes the descriptor that it is given.
+        descriptor = os.dup(self._queue.fileno())
+        self._shd = SocketHolder(descriptor, False, BACKLOG)  # type: ignore[assignment, call-arg]
+
+
+class _Told:
+    """Writes what becomes of workers into the log."""
+
+    def ended(self, worker: int, code: int) -> None:
+        how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        structlog.get_logger().error("worker ended by itself", worker=worker, how=how)
+
+    def killed(self, worker: int) -> None:
+        structlog.get_logger().error("worker killed: it did not end in time", worker=worker)
+
+    def not_replaced(self, worker: int) -> None:
+        structlog.get_logger().error("reload given up: a new worker did not start", worker=worker)
+
+    def given_up(self) -> None:
+        structlog.get_logger().critical("service ended: its workers do not run")
+
+
+def _open_as_many_files_as_we_may() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Where more than the system takes is allowed, its own limit stays.
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _let_threads_finish() -> None:
@@ -78,8 +240,3 @@ def _shared_among(workers: int) -> Iterator[None]:
     with tempfile.TemporaryDirectory(prefix="event-service-") as folder:
         os.environ[WORKERS_DIR] = folder
         yield
-
-
-def _address(host: str) -> str:
-    """The host's address: the server takes no names."""
-    return host if ":" in host else socket.gethostbyname(host)

@@ -1,39 +1,36 @@
-import asyncio
-import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
 
 
-@contextmanager
-def shutdown_notice(tell: Callable[[], None]) -> Iterator[None]:
-    """Within the block, `tell` is called on the event loop when SIGTERM or SIGINT arrives.
+class ShutdownNotice:
+    """What one process says to its own parts about its end, on its event loop.
 
-    For what would hold up a graceful stop, such as a response without end: a server lets
-    requests finish before it ends the application's lifespan, so that would be told too late.
-    Whoever handles the signal still does: an event loop hears of signals beside their plain
-    handlers, and the handler found here is called after ours. A signal that nobody handles is
-    left alone, and so is everything outside the main thread.
+    Before a process ends it answers what it has; a part that would hold that up, such as a reply
+    without end, listens with `on_leaving`. `in_flight` is kept by whoever takes requests in.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    loop = asyncio.get_running_loop()
-    found = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def notice(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(tell)
-        handler = found[signal.Signals(number)]
-        if callable(handler):
-            handler(number, frame)
+    def __init__(self) -> None:
+        self.leaving = False
+        """The process takes no more requests than it must: each reply ends its connection."""
+        self.stopping = False
+        """The whole service ends, and is to get no more traffic; implies `leaving`."""
+        self.in_flight = 0
+        self._listeners: list[Callable[[], None]] = []
 
-    handled = [number for number, handler in found.items() if callable(handler)]
-    for number in handled:
-        signal.signal(number, notice)
-    try:
-        yield
-    finally:
-        for number in handled:
-            if signal.getsignal(number) is notice:
-                signal.signal(number, found[number])
+    def on_leaving(self, listener: Callable[[], None]) -> None:
+        """`listener` is called once, and at once if that was told before."""
+        if self.leaving:
+            listener()
+        else:
+            self._listeners.append(listener)
+
+    def leave(self) -> None:
+        """Another process takes the place of this one. Further calls do nothing."""
+        self.leaving = True
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener()
+
+    def stop(self) -> None:
+        """The service ends. Further calls do nothing."""
+        self.stopping = True
+        self.leave()

@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from event_service import context
 from event_service.context import CallContext
 from event_service.errors import ClientGone, InvalidRequest
+from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.middleware.security_headers import add_security_headers
 from event_service.middleware.upload import Uploads
 from event_service.problems import problem_for
@@ -52,6 +53,7 @@ class RequestContext:
         *,
         deadline: float,
         observer: RequestObserver,
+        notice: ShutdownNotice,
         routes: Iterable[BaseRoute] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,6 +64,7 @@ class RequestContext:
         self._app = app
         self._deadline = deadline
         self._observer = observer
+        self._notice = notice
         self._routes = [route for route in routes if isinstance(route, Route)]
         self._clock = clock
         self._uploads = Uploads()
@@ -71,6 +74,7 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         started = self._clock()
+        self._notice.in_flight += 1
         self._observer.request_started(scope["method"])
         call, failure = _identify(scope)
         if b"%" in scope["raw_path"]:
@@ -89,6 +93,8 @@ class RequestContext:
                 status = message["status"]
                 headers = message["headers"]
                 headers.extend(call.reply_headers)
+                if self._notice.leaving:
+                    headers.append((b"connection", b"close"))
                 add_security_headers(headers)
             await send(message)
 
@@ -106,6 +112,7 @@ class RequestContext:
                 call.reply_headers += upload.reply_headers()
                 await _send_problem(failure, scope, call, send_with_headers)
         finally:
+            self._notice.in_flight -= 1
             self._observer.request_done(
                 RequestRecord(
                     method=scope["method"],

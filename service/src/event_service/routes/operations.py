@@ -7,6 +7,7 @@ from starlette.routing import BaseRoute, Route
 
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
+from event_service.libs.shutdown_notice import ShutdownNotice
 from halfopen import CircuitBreaker, State
 
 _encode = msgspec.json.Encoder().encode
@@ -44,20 +45,24 @@ def log_level_route(log_level: LogLevel) -> Route:
     return Route("/ops/log-level", Endpoint(get_or_put), methods=["GET", "PUT"])
 
 
-def health_routes(breakers: Mapping[str, CircuitBreaker]) -> list[BaseRoute]:
+def health_routes(
+    breakers: Mapping[str, CircuitBreaker], notice: ShutdownNotice
+) -> list[BaseRoute]:
     async def livez(_request: Request) -> Reply:
         return Reply(_encode({"status": "ok"}))
 
     async def readyz(_request: Request) -> Reply:
         states = {name: breaker.state for name, breaker in breakers.items()}
         healthy = all(state is State.CLOSED for state in states.values())
+        status = "ok" if healthy else "degraded"
         return Reply(
             _encode(
                 {
-                    "status": "ok" if healthy else "degraded",
+                    "status": "stopping" if notice.stopping else status,
                     "breakers": {name: state.value for name, state in states.items()},
                 }
-            )
+            ),
+            status=503 if notice.stopping else 200,
         )
 
     return [

@@ -1,0 +1,309 @@
+"""Keeps worker processes running: starts, replaces and ends them, and hears the signals.
+
+It is one loop in one thread that waits for whatever comes next, so that nothing, a replacement
+under way least of all, keeps a signal waiting.
+"""
+
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from enum import StrEnum
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from types import FrameType
+from typing import Protocol
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP})
+# A worker that ends by itself within so many seconds has come to nothing.
+SHORT_LIFE = 5.0
+# With no worker left, so many in a row that came to nothing end it all.
+MOST_SHORT_LIVES = 5
+FIRST_DELAY, LONGEST_DELAY = 0.1, 1.0
+# select() and the like take no longer ones.
+LONGEST_WAIT = 3600.0
+
+
+class Ask(StrEnum):
+    """What the supervisor asks of a worker; a closed connection says STOP."""
+
+    LEAVE = "leave"
+    """Another one has taken your place."""
+    STOP = "stop"
+    """The whole server ends."""
+
+
+class Link:
+    """A worker's end of its connection to the supervisor."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+
+    def fileno(self) -> int:
+        """Readable as soon as there is something asked."""
+        return self._connection.fileno()
+
+    def serving(self) -> None:
+        """Say that this worker does its work from now on."""
+        with suppress(OSError):
+            self._connection.sendall(b"serving")
+
+    def asked(self) -> Ask:
+        """What was asked; the supervisor's end asks for our own. Blocks while there is nothing."""
+        try:
+            found = self._connection.recv(64)
+        except ConnectionError:
+            found = b""
+        return Ask.LEAVE if found == Ask.LEAVE.encode() else Ask.STOP
+
+
+# Called in a process of its own with the worker's number, from 1. Before it says that it serves it
+# handles SIGTERM, and does then what it does for Ask.STOP; until then SIGTERM ends it. SIGINT and
+# SIGHUP are ignored: a terminal sends them to all processes, and the supervisor answers them.
+Work = Callable[[int, Link], None]
+
+
+class Events(Protocol):
+    """What is told of workers, by their numbers."""
+
+    def ended(self, worker: int, code: int) -> None:
+        """It ended by itself; below 0, by that signal."""
+
+    def killed(self, worker: int) -> None:
+        """It did not end in time."""
+
+    def not_replaced(self, worker: int) -> None:
+        """Its replacement did not start; it goes on, and so do those after it."""
+
+    def given_up(self) -> None:
+        """No worker is left, and new ones come to nothing."""
+
+
+class _Worker:
+    def __init__(self, number: int, process: BaseProcess, connection: socket.socket) -> None:
+        self.number = number
+        self.process = process
+        self.connection = connection
+        self.serving = False
+        self.started = time.monotonic()
+        # When it is killed, once it was asked to end.
+        self.until: float | None = None
+
+    def ask(self, what: Ask, *, patience: float) -> None:
+        if self.until is None:
+            self.until = time.monotonic() + patience
+        if self.serving:
+            with suppress(OSError):
+                self.connection.sendall(what.encode())
+        else:
+            # It has nothing in hand yet. If it does by now, it takes this as Ask.STOP.
+            self.process.terminate()
+
+
+class Supervisor:
+    """Runs `work` in `count` processes until SIGINT or SIGTERM; SIGHUP replaces each of them.
+
+    It ends the process that it runs in: from then on these signals are blocked.
+
+    A worker that ends by itself is started again: at once, and after a growing delay if it keeps
+    ending. `patience` is how many seconds a worker may take to end when it is asked to. Workers
+    end when the supervisor does, whatever ended it. For the main thread.
+    """
+
+    def __init__(self, work: Work, *, count: int, patience: float, events: Events) -> None:
+        self._work = work
+        self._patience = patience
+        self._events = events
+        self._count = count
+        # By number; those that are to take a worker's place; those that are to end.
+        self._workers: dict[int, _Worker] = {}
+        self._successors: dict[int, _Worker] = {}
+        self._leaving: list[_Worker] = []
+        # Numbers of workers that SIGHUP replaces, one after the other.
+        self._to_replace: list[int] = []
+        # By number, when a worker is started again, and how many came to nothing in a row.
+        self._due: dict[int, float] = {}
+        self._short_lives: dict[int, int] = {}
+        self._ever_served = False
+        self._stopping = self._told = False
+        self._code = 0
+
+    def run(self) -> int:
+        """Returns the exit code once all workers have ended: 0 after a signal, else 1."""
+        with self._hearing() as signals:
+            for number in range(1, self._count + 1):
+                if not self._stopping:
+                    self._workers[number] = self._start(number)
+            while not (self._stopping and not self._all()):
+                self._wait(signals)
+                self._bury()
+                self._kill_late()
+                if not self._stopping:
+                    self._start_due()
+                    self._replace_next()
+        return self._code
+
+    @contextmanager
+    def _hearing(self) -> Iterator[int]:
+        """Hear the signals; yields what is readable when one came."""
+        reader, writer = os.pipe()
+        for end in (reader, writer):
+            os.set_blocking(end, False)
+        wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in STOP_SIGNALS:
+            signal.signal(number, self._stop_signal)
+        signal.signal(signal.SIGHUP, self._replace_signal)
+        try:
+            yield reader
+        finally:
+            # All has ended, so what comes now must not end the process in another way.
+            signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+            signal.set_wakeup_fd(wakeup)
+            os.close(reader)
+            os.close(writer)
+
+    def _stop_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._stopping = True
+
+    def _replace_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self._to_replace = list(range(1, self._count + 1))
+
+    def _all(self) -> list[_Worker]:
+        return [*self._workers.values(), *self._successors.values(), *self._leaving]
+
+    def _start(self, number: int) -> _Worker:
+        ours, theirs = socket.socketpair()
+        process = multiprocessing.get_context("fork").Process(
+            target=self._in_worker, args=(number, ours, theirs), name=f"worker-{number}"
+        )
+        # Until the child has handlers of its own a signal would run ours there, and be lost.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        try:
+            process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        return _Worker(number, process, ours)
+
+    def _in_worker(self, number: int, ours: socket.socket, theirs: socket.socket) -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        # The supervisor's ends are its alone: they close when it ends.
+        ours.close()
+        for each in self._all():
+            each.connection.close()
+        self._work(number, Link(theirs))
+
+    def _wait(self, signals: int) -> None:
+        if self._stopping and not self._told:
+            self._stop()
+        timeout = LONGEST_WAIT
+        now = time.monotonic()
+        moments = [each.until for each in self._all() if each.until is not None]
+        for moment in (*moments, *self._due.values()):
+            timeout = min(timeout, max(0, moment - now))
+        workers = self._all()
+        starting = {each.connection: each for each in workers if not each.serving}
+        sentinels = [each.process.sentinel for each in workers]
+        for ready in wait([signals, *starting, *sentinels], timeout):
+            if ready == signals:
+                with suppress(BlockingIOError):
+                    os.read(signals, 512)
+            elif isinstance(ready, socket.socket):
+                self._heard(starting[ready])
+
+    def _heard(self, worker: _Worker) -> None:
+        try:
+            serving = bool(worker.connection.recv(64))
+        except OSError:
+            serving = False
+        if not serving:
+            # It ends; its sentinel says so.
+            return
+        worker.serving = self._ever_served = True
+        if self._successors.get(worker.number) is worker:
+            del self._successors[worker.number]
+            old = self._workers.pop(worker.number, None)
+            self._workers[worker.number] = worker
+            if old is not None:
+                self._leaving.append(old)
+                old.ask(Ask.LEAVE, patience=self._patience)
+
+    def _bury(self) -> None:
+        for worker in self._all():
+            if worker.process.is_alive():
+                continue
+            worker.process.join()
+            worker.connection.close()
+            code = worker.process.exitcode or 0
+            if worker in self._leaving:
+                self._leaving.remove(worker)
+            elif self._successors.get(worker.number) is worker:
+                del self._successors[worker.number]
+                self._to_replace.clear()
+                if not self._stopping:
+                    self._events.not_replaced(worker.number)
+            else:
+                del self._workers[worker.number]
+                if not self._stopping:
+                    self._lost(worker, code)
+            worker.process.close()
+
+    def _lost(self, worker: _Worker, code: int) -> None:
+        """A worker ended by itself."""
+        self._events.ended(worker.number, code)
+        number, now = worker.number, time.monotonic()
+        lived = worker.serving and now - worker.started >= SHORT_LIFE
+        self._short_lives[number] = 0 if lived else self._short_lives.get(number, 0) + 1
+        refuses_to_start = code > 0 and not self._ever_served
+        if refuses_to_start or self._hopeless():
+            self._events.given_up()
+            self._stopping, self._code = True, 1
+            return
+        again = self._short_lives[number] - 1
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2 ** (again - 1)) if again > 0 else 0.0
+        self._due[number] = now + delay
+
+    def _hopeless(self) -> bool:
+        if any(worker.serving for worker in self._workers.values()):
+            return False
+        return max(self._short_lives.values()) >= MOST_SHORT_LIVES
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for number in [number for number, moment in self._due.items() if moment <= now]:
+            del self._due[number]
+            if number not in self._workers:
+                self._workers[number] = self._start(number)
+
+    def _replace_next(self) -> None:
+        if self._successors or not self._to_replace:
+            return
+        number = self._to_replace.pop(0)
+        if number in self._workers:
+            self._successors[number] = self._start(number)
+
+    def _stop(self) -> None:
+        """Ask all to end, those that another one has replaced as well."""
+        self._told = True
+        self._due.clear()
+        self._to_replace.clear()
+        self._leaving += [*self._workers.values(), *self._successors.values()]
+        self._workers.clear()
+        self._successors.clear()
+        for worker in self._leaving:
+            worker.ask(Ask.STOP, patience=self._patience)
+
+    def _kill_late(self) -> None:
+        for worker in self._leaving:
+            if worker.until is not None and time.monotonic() >= worker.until:
+                self._events.killed(worker.number)
+                worker.process.kill()
+                worker.until = None
