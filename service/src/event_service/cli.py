@@ -12,7 +12,6 @@ if sys.argv[1:2] in (["serve"], ["dev"]):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 import http.client
-import json
 import subprocess
 import time
 from collections.abc import Iterator

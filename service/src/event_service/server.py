@@ -57,7 +57,7 @@ def run(settings: Settings, listener: Listener) -> int:
             partial(work, settings, listener),
             count=settings.workers,
             patience=patience,
-            events=_Told(),
+            events=_Told(listener),
         ).run()
 
 
@@ -65,9 +65,10 @@ def work(settings: Settings, listener: Listener, number: int, link: Link) -> Non
     """What a worker process does, from its beginning to its end."""
     notice = ShutdownNotice()
     try:
+        queue = listener.keep(number)
         app = from_environment(notice)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(app, settings, listener.queue(number), notice, link))
+            runner.run(_serve(app, settings, queue, notice, link))
     except Exception:  # noqa: BLE001  whatever it is, the log says so
         structlog.get_logger().critical("worker failed", worker=number, exc_info=True)
         sys.exit(1)
@@ -81,6 +82,7 @@ async def _serve(
     link: Link,
 ) -> None:
     end = asyncio.get_running_loop().create_future()
+    port = queue.getsockname()[1]
     async with _lifespan(app):
         server = _Server(app, queue, keep_alive=settings.keep_alive)
         serving = asyncio.create_task(server.serve())
@@ -94,7 +96,8 @@ async def _serve(
             notice.leave()
             await asyncio.wait([serving], timeout=linger)
         server.stop()  # type: ignore[no-untyped-call]
-        await _until_answered(serving, notice, port=queue.getsockname()[1])
+        queue.close()
+        await _until_answered(serving, notice, port=port)
 
 
 async def _until_answered(
@@ -202,6 +205,9 @@ class _Server(Granian):
 class _Told:
     """Writes what becomes of workers into the log."""
 
+    def __init__(self, listener: Listener) -> None:
+        self._listener = listener
+
     def ended(self, worker: int, code: int) -> None:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
         structlog.get_logger().error("worker ended by itself", worker=worker, how=how)
@@ -214,6 +220,10 @@ class _Told:
 
     def given_up(self) -> None:
         structlog.get_logger().critical("service ended: its workers do not run")
+
+    def stopping(self) -> None:
+        # From here on the port is open for as long as the workers want it.
+        self._listener.close()
 
 
 def _open_as_many_files_as_we_may() -> None:

@@ -43,7 +43,8 @@ class Listener:
             if count > 1 and sys.platform == "linux":
                 self._queues = self._listen_alone(count)
             else:
-                self._queues = [self._bind()] * count
+                self._guard = self._bind()
+                self._queues = [self._guard] * count
                 self._queues[0].listen(BACKLOG)
         except (OSError, UnicodeError) as error:
             self.close()
@@ -55,7 +56,17 @@ class Listener:
         """The socket from which the worker of this number, from 1, accepts its connections."""
         return self._queues[number - 1]
 
+    def keep(self, number: int) -> socket.socket:
+        """That socket, and all others closed: for the process of that worker."""
+        kept = self.queue(number)
+        self._stack.pop_all()
+        for each in {self._guard, *self._queues} - {kept}:
+            each.close()
+        self._stack.enter_context(kept)
+        return kept
+
     def close(self) -> None:
+        """Close this process's sockets; the port is free once no other process has them."""
         self._stack.close()
 
     def _bind(self) -> socket.socket:
@@ -68,7 +79,7 @@ class Listener:
         return found
 
     def _listen_alone(self, count: int) -> list[socket.socket]:
-        guard = self._bind()
+        guard = self._guard = self._bind()
         self._address = guard.getsockname()
         first = self._bind()
         # The decision: it fails for all who come after the first one.

@@ -82,6 +82,9 @@ class Events(Protocol):
     def given_up(self) -> None:
         """No worker is left, and new ones come to nothing."""
 
+    def stopping(self) -> None:
+        """All workers are asked to end; what only they need can be closed here."""
+
 
 class _Worker:
     def __init__(self, number: int, process: BaseProcess, connection: socket.socket) -> None:
@@ -300,6 +303,7 @@ class Supervisor:
         self._successors.clear()
         for worker in self._leaving:
             worker.ask(Ask.STOP, patience=self._patience)
+        self._events.stopping()
 
     def _kill_late(self) -> None:
         for worker in self._leaving:

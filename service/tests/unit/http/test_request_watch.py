@@ -11,6 +11,7 @@ from event_service.errors import DeadlineExceeded, InvalidRequest, RequestTimeou
 from event_service.http import request_watch
 from event_service.http.endpoint import Endpoint, Reply
 from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.middleware.request_context import RequestContext
 from event_service.telemetry.records import RequestRecord
 from event_service.telemetry.signals import Listener
@@ -78,7 +79,9 @@ async def run(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app = RequestContext(Endpoint(handler), deadline=deadline, observer=ends)
+    app = RequestContext(
+        Endpoint(handler), deadline=deadline, observer=ends, notice=ShutdownNotice()
+    )
     await app(dict(SCOPE), receive, send)
     await asyncio.sleep(0)  # the loop itself holds the cancellation until its next turn
     return sent, ends, weakref.ref(held)
