@@ -40,6 +40,7 @@ from event_service.models import Event, User
 from event_service.routes.docs import docs_routes
 from event_service.routes.events import event_routes
 from event_service.routes.exact_paths import matching_exactly
+from event_service.routes.home import home_routes
 from event_service.routes.openapi import openapi
 from event_service.routes.operations import health_routes, log_level_route, metrics_route
 from event_service.routes.users import user_routes
@@ -163,19 +164,19 @@ def create_app(
         structlog.get_logger().info("service stopped")
 
     ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
+    document = openapi(
+        release=release,
+        operations=exposes_operations(settings),
+        guarded=operator_access(settings) is not None,
+        api_key_header=settings.api_key_header,
+    )
     router = Router(
         routes=matching_exactly(
             [
                 *api_routes,
                 *health_routes(breakers, notice),
-                *docs_routes(
-                    openapi(
-                        release=release,
-                        operations=exposes_operations(settings),
-                        guarded=operator_access(settings) is not None,
-                        api_key_header=settings.api_key_header,
-                    )
-                ),
+                *docs_routes(document),
+                *home_routes(document),
                 *guarded(ops_routes, settings),
                 *build_dashboard(settings, breakers, stream),
             ]

@@ -15,8 +15,8 @@ from .conftest import Start
 pytestmark = pytest.mark.anyio
 
 Json = dict[str, Any]
-# The dashboard's own parts, of use to its page alone.
-INTERNAL = "/dashboard/"
+# The dashboard's own parts, of use to its page alone, and what browsers ask for by themselves.
+INTERNAL = ("/dashboard/", "/favicon.ico")
 
 
 @pytest.fixture

@@ -28,7 +28,8 @@ PAGE_HEADERS = {
     # The page's own style and script by their hashes, requests to this server: nothing else.
     "content-security-policy": (
         f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "cache-control": "no-cache",
 }
@@ -65,6 +66,42 @@ def docs_page(document: Json) -> bytes:
     return _html(f"{info['title']}: API", parts, script=True)
 
 
+def home_page(document: Json) -> bytes:
+    """Links to what a person who opens the bare address may look for."""
+    info, paths = document["info"], document["paths"]
+    links = [
+        ("/dashboard", "Dashboard", "what goes on, live: circuits, latencies, requests"),
+        ("/docs", "API", "every operation, to read and to try"),
+        ("/problems", "Problems", "every error, what it means and what to do"),
+        ("/api/getUsers", "Users", "the users and the ids of their events"),
+        ("/readyz", "Readiness", "whether it can do its work, and what its circuits say"),
+        ("/metrics", "Metrics", "for Prometheus"),
+        ("/openapi.json", "OpenAPI", "the API for programs"),
+    ]
+    parts = [
+        f"<h1>{escape(info['title'])} <span class=quiet>{escape(info['version'])}</span></h1>",
+        f"<p>{escape(info['summary'])}.</p><table class=fields>",
+        *(
+            f'<tr><th><a href="{path}">{name}</a><td>{text}'
+            for path, name, text in links
+            if path in paths
+        ),
+        "</table>",
+    ]
+    return _html(info["title"], parts)
+
+
+def problems_page(problems: Iterable[Json]) -> bytes:
+    parts = ["<h1>Problems</h1><p>What an error of this service means.</p><table>"]
+    parts += [
+        f'<tr><th>{each["status"]}<td><a href="{each["type"]}">{escape(each["title"])}</a>'
+        f"<td>{_inline(each['meaning'])}"
+        for each in problems
+    ]
+    parts.append('</table><p><a href="/docs">All operations</a></p>')
+    return _html("Problems", parts)
+
+
 def problem_page(problem: Problem, guide: Guide, example: Json) -> bytes:
     title = problem.row.title
     parts = [
@@ -72,7 +109,7 @@ def problem_page(problem: Problem, guide: Guide, example: Json) -> bytes:
         f"<h2>What it means</h2>{_paragraphs(guide.meaning)}",
         f"<h2>What to do</h2>{_paragraphs(guide.advice)}",
         f"<h2>How it looks</h2>{_code(_pretty(example))}",
-        '<p><a href="/docs">All operations and problems</a></p>',
+        '<p><a href="/docs">All operations</a> · <a href="/problems">all problems</a></p>',
     ]
     return _html(title, parts)
 

@@ -215,7 +215,26 @@ def _operator_paths(*, guarded: bool) -> Json:
 
 
 def _document_paths() -> Json:
+    a_problem = {"type": "/problems/not-found", "title": "Not found", "status": 404, "meaning": "…"}
     return {
+        "/": {
+            "get": _operation(
+                "index",
+                "documentation",
+                "What there is, as a page for browsers and JSON for programs",
+                _page_or_json(
+                    {"type": "object"}, {"name": "Event Service", "links": {"docs": "/docs"}}
+                ),
+            )
+        },
+        "/problems": {
+            "get": _operation(
+                "problems",
+                "documentation",
+                "Every problem, as a page for browsers and JSON for programs",
+                _page_or_json({"type": "array", "items": {"type": "object"}}, [a_problem]),
+            )
+        },
         "/openapi.json": {
             "get": _operation(
                 "openapi",
@@ -307,6 +326,11 @@ def _text(media_type: str, example: str, *others: str) -> Json:
 
 def _page() -> Json:
     return _text("text/html", "<!doctype html>…")
+
+
+def _page_or_json(schema: Json, example: Any) -> Json:
+    reply = _json(schema, example)
+    return reply | {"content": reply["content"] | _page()["content"]}
 
 
 def _headers(names: Iterable[str]) -> Json:
