@@ -18,6 +18,7 @@ ROOT = Path(__file__).parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
 DASHBOARD = ROOT / "deploy/grafana/dashboards/event-service.json"
 RUNBOOK = ROOT / "docs/operations.md"
+DOCKERFILE = ROOT / "deploy/Dockerfile"
 
 # Prometheus makes these itself, or adds them to every series.
 ITS_OWN_METRICS = {"up"}
@@ -177,3 +178,20 @@ def test_promtool_understands_the_queries_of_the_dashboard(tmp_path):
     file = tmp_path / "dashboard.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     run("check", "rules", str(file))
+
+
+@pytest.mark.parametrize(("port", "asked"), [(None, 3000), ("", 3000), ("8080", 8080)])
+def test_the_images_health_check_asks_the_port_that_the_service_listens_on(
+    monkeypatch: pytest.MonkeyPatch, port: str | None, asked: int
+):
+    checks = re.findall(r"^HEALTHCHECK .*\n    CMD (.*)$", DOCKERFILE.read_text(), re.MULTILINE)
+    (program,) = [json.loads(check)[2] for check in checks if "/livez" in check]
+    urls: list[str] = []
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, **_: urls.append(url))
+    monkeypatch.delenv("EVENT_SERVICE_PORT", raising=False)
+    if port is not None:
+        monkeypatch.setenv("EVENT_SERVICE_PORT", port)
+
+    exec(program, {})
+
+    assert urls == [f"http://127.0.0.1:{asked}/livez"]

@@ -1,3 +1,6 @@
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,30 @@ from event_service.settings import ConfigurationError, Environment, Settings, lo
 @pytest.fixture(autouse=True)
 def empty_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def pem(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate and its key in one file."""
+    folder = tmp_path_factory.mktemp("certificates")
+    make_certificate(folder / "cert.pem", folder / "key.pem")
+    both = folder / "both.pem"
+    both.write_text((folder / "cert.pem").read_text() + (folder / "key.pem").read_text())
+    return both
+
+
+def make_certificate(cert: Path, key: Path, *protection: str) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl (apt-get install openssl)")
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *(protection or ("-nodes",)),
+            *("-subj", "/CN=test", "-days", "2", "-keyout", str(key), "-out", str(cert)),
+        ],
+        check=True,
+        capture_output=True,
+    )
 
 
 def configure(monkeypatch: pytest.MonkeyPatch, **values: str) -> None:
@@ -89,11 +116,9 @@ def test_the_environment_beats_the_dotenv_file(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_empty_variable_beats_the_dotenv_file_for_every_setting(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, pem: Path
 ):
     default = load_settings()
-    pem = tmp_path / "some.pem"
-    pem.touch()
     other = {
         "HOST": "::1",
         "PORT": "3333",
@@ -309,6 +334,25 @@ def test_an_unknown_variable_in_the_dotenv_file_is_refused():
         "http://upstream/?key=1",
         "http://upstream/#top",
         "http://upstream:99999999",
+        "http://upstream:0",
+        "http://upstream/?",
+        "http://upstream/#",
+        "http://exa mple",
+        "http://exam\tple",
+        " http://upstream",
+        "http://256.256.256.256",
+        "http://1.2.3.4.5",
+        "http://%zz",
+        "http://upstream/%zz",
+        "http://upstream/a b",
+        "http://upstream/caf\u00e9",
+        "http://[v1.x]",
+        "http://[fe80::1%25eth0]",
+        "http://[::1",
+        "http://up..stream",
+        "http://-upstream-",
+        "http://caf\udce9",
+        "http://caf\u00e9",
     ],
 )
 def test_an_impossible_upstream_address_is_refused(monkeypatch: pytest.MonkeyPatch, url: str):
@@ -327,6 +371,15 @@ def test_an_impossible_upstream_address_is_refused(monkeypatch: pytest.MonkeyPat
         ('{"getUserById":"/users/{id}/{id}"}', "exactly one {id}"),
         ('{"getUsers":"/users/{id}"}', "no placeholder"),
         ('{"getUsers":"/users/{name}"}', "no placeholder"),
+        ('{"getUsers":"/users?all=1"}', "no query"),
+        ('{"getUsers":"/users#all"}', "'#'"),
+        ('{"getUserById":"/users?id={id}"}', "no query"),
+        ('{"getEventsByUserId":"/events?user"}', "exactly one {id}"),
+        ('{"getEventsByUserId":"/events?user={id}#x"}', "'#'"),
+        ('{"getUsers":"/all users"}', "cannot be sent"),
+        ('{"getUsers":"/%zz"}', "cannot be sent"),
+        ('{"getUsers":"/\\udce9"}', "cannot be sent"),
+        ('{"getUsers":"/caf\\u00e9"}', "cannot be sent"),
         ("[]", "JSON object"),
         ('{"getUsers":1}', "string"),
     ],
@@ -364,6 +417,111 @@ def test_secrets_are_masked_whenever_settings_are_shown(monkeypatch: pytest.Monk
     assert "hush" not in repr(settings) + str(settings) + str(settings.masked())
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "content-length",
+        "Host",
+        "transfer-encoding",
+        "connection",
+        "accept-encoding",
+        "Content-Type",
+        "idempotency-key",
+        "traceparent",
+        "x request id",
+        "",
+        "x-k\u00e9y",
+    ],
+)
+def test_a_header_that_is_set_anyway_or_cannot_be_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str
+):
+    (line,) = refusal(monkeypatch, UPSTREAM_HEADERS=json.dumps({name: "hush"}))
+
+    assert line.startswith("EVENT_SERVICE_UPSTREAM_HEADERS: ")
+    assert "hush" not in line
+
+
+@pytest.mark.parametrize("name", ["accept", "user-agent", "authorization", "x_key"])
+def test_other_headers_are_taken(monkeypatch: pytest.MonkeyPatch, name: str):
+    configure(monkeypatch, UPSTREAM_HEADERS=json.dumps({name: "some value"}))
+
+    assert load_settings().upstream_headers[name].get_secret_value() == "some value"
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["nowhere at all", "http://x", "127.0.0.1:3000", "[::1]", "256.1.1.1", "fe80::1%eth0", "/"],
+)
+def test_an_impossible_host_is_refused(monkeypatch: pytest.MonkeyPatch, host: str):
+    (line,) = refusal(monkeypatch, HOST=host)
+
+    assert line.startswith("EVENT_SERVICE_HOST: must be an address or a name of this machine")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "::1", "localhost", "node-1.example"])
+def test_an_address_or_a_name_may_be_listened_on(monkeypatch: pytest.MonkeyPatch, host: str):
+    configure(monkeypatch, HOST=host)
+
+    assert load_settings().host == host
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_CA_FILE", "UPSTREAM_CLIENT_CERT"])
+def test_a_file_without_a_certificate_is_one_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str
+):
+    path = tmp_path / "some.pem"
+    path.write_text("nonsense")
+
+    (line,) = refusal(monkeypatch, **{name: str(path)})
+
+    assert str(path) in line
+    assert "PEM" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPSTREAM_PROXY", "https://proxy"),
+        ("UPSTREAM_PROXY", "proxy:3128"),
+        ("UPSTREAM_PROXY", "http://proxy/path"),
+        ("CLUSTER_URL", "http://redis"),
+        ("CLUSTER_URL", "redis://"),
+        ("CLUSTER_URL", "redis://red is"),
+        ("CLUSTER_URL", "redis://redis/zero"),
+        ("OUTBOX_URL", "postgresql://db/x?nonsense=1"),
+        ("OUTBOX_URL", "outbox.db"),
+        ("CORS_ORIGINS", "https://App.example.com"),
+        ("CORS_ORIGINS", "https://app.example.com:443"),
+        ("CORS_ORIGINS", "https://app.example.com/"),
+        ("CORS_ORIGINS", "https://256.1.1.1"),
+    ],
+)
+def test_an_impossible_address_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str):
+    (line,) = refusal(monkeypatch, **{name: value})
+
+    assert line.startswith(f"EVENT_SERVICE_{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPSTREAM_PROXY", "http://user:hush@proxy:3128"),
+        ("CLUSTER_URL", "rediss://user:hush@redis:6380/1?protocol=3"),
+        ("OUTBOX_URL", "postgresql:///events"),
+        ("OUTBOX_URL", "postgres://app:hush@db:5432/events?sslmode=verify-full"),
+    ],
+)
+def test_a_possible_address_is_taken_and_its_password_never_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+):
+    configure(monkeypatch, **{name: value})
+    settings = load_settings()
+
+    assert getattr(settings, name.lower()) == value
+    assert "hush" not in repr(settings) + "".join(settings.env_lines())
+
+
 @pytest.mark.parametrize("value", ["line\\nbreak", "caf\\u00e9"])
 def test_a_header_that_could_not_be_sent_is_refused_without_showing_it(
     monkeypatch: pytest.MonkeyPatch, value: str
@@ -373,7 +531,7 @@ def test_a_header_that_could_not_be_sent_is_refused_without_showing_it(
     with pytest.raises(ConfigurationError) as refusal:
         load_settings()
 
-    assert "the value of x-key must be printable ASCII on one line" in str(refusal.value)
+    assert "the value of 'x-key' must be printable ASCII on one line" in str(refusal.value)
     assert "caf" not in str(refusal.value)
     assert "break" not in str(refusal.value)
 
@@ -491,6 +649,25 @@ def test_what_means_nothing_for_a_database_is_refused_by_name(
     lines = refusal(monkeypatch, UPSTREAM_URL="sqlite:///events.db", **values)
 
     assert [line.split(":")[0] for line in lines] == [f"EVENT_SERVICE_{name}" for name in values]
+
+
+def test_a_certificate_and_its_key_are_taken(monkeypatch: pytest.MonkeyPatch, pem: Path):
+    configure(monkeypatch, UPSTREAM_CA_FILE=str(pem), UPSTREAM_CLIENT_CERT=str(pem))
+
+    assert load_settings().upstream_client_cert == pem
+
+
+def test_a_key_that_does_not_fit_or_is_encrypted_is_refused(
+    monkeypatch: pytest.MonkeyPatch, pem: Path, tmp_path: Path
+):
+    other, encrypted = tmp_path / "other.pem", tmp_path / "encrypted.pem"
+    make_certificate(tmp_path / "other-cert.pem", other)
+    make_certificate(tmp_path / "encrypted-cert.pem", encrypted, "-passout", "pass:hush")
+
+    for key, cert in ((other, pem), (encrypted, tmp_path / "encrypted-cert.pem")):
+        (line,) = refusal(monkeypatch, UPSTREAM_CLIENT_CERT=str(cert), UPSTREAM_CLIENT_KEY=str(key))
+        assert line.startswith("TLS to the upstream: ")
+        assert str(key) in line
 
 
 def test_a_key_needs_its_certificate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

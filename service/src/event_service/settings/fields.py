@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -12,6 +12,7 @@ from pydantic import (
     SecretStr,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_settings import (
     BaseSettings,
@@ -21,6 +22,7 @@ from pydantic_settings import (
 )
 
 from event_service.libs.env_file import env_line
+from event_service.libs.http_client import tls_context
 from event_service.settings import values
 from event_service.settings.faults import PREFIX, as_text, variable
 from event_service.settings.sources import Variables
@@ -132,7 +134,7 @@ class Settings(BaseSettings):
     """Seconds for which an idle connection to the upstream is used again; less than the upstream
     keeps it. 0: a new one for each call.
     """
-    upstream_ca_file: Annotated[Path, AfterValidator(values.file)] | None = None
+    upstream_ca_file: Annotated[Path, AfterValidator(values.ca_file)] | None = None
     """PEM file of the authorities that may sign the upstream's certificate, in place of the
     system's.
     """
@@ -278,6 +280,16 @@ class Settings(BaseSettings):
         if value and info.data.get("upstream_client_cert", value) is None:
             raise ValueError(f"needs {variable('upstream_client_cert')} beside it")
         return value
+
+    @model_validator(mode="after")
+    def _tls_can_be_had(self) -> Self:
+        if self.upstream_url.lower().startswith("https:") or self.upstream_client_cert:
+            tls_context(
+                ca_file=self.upstream_ca_file,
+                cert=self.upstream_client_cert,
+                key=self.upstream_client_key,
+            )
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -33,13 +33,17 @@ def load_settings(
         settings = Settings(**given.file)
     except ValidationError as error:
         for details in error.errors():
-            name = str(details["loc"][0])
             # A default that follows from a value that is at fault itself is no fault.
-            if details["type"] != "default_factory_not_called":
-                text = given.text(name)
-                shown = None if text is None or name in _SECRETS else hide_anything(text)
-                origin = f" in {env_file}" if name in given.file else ""
-                faults.append(describe(details, fields[name], shown, origin=origin))
+            if details["type"] == "default_factory_not_called":
+                continue
+            if not details["loc"]:
+                faults.append(f"TLS to the upstream: {details['ctx']['error']}".rstrip("."))
+                continue
+            name = str(details["loc"][0])
+            text = given.text(name)
+            shown = None if text is None or name in _SECRETS else hide_anything(text)
+            origin = f" in {env_file}" if name in given.file else ""
+            faults.append(describe(details, fields[name], shown, origin=origin))
     try:
         tracing_wanted(os.environ)
     except TracingUnavailable as error:

@@ -2,15 +2,23 @@
 
 import json
 import re
+from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
+from event_service.libs.http_client import (
+    check_headers,
+    check_target,
+    parse_base_url,
+    parse_proxy_url,
+    tls_context,
+)
+
 HIDDEN = "**********"
 SHORTEST_TOKEN = 16
-DATABASES = ("sqlite", "postgresql")
+DATABASES = ("sqlite", "postgresql", "postgres")
 UPSTREAM_PATHS = {
     "getUsers": "/getUsers",
     "getUserById": "/getUserById/{id}",
@@ -21,15 +29,15 @@ UPSTREAM_PATHS = {
 # An upstream that gives all events of a user in one call; its `{id}` may stand in a query.
 OPTIONAL_PATHS = {"getEventsByUserId": "/getEventsByUserId/{id}"}
 
-_is_origin = re.compile(r"https?://[a-z0-9.\[\]:_-]+\Z").match
-_is_url = re.compile(r"[!-~]+\Z").match
+# Each call has its own, so that one for all would contradict it.
+SET_BY_US = ("content-type", "idempotency-key", "x-request-id", "traceparent", "tracestate")
+
 _credentials = re.compile(r"(://)[^/?#]*@")
 _password_parameter = re.compile(
     r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE
 )
 _before_host = re.compile(r"\A.*@", re.DOTALL)
 _query = re.compile(r"[?#].*\Z", re.DOTALL)
-_is_host = re.compile(r"[A-Za-z0-9._:-]+\Z").match
 _is_header_name = re.compile(r"[A-Za-z0-9_-]+\Z").match
 _is_cluster_name = re.compile(r"[A-Za-z0-9._-]{1,64}\Z").match
 
@@ -77,9 +85,18 @@ def network(value: object) -> str:
 
 
 def origins(value: list[str]) -> list[str]:
-    if value != ["*"] and not all(_is_origin(origin) for origin in value):
+    if value != ["*"] and not all(map(_is_origin, value)):
         raise ValueError("must be origins such as https://app.example.com, or '*' alone")
     return value
+
+
+def _is_origin(text: str) -> bool:
+    """Whether browsers would write an origin like this."""
+    try:
+        url = parse_base_url(text)
+    except ValueError:
+        return False
+    return text == f"{url.scheme}://{url.authority.lower()}"
 
 
 def header_name(value: str) -> str:
@@ -89,12 +106,11 @@ def header_name(value: str) -> str:
 
 
 def headers(value: dict[str, SecretStr]) -> dict[str, SecretStr]:
-    for name, secret in value.items():
-        text = secret.get_secret_value()
-        if not name.isascii() or not name.replace("-", "").replace("_", "").isalnum():
-            raise ValueError("a header's name is letters, digits, '-' or '_'")
+    texts = {name: secret.get_secret_value() for name, secret in value.items()}
+    for name, text in texts.items():
         if not text.isascii() or not text.isprintable():
-            raise ValueError(f"the value of {name} must be printable ASCII on one line")
+            raise ValueError(f"the value of {name!a} must be printable ASCII on one line")
+    check_headers(texts, reserved=SET_BY_US)
     return value
 
 
@@ -103,13 +119,19 @@ def paths(value: dict[str, str]) -> dict[str, str]:
     for operation, template in value.items():
         default = known.get(operation)
         if default is None:
-            raise ValueError(f"{operation} is not one of {', '.join(known)}")
+            raise ValueError(f"{operation!a} is not one of {', '.join(known)}")
         if not template.startswith("/"):
             raise ValueError(f"the path of {operation} must begin with '/'")
         ids = default.count("{id}")
         if template.count("{id}") != ids or "{" in template.replace("{id}", ""):
             wanted = "exactly one {id}" if ids else "no placeholder"
             raise ValueError(f"the path of {operation} must have {wanted}")
+        if "?" in template and operation not in OPTIONAL_PATHS:
+            raise ValueError(f"the path of {operation} must have no query")
+        try:
+            check_target(template.replace("{id}", "1"))
+        except ValueError as error:
+            raise ValueError(f"the path of {operation} cannot be sent: {error}") from None
     return UPSTREAM_PATHS | value
 
 
@@ -142,34 +164,37 @@ def hide_anything(text: str) -> str:
 
 
 def host(value: str) -> str:
-    if "://" in value or not _is_host(value):
+    try:
+        url = parse_base_url(f"http://[{value}]" if ":" in value else f"http://{value}")
+    except ValueError:
+        url = None
+    if url is None or url.host != value:
         raise ValueError("must be an address or a name of this machine, without a port")
     return value
 
 
 def base_url(value: str) -> str:
-    form = "must be an absolute http:// or https:// address"
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    except ValueError:
-        raise ValueError(form) from None
-    if not usable:
-        raise ValueError(form)
-    if parts.username or parts.password:
-        raise ValueError("must not hold credentials; send them with UPSTREAM_HEADERS")
-    if parts.query or parts.fragment:
-        raise ValueError("must not hold a query or a fragment")
+    if not value.lower().startswith(("http://", "https://")):
+        raise ValueError("must be http://…, https://…, sqlite:///… or postgresql://…")
+    parse_base_url(value)
     return value.rstrip("/")
 
 
 def database(value: str) -> str:
-    """Raises ValueError for what is no address of a database."""
-    scheme, separator, rest = value.partition("://")
-    if not separator or scheme not in DATABASES or not _is_url(value):
+    """Raises ValueError for what is no address of a database, and without its driver."""
+    if not is_database(value):
         raise ValueError("must be sqlite:///relative, sqlite:////absolute or postgresql://…")
-    if scheme == "sqlite" and (not rest.startswith("/") or rest.strip("/") in {"", ":memory:"}):
-        raise ValueError("must name a file: sqlite:///relative or sqlite:////absolute")
+    # What is not switched on is not loaded.
+    if value.startswith("sqlite:"):
+        from event_service.libs.sqlite import path_of  # noqa: PLC0415
+
+        if str(path_of(value)) == ":memory:":
+            raise ValueError("must name a file: sqlite:///relative or sqlite:////absolute")
+        return value
+    _require("psycopg", "postgres")
+    from event_service.libs.postgres import conninfo_of  # noqa: PLC0415
+
+    conninfo_of(value, connect_timeout=1)
     return value
 
 
@@ -179,26 +204,38 @@ def database_or_off(value: str) -> str:
 
 def redis(value: str) -> str:
     if value:
-        parts = urlsplit(value)
-        if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not _is_url(value):
-            raise ValueError("must be redis://… or rediss://…")
+        scheme, _, rest = value.partition("://")
+        authority, _, path = rest.partition("?")[0].rpartition("@")[2].partition("/")
+        if scheme not in {"redis", "rediss"} or not (path == "" or path.isdecimal()):
+            raise ValueError("must be redis://host:port/number or rediss://…")
+        parse_base_url(f"http://{authority}")
+        _require("redis", "cluster")
     return value
 
 
 def proxy(value: str) -> str:
     if value:
-        parts = urlsplit(value)
-        if parts.scheme != "http" or not parts.hostname or not _is_url(value):
-            raise ValueError("must be the http:// address of a proxy")
+        parse_proxy_url(value)
     return value.rstrip("/")
+
+
+def ca_file(value: Path) -> Path:
+    tls_context(ca_file=value)
+    return value
 
 
 def file(value: Path) -> Path:
     try:
         value.open("rb").close()
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "no possible name of a file"
+        raise ValueError(f"cannot be read: {reason}") from None
     return value
+
+
+def _require(module: str, extra: str) -> None:
+    if find_spec(module) is None:
+        raise ValueError(f"needs: pip install 'event-service[{extra}]'")
 
 
 def cluster_name(value: str) -> str:
