@@ -32,7 +32,7 @@ class Site:
     def closed(self, server: Server, *kind: object, seconds: int = 0) -> tuple[Closed, Busy]:
         with watched(server.process, self.server_core, self.upstream.process) as busy:
             found = closed(server.port, seconds or self.plan.seconds, *kind)
-        if kind[0] != "path":  # that is how probes are asked for, which nobody logs
+        if kind[0] != "path":  # that is how health is asked for, which nobody logs
             server.logged += found.requests
         return found, busy
 

@@ -18,10 +18,13 @@ def main() -> int:
     settings = {"BREAKER_COOLDOWN": str(PACE.cooldown)}
     try:
         with running(mock_options, settings) as (service, upstream):
+            screen.begin(service)
             claims = asyncio.run(tell(service, upstream, screen, PACE))
     except KeyboardInterrupt:
         return 130
-    return 0 if screen.summary(claims) else 1
+    holds = screen.summary(claims)
+    screen.end()
+    return 0 if holds else 1
 
 
 if __name__ == "__main__":

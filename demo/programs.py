@@ -73,7 +73,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: IO[bytes]) -> Non
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port

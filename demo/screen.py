@@ -15,6 +15,12 @@ T = TypeVar("T")
 WIDTH = 44
 FRAME = 0.05
 PLAIN_WIDTH = 120
+COLOURS = {"closed": "green", "open": "bold red", "half_open": "yellow"}
+NEXT = """
+[bold]What to try next[/]
+  [cyan]make dev[/]         the same on ports 3000 and 4010, with commands to try
+  [cyan]make test-quick[/]  tests in under a minute
+  README.md        a tour with curl; docs/index.md has the rest"""
 
 
 class Claim(NamedTuple):
@@ -27,6 +33,12 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         width = None if sys.stdout.isatty() else PLAIN_WIDTH
         self._console = console or Console(highlight=False, width=width)
+
+    def begin(self, service: str) -> None:
+        self._console.print(f"Watch it live, too: [bold cyan]{service}/dashboard[/]")
+
+    def end(self) -> None:
+        self._console.print(NEXT)
 
     def act(self, title: str, explanation: str) -> None:
         self._console.print(f"\n[bold]{title}[/]\n[dim]{explanation}[/]")
@@ -77,6 +89,11 @@ class Screen:
             table.add_row(mark, claim.text, claim.seen)
         self._console.print(table)
         return all(claim.holds for claim in claims)
+
+
+def circuit(state: str) -> str:
+    """The state of a circuit in its colour."""
+    return f"circuit [{COLOURS[state]}]{state.replace('_', '-')}[/]"
 
 
 def _bar(label: str, seconds: float, full: float) -> Text:

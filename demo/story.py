@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from demo.screen import Claim, Screen
+from demo.screen import Claim, Screen, circuit
 
 USER = "1"
 CALLERS = 10
@@ -43,7 +43,8 @@ class Story:
 
     def claim(self, text: str, holds: bool, seen: str) -> None:
         self.claims.append(Claim(text, seen, holds))
-        self._screen.say(f"[{'green' if holds else 'bold red'}]{text}: {seen}[/]")
+        mark = "[green]✓[/]" if holds else "[bold red]✗[/]"
+        self._screen.say(f"{mark} {text}: {seen}")
 
     async def add(self) -> Reply:
         started = time.perf_counter()
@@ -106,13 +107,13 @@ class Story:
             colour = "green" if reply.status == 200 else "yellow"
             self._screen.say(
                 f"write {number}  [{colour}]{reply.status} {reply.kind:<22}[/]"
-                f"{reply.milliseconds:7.1f} ms   circuit {await self.state()}"
+                f"{reply.milliseconds:7.1f} ms   {circuit(await self.state())}"
             )
             await asyncio.sleep(pace.pause)
         kinds = [reply.kind for reply in replies]
         wanted = ["accepted"] * 5 + ["upstream-unavailable"] * 3 + ["circuit-open"]
         self.claim(
-            "the third failure opens the circuit", kinds == wanted, f"circuit {await self.state()}"
+            "the third failure opens the circuit", kinds == wanted, circuit(await self.state())
         )
 
     async def refusals(self) -> None:
@@ -158,9 +159,9 @@ class Story:
         )
         state = await self.state()
         if recovers:
-            self.claim("its success closes the circuit", state == "closed", f"circuit {state}")
+            self.claim("its success closes the circuit", state == "closed", circuit(state))
         else:
-            self.claim("its failure opens the circuit anew", state == "open", f"circuit {state}")
+            self.claim("its failure opens the circuit anew", state == "open", circuit(state))
 
     async def _until_half_open(self, pace: Pace) -> None:
         asked = await self.add()

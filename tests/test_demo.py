@@ -1,5 +1,6 @@
 import asyncio
 import io
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -45,6 +46,9 @@ def test_every_claim_of_the_demo_holds_and_its_output_is_plain_without_a_termina
     assert demo.stdout.count("holds") == 10
     assert "FAILS" not in demo.stdout
     assert "\x1b" not in demo.stdout
+    first, *_ = demo.stdout.splitlines()
+    assert re.fullmatch(r"Watch it live, too: http://127\.0\.0\.1:\d+/dashboard", first)
+    assert "make dev" in demo.stdout.partition("What to try next")[2]
 
 
 def test_on_a_terminal_the_bars_grow(tell):
@@ -58,6 +62,9 @@ def test_on_a_terminal_the_bars_grow(tell):
     assert all(claim.holds for claim in claims), printed
     assert "\x1b" in printed
     assert printed.count("one by one") > 5
+    assert {"circuit \x1b[32mclosed", "circuit \x1b[1;31mopen"} <= set(
+        re.findall(r"circuit \x1b\[[\d;]+m[a-z-]+", printed)
+    )
 
 
 def test_a_claim_that_does_not_hold_is_shown_as_failed(tell):

@@ -188,8 +188,8 @@ def test_dev_runs_both_programs_says_what_to_try_and_stops_both(number: signal.S
 
 
 def assert_nothing_listens(port: int) -> None:
-    with socket.socket() as probe, pytest.raises(ConnectionRefusedError):
-        probe.connect(("127.0.0.1", port))
+    with socket.socket() as listener, pytest.raises(ConnectionRefusedError):
+        listener.connect(("127.0.0.1", port))
 
 
 def test_dev_ends_when_one_of_the_two_ends():

@@ -48,7 +48,7 @@ def openapi(*, release: str, operations: bool, guarded: bool, api_key_header: st
     `operations`: whether it has anything for operators; `guarded`: whether that needs the token.
     """
     paths = _api_paths([api_key(api_key_header)] if api_key_header else [])
-    paths |= _probe_paths() | _document_paths()
+    paths |= _health_paths() | _document_paths()
     if operations:
         paths |= _operator_paths(guarded=guarded)
     document: Json = {
@@ -151,7 +151,7 @@ def _api_paths(everywhere: Sequence[Json]) -> Json:
     }
 
 
-def _probe_paths() -> Json:
+def _health_paths() -> Json:
     breakers = {"addEvent": "closed", "getUsers": "open"}
     return {
         "/livez": {
