@@ -1,0 +1,81 @@
+"""This process's place among all nodes that name the same Redis."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from limits import RateLimitItem
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from event_service.cluster.rate_leases import LEASE, PATIENCE, LeasedRates
+from halfopen import CircuitBreaker
+from halfopen.redis import Figures, RedisCircuits
+
+# A canary's lease ends so long after its attempt must have ended; in seconds.
+LEASE_MARGIN = 0.5
+
+
+class Membership:
+    """Shares circuits and rates with the other nodes from `running` on.
+
+    Nothing here fails when Redis does: each node then goes on alone, and says so in its log.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        *,
+        quorum: int,
+        attempt_timeout: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """`attempt_timeout`: seconds that a call of the upstream may take."""
+        self._circuits = RedisCircuits(
+            url, name, quorum=quorum, lease=attempt_timeout + LEASE_MARGIN, clock=clock
+        )
+        self._redis: Redis = Redis.from_url(url, socket_connect_timeout=PATIENCE)
+        self._lease = self._redis.register_script(LEASE)
+        self._prefix = f"{{{name}}}"
+        self._clock = clock
+
+    @property
+    def node(self) -> str:
+        return self._circuits.node
+
+    def join(self, breakers: Iterable[CircuitBreaker]) -> None:
+        """To be called while `running`."""
+        for breaker in breakers:
+            self._circuits.join(breaker)
+
+    def rates(self, rates: Sequence[RateLimitItem], *, max_windows: int) -> LeasedRates:
+        return LeasedRates(
+            rates,
+            run=self._run_lease,
+            prefix=self._prefix,
+            nodes=self,
+            max_windows=max_windows,
+            clock=self._clock,
+        )
+
+    def figures(self) -> Figures:
+        return self._circuits.figures()
+
+    def joined(self) -> bool:
+        return self._circuits.joined
+
+    def count(self) -> int:
+        return self._circuits.figures().nodes
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        async with self._redis, self._circuits:
+            yield
+
+    async def _run_lease(self, key: str, arguments: Sequence[Any]) -> list[int]:
+        try:
+            answer: list[int] = await self._lease(keys=[key], args=list(arguments))
+        except RedisError as error:
+            raise OSError(str(error)) from error
+        return answer
