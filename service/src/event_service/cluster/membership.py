@@ -1,4 +1,4 @@
-"""This process's place among all nodes that name the same Redis."""
+"""The place of this process among all nodes that name the same Redis."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
