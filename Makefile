@@ -6,6 +6,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 # Tests run in so many processes at once; 0 is one after the other, in this one.
 TEST_PROCESSES ?= logical
+SEEDS ?= 2000
 PYTEST := pytest --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist loadgroup --no-loadscope-reorder
 VENV := .venv
 BIN := $(VENV)/bin
@@ -16,7 +17,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test test-quick lint coverage check upstreams mutate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test test-quick lint coverage check upstreams mutate simulate format bench bench-quick bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -103,6 +104,9 @@ check: ## All that a change must pass: lint, tests, coverage
 
 mutate: $(VENV)/.maintain ## Change the breaker's code in every small way and see the tests fail; half an hour
 	@cd halfopen && ../$(BIN)/mutmut run
+
+simulate: $(VENV)/.dev ## Live short lives of a cluster in virtual time, in which all fails that can; SEEDS=2000 of them
+	@SEEDS=$(SEEDS) SCRIPT_EXAMPLES=$(SEEDS) $(BIN)/python -m $(PYTEST) --dist worksteal --quiet halfopen/tests/cluster/test_simulation.py halfopen/tests/cluster/test_scripts.py
 
 format: $(VENV)/.lint ## Format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -84,6 +84,7 @@ def main() -> None:
     mock = mock_image.start("mock-upstream", "--port", upstream_port)
     service = image.start(*image.config["Cmd"], **settings)
     try:
+        wait_for(f"{upstream}/healthz", mock)
         wait_for(f"http://127.0.0.1:{port}/livez", service)
         check_service(f"http://127.0.0.1:{port}", service)
         expect(image.health(**settings) == 0, "the health check passes while the service runs")
