@@ -131,7 +131,9 @@ class Pool:
             connection.close()
             return
         hint = connection.keep_alive_hint
-        idle = self._keep_alive if hint is None else min(self._keep_alive, hint - _MARGIN)
+        idle = self._keep_alive
+        if hint is not None:
+            idle = min(idle, hint - min(_MARGIN, hint / 2))
         connection.good_until = now + idle
         while self._waiting:
             turn = self._waiting.popleft()

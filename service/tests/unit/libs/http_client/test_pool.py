@@ -149,7 +149,10 @@ async def test_a_connection_idle_for_longer_than_it_may_be_is_not_used():
         assert server.connections == 2
 
 
-@pytest.mark.parametrize(("hint", "idle", "connections"), [(3, 1.9, 1), (3, 2.1, 2), (60, 4.1, 2)])
+@pytest.mark.parametrize(
+    ("hint", "idle", "connections"),
+    [(3, 1.9, 1), (3, 2.1, 2), (1, 0.4, 1), (1, 0.6, 2), (60, 4.1, 2)],
+)
 async def test_a_peer_that_says_how_long_it_waits_is_believed(hint, idle, connections):
     async def script(call):
         await call.answer(fields=[f"Keep-Alive: timeout={hint}, max=100"])
