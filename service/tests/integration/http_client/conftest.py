@@ -1,9 +1,7 @@
-import asyncio
 import contextlib
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -75,6 +75,11 @@ def nginx(run, needs):
 
 
 @pytest.fixture(scope="module")
+def nginx_of_a_second(run, needs):
+    return start_nginx(run, needs, "1s")
+
+
+@pytest.fixture(scope="module")
 def node(run, needs):
     return run(str(needs("node")), "DIR/server.js", files={"server.js": NODE})
 
@@ -147,16 +152,12 @@ async def test_a_large_body_comes_whole(node):
     await client.close()
 
 
-@pytest.mark.parametrize("server", ["nginx", "node", "uvicorn"])
-async def test_no_call_fails_as_a_server_hangs_up_idle_connections(server, run, needs, request):
+@pytest.mark.parametrize("server", ["nginx_of_a_second", "node", "uvicorn"])
+async def test_no_call_fails_as_a_server_hangs_up_idle_connections(server, request):
     """These servers hang up after a second. The loop is busy at that moment, and learns of it
     only after it has sent the next call.
     """
-    if server == "nginx":
-        port = start_nginx(run, needs, "1s")
-    else:
-        port = request.getfixturevalue(server)
-    url = parse_base_url(f"http://127.0.0.1:{port}")
+    url = parse_base_url(f"http://127.0.0.1:{request.getfixturevalue(server)}")
     client = HttpClient(url, connections=20, keep_alive=30.0)
     for method in ("GET", "POST"):
         assert await fetch(client, "/a") == (200, b"/a")

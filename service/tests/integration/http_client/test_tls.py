@@ -82,7 +82,7 @@ async def test_calls_over_tls(start, certificates, host):
 
 async def test_a_certificate_of_an_unknown_authority_is_refused(start):
     client = client_of(await start())
-    with pytest.raises(TlsFailed, match="self-signed certificate|unable to get") as caught:
+    with pytest.raises(TlsFailed, match=r"self-signed certificate|unable to get") as caught:
         await fetch(client)
     assert caught.value.progress is Progress.NEVER_SENT
     assert caught.value.timings.connect is not None
@@ -93,7 +93,7 @@ async def test_a_certificate_of_an_unknown_authority_is_refused(start):
 async def test_a_certificate_for_another_name_is_refused(start, certificates):
     port = await start(certificates.other, certificates.other_key)
     client = client_of(port, ca_file=certificates.ca)
-    with pytest.raises(TlsFailed, match="[Hh]ostname mismatch"):
+    with pytest.raises(TlsFailed, match=r"[Hh]ostname mismatch"):
         await fetch(client)
     await client.close()
 
@@ -109,7 +109,7 @@ async def test_a_peer_that_speaks_no_tls_is_refused(certificates):
 
 
 async def test_an_old_version_of_tls_is_refused(start, certificates):
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="TLSv1_1"):
         port = await start(maximum=ssl.TLSVersion.TLSv1_1)
     client = client_of(port, ca_file=certificates.ca)
     with pytest.raises(TlsFailed):
