@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from math import inf
 
@@ -11,12 +12,13 @@ from starlette.routing import Router
 
 from benchmarks import data
 from benchmarks.in_process import BY_USER, Client, Work, answer, nothing, scope
-from event_service.app import build_breakers
+from event_service.app import build_breakers, build_policies
 from event_service.dashboard.live import Identity, LiveFeed
 from event_service.http.request_watch import RequestWatch
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.fan_out import fan_out
-from event_service.libs.retry import RetryBudget, with_retries
+from event_service.libs.retry import Retries, RetryBudget
+from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.libs.single_flight import SingleFlight
 from event_service.middleware.load_shedding import LoadShedding
 from event_service.middleware.request_context import RequestContext
@@ -24,12 +26,11 @@ from event_service.models import Event
 from event_service.routes.exact_paths import matching_exactly
 from event_service.routes.users import EVENTS_BY_USER_ID, user_routes
 from event_service.settings import Settings
+from event_service.signals import GuardsBuilt, RequestDone, Signals
 from event_service.sources.policy import Guard, Read
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.metrics import Metrics
-from event_service.telemetry.records import RequestRecord
-from event_service.telemetry.signals import Listener, Signals
 
 CALLS = 5000  # in one round of a row
 IN_A_TURN = 10  # calls in one turn of the event loop: so many log lines share a write
@@ -71,27 +72,34 @@ def parts(settings: Settings) -> dict[str, Work]:
         clock=clock,
     )
     dashboard.add_endpoint(EVENTS_BY_USER_ID, ["GET"])
-    signals = Signals([log, metrics, dashboard])
-    breaker = build_breakers(settings, clock=clock)[OPERATION]
-    heard = build_breakers(settings, clock=clock)[OPERATION]
-    signals.watch(heard)
-    guard = Guard(OPERATION, breaker=heard, bulkhead=bulkhead, observer=signals, clock=clock)
-    read = Read(
-        guard,
-        nothing,
-        single_flight=True,
-        attempts=settings.retry_attempts,
+    signals = Signals()
+    for listener in (log, metrics, dashboard):
+        listener.listen(signals)
+    breaker, heard = (build_breakers(settings, [OPERATION], clock=clock)[OPERATION] for _ in "ab")
+    policies = build_policies(settings, [OPERATION], emit=signals.emit, clock=clock)
+    policies = replace(policies, breakers={OPERATION: heard}, budget=budget, bulkhead=bulkhead)
+    signals.emit(GuardsBuilt(policies.breakers, bulkhead, budget))
+    guard, read = Guard(OPERATION, policies), Read(OPERATION, nothing, policies)
+    retries = Retries(
+        settings.retry_attempts,
         budget=budget,
-        observer=signals,
+        retry_after=lambda _error: None,
+        backoff=lambda _attempt: 0.0,
+        until=lambda: inf,
+        clock=clock,
+        on_retry=nothing,
+        on_give_up=nothing,
     )
     routes = matching_exactly(user_routes(nothing, None))
     for route in routes:
         route.app = nothing
     router = Router(routes=routes, redirect_slashes=False)
-    context = partial(RequestContext, answer, deadline=settings.request_deadline)
-    silent, told = context(observer=Listener()), context(observer=signals)
-    shedding = LoadShedding(nothing, max_in_flight=settings.max_in_flight, observer=signals)
-    record = RequestRecord(
+    context = partial(
+        RequestContext, answer, deadline=settings.request_deadline, notice=ShutdownNotice()
+    )
+    silent, told = context(emit=Signals().emit), context(emit=signals.emit)
+    shedding = LoadShedding(nothing, max_in_flight=settings.max_in_flight, emit=signals.emit)
+    record = RequestDone(
         method="GET",
         route=EVENTS_BY_USER_ID,
         path=BY_USER + "u1-0",
@@ -130,18 +138,6 @@ def parts(settings: Settings) -> dict[str, Work]:
         await bulkhead.acquire()
         bulkhead.release()
 
-    def retrying() -> Awaitable[None]:
-        return with_retries(
-            nothing,
-            attempts=settings.retry_attempts,
-            budget=budget,
-            retry_after=lambda _error: None,
-            deadline=inf,
-            backoff=lambda _attempt: 0.0,
-            on_retry=nothing,
-            clock=clock,
-        )
-
     return {
         "an empty coroutine (in each below)": part(nothing),
         "the HTTP client's stand-in (in each call above)": part(exchanged),
@@ -156,8 +152,8 @@ def parts(settings: Settings) -> dict[str, Work]:
         "request watch": part(watched),
         "read: single flight, retries, guard": part(lambda: read("u1-0")),
         "single flight, nobody joins": part(lambda: flights.run("u1-0", nothing)),
-        "retries, none needed": part(retrying),
-        "guard: breaker, bulkhead, what is told of a call": part(lambda: guard(nothing)),
+        "retries, none needed": part(lambda: retries.run(nothing)),
+        "guard: breaker, bulkhead, what is told of a call": part(lambda: guard.attempt(1, nothing)),
         "breaker, nobody listens": part(breaker(nothing)),
         "breaker, with metrics, dashboard and log": part(heard(nothing)),
         "bulkhead": part(limited),

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from event_service.signals import RequestDone
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.metrics import Metrics
-from event_service.telemetry.records import RequestRecord
 from halfopen import CircuitBreaker
 
 ROOT = Path(__file__).parent.parent
@@ -45,7 +45,7 @@ def exposed() -> str:
     metrics = Metrics(Cells(), version="1")
     metrics.watch(CircuitBreaker("addEvent"))
     metrics.request_started("GET")
-    metrics.request_done(RequestRecord("GET", "/api/getUsers", "/", 200, 0.1, "", "", "", 1, None))
+    metrics.request_done(RequestDone("GET", "/api/getUsers", "/", 200, 0.1, "", "", "", 1, None))
     metrics.called("getUsers", "ok", 0.1)
     return metrics.expose("")[0].decode()
 

@@ -3,29 +3,28 @@
 It is long because things are built here and nowhere else.
 """
 
+import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from contextvars import Context
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uuid_utils
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
-from event_service import context
 from event_service.dashboard.controls import breaker_controls, mock_controls
 from event_service.dashboard.live import Identity, LiveFeed
 from event_service.dashboard.operators import OperatorAccess, OperatorsOnly
 from event_service.dashboard.page import Page, dashboard_routes
 from event_service.dashboard.stream import DashboardStream
-from event_service.errors import Overloaded, UpstreamFault
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.retry import RetryBudget
@@ -36,7 +35,6 @@ from event_service.middleware.cors import Cors
 from event_service.middleware.forwarded import TrustedProxies
 from event_service.middleware.load_shedding import LoadShedding
 from event_service.middleware.request_context import RequestContext
-from event_service.models import Event, User
 from event_service.routes.docs import docs_routes
 from event_service.routes.events import event_routes
 from event_service.routes.exact_paths import matching_exactly
@@ -44,26 +42,31 @@ from event_service.routes.home import home_routes
 from event_service.routes.openapi import openapi
 from event_service.routes.operations import health_routes, log_level_route, metrics_route
 from event_service.routes.users import user_routes
-from event_service.services.add_event import AddEvent, EventSink
-from event_service.services.user_events import UserEvents, UsersAndEvents
-from event_service.settings import WORKERS_DIR, Environment, Settings, load_settings
-from event_service.sources.cached_read import CachedRead, ReplyCache
-from event_service.sources.http_events import HttpEventsApi, ReadPolicy, Trace, build_client
+from event_service.services.add_event import AddEvent
+from event_service.services.user_events import UserEvents
+from event_service.settings import (
+    WORKERS_DIR,
+    ConfigurationError,
+    Environment,
+    Settings,
+    load_settings,
+)
+from event_service.signals import Emit, GuardsBuilt, Listener, Signals
+from event_service.sources.guarded import GuardedEvents, Source, operations_of
+from event_service.sources.http_events import HttpEvents, Trace, build_client
 from event_service.sources.mock_admin import MockAdmin
-from event_service.sources.policy import Guard, Observer, Read
+from event_service.sources.policy import Policies, ReplyCache
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import configure_logging
 from event_service.telemetry.metrics import Metrics
-from event_service.telemetry.signals import Listener, Signals
 from event_service.telemetry.tracing import tracing_wanted
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
 if TYPE_CHECKING:
     from event_service.telemetry.spans import Spans
 
-READ_OPERATIONS = ("getUsers", "getUserById", "getEvents", "getEventById")
 # Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
 # them is served within the default deadline of 5 s.
 QUEUE_FACTOR = 10
@@ -77,70 +80,66 @@ CACHE_SIZE = 32 * 1024 * 1024
 RATE_WINDOWS = 100_000
 
 
-class EventsApi(UsersAndEvents, EventSink, Protocol):
-    """All that the routes need of a source of users and events."""
+@dataclass
+class Lifetimes:
+    """What lives as long as the app: what closes, in reverse order, and what runs meanwhile."""
 
-    async def users(self) -> list[User]: ...
-
-    async def events(self) -> list[Event]: ...
+    closers: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
+    background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
 
 
 def create_app(
     settings: Settings,
     *,
-    api: EventsApi | None = None,
+    source: Source | None = None,
     clock: Callable[[], float] = time.monotonic,
+    listeners: Sequence[Listener] = (),
     workers_dir: Path | None = None,
     tracing: bool = False,
     notice: ShutdownNotice | None = None,
 ) -> ASGIApp:
-    """The whole service as one ASGI app. `api` stands in for the upstream in tests.
+    """The whole service as one ASGI app, in front of the source that the settings name.
 
-    `workers_dir` is a folder that all workers of one server share, where there are several.
-    `tracing` sends spans to where the OTEL_* variables say. `notice` is told when this process
-    is to end.
+    `source` takes that one's place, under the same policies; whoever hands it in closes it.
+    `listeners` hear all that logs, metrics and the dashboard hear. `workers_dir` is a folder that
+    all workers of one server share, where there are several. `tracing` sends spans to where the
+    OTEL_* variables say. `notice` is told when this process is to end.
     """
     notice = notice or ShutdownNotice()
     release = version("event-service")
+    lifetimes = Lifetimes()
+    signals = Signals()
+    spans = build_spans(settings, version=release) if tracing else None
+    trace: Trace | None = None
     metrics = Metrics(Cells(workers_dir), version=release)
     log_level = LogLevel(workers_dir)
-    bulkhead = Bulkhead(
-        settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
-    )
-    share = settings.retry_budget
-    # A share of nothing is nothing, however quiet it is.
-    budget = RetryBudget(share, clock=clock) if share else RetryBudget(0, floor=0, clock=clock)
+    lifetimes.background.append(log_level.follow)
+    if spans is not None:
+        # First: it may give a request other ids.
+        spans.listen(signals)
+        trace = spans.exchange
+        lifetimes.closers.append(spans.close)
+    if source is None:
+        source = build_source(settings, trace=trace, lifetimes=lifetimes)
+    policies = build_policies(settings, operations_of(source), emit=signals.emit, clock=clock)
     feed = LiveFeed(
         identity=Identity(release, settings.env.value, settings.workers),
-        operations=["addEvent", *READ_OPERATIONS],
-        bulkhead=bulkhead,
-        budget=budget,
+        operations=list(policies.breakers),
+        bulkhead=policies.bulkhead,
+        budget=policies.budget,
         clock=clock,
     )
-    listeners: list[Listener] = [LogLines(slow_request=settings.slow_request), metrics, feed]
-    spans = build_spans(settings, version=release) if tracing else None
-    signals = Signals(listeners if spans is None else [spans, *listeners])
-    breakers = build_breakers(settings, clock=clock)
-    for breaker in breakers.values():
-        signals.watch(breaker)
-    close: Callable[[], Any] | None = None
-    if api is None:
-        api, close = build_events_api(
-            settings,
-            breakers,
-            bulkhead=bulkhead,
-            budget=budget,
-            observer=signals,
-            trace=None if spans is None else spans.exchange,
-            clock=clock,
-        )
-    user_events = build_user_events(settings, api, observer=signals)
+    log_lines = LogLines(slow_request=settings.slow_request)
+    heard_by: list[Listener] = [log_lines, metrics, feed, *listeners]
+    for listener in heard_by:
+        listener.listen(signals)
+    signals.emit(GuardsBuilt(policies.breakers, policies.bulkhead, policies.budget))
+    guarded = GuardedEvents(source, policies)
+    # An outbox comes between this and the routes, a cluster beside the policies.
     api_routes = [
-        *user_routes(api.users, user_events),
+        *user_routes(guarded, UserEvents(guarded)),
         *event_routes(
-            api.events,
-            AddEvent(api, new_id=_new_id, on_added=user_events.forget),
-            api_key_header=settings.api_key_header,
+            guarded, AddEvent(guarded, new_id=_new_id), api_key_header=settings.api_key_header
         ),
     ]
     for route in api_routes:
@@ -149,19 +148,6 @@ def create_app(
     stream = DashboardStream(feed.frame, clock=clock)
     # Open dashboards would hold up a graceful stop.
     notice.on_leaving(stream.close)
-
-    @asynccontextmanager
-    async def lifespan(_router: Router) -> AsyncIterator[None]:
-        structlog.get_logger().info(
-            "service started", version=release, pid=os.getpid(), settings=settings.masked()
-        )
-        async with log_level.followed():
-            yield
-        if close is not None:
-            await close()
-        if spans is not None:
-            await spans.close()
-        structlog.get_logger().info("service stopped")
 
     ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
     document = openapi(
@@ -174,23 +160,51 @@ def create_app(
         routes=matching_exactly(
             [
                 *api_routes,
-                *health_routes(breakers, notice),
+                *health_routes(policies.breakers, notice),
                 *docs_routes(document),
                 *home_routes(document),
-                *guarded(ops_routes, settings),
-                *build_dashboard(settings, breakers, stream),
+                *for_operators(ops_routes, settings),
+                *build_dashboard(settings, policies.breakers, stream, lifetimes=lifetimes),
             ]
         ),
         redirect_slashes=False,
-        lifespan=lifespan,
+        lifespan=partial(lifespan, settings, lifetimes),
     )
-    return build_edge(router, settings, signals, notice, clock=clock)
+    return build_edge(router, settings, signals.emit, notice, clock=clock)
+
+
+@asynccontextmanager
+async def lifespan(
+    settings: Settings, lifetimes: Lifetimes, _router: Router
+) -> AsyncIterator[None]:
+    structlog.get_logger().info(
+        "service started",
+        version=version("event-service"),
+        pid=os.getpid(),
+        settings=settings.masked(),
+    )
+    async with AsyncExitStack() as stack:
+        for close in lifetimes.closers:
+            stack.push_async_callback(close)
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        for work in lifetimes.background:
+            task = tasks.create_task(_in_background(work))
+            stack.callback(task.cancel)
+        yield
+    structlog.get_logger().info("service stopped")
+
+
+async def _in_background(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        await work()
+    except Exception:  # noqa: BLE001  requests go on; the group would close what they need
+        structlog.get_logger().exception("a background task failed")
 
 
 def build_edge(
     router: Router,
     settings: Settings,
-    signals: Signals,
+    emit: Emit,
     notice: ShutdownNotice,
     *,
     clock: Callable[[], float],
@@ -209,16 +223,16 @@ def build_edge(
             rates=rates,
             counts=RateCounts(rates, max_windows=RATE_WINDOWS // len(rates), clock=clock),
             api_key_header=settings.api_key_header,
-            observer=signals,
+            emit=emit,
         )
-    app = LoadShedding(app, max_in_flight=settings.max_in_flight, observer=signals)
+    app = LoadShedding(app, max_in_flight=settings.max_in_flight, emit=emit)
     if settings.cors_origins:
         key = [settings.api_key_header] if settings.api_key_header else []
         app = Cors(app, origins=settings.cors_origins, request_headers=[*CORS_HEADERS, *key])
     app = RequestContext(
         app,
         deadline=settings.request_deadline,
-        observer=signals,
+        emit=emit,
         notice=notice,
         routes=router.routes,
         clock=clock,
@@ -256,83 +270,62 @@ def build_spans(settings: Settings, *, version: str) -> "Spans":
     )
 
 
-def build_breakers(settings: Settings, *, clock: Callable[[], float]) -> dict[str, CircuitBreaker]:
-    """A breaker for each upstream operation: counting for writes, by failure rate for reads."""
-    build = partial(
-        CircuitBreaker,
-        cooldown=settings.breaker_cooldown,
-        failure_on=UpstreamFault,
-        ignore=(Overloaded,),
+def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetimes) -> Source:
+    """The source that UPSTREAM_URL names by its scheme."""
+    match settings.upstream_url.partition(":")[0]:
+        case "http" | "https":
+            source = HttpEvents(
+                build_client(
+                    headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
+                    timeout=settings.upstream_timeout,
+                    concurrency=settings.upstream_concurrency,
+                ),
+                url=settings.upstream_url,
+                paths=settings.upstream_paths,
+                max_body=settings.upstream_max_body,
+                trace=trace,
+            )
+            lifetimes.closers.append(source.close)
+            return source
+        case scheme:
+            raise ConfigurationError(f"EVENT_SERVICE_UPSTREAM_URL: no source speaks {scheme}")
+
+
+def build_policies(
+    settings: Settings, operations: Sequence[str], *, emit: Emit, clock: Callable[[], float]
+) -> Policies:
+    share = settings.retry_budget
+    return Policies(
+        breakers=build_breakers(settings, operations, clock=clock),
+        bulkhead=Bulkhead(
+            settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
+        ),
+        # A share of nothing is nothing, however quiet it is.
+        budget=RetryBudget(share, clock=clock) if share else RetryBudget(0, floor=0, clock=clock),
+        emit=emit,
+        attempt_timeout=settings.upstream_timeout,
+        attempts=settings.retry_attempts,
+        single_flight=settings.single_flight,
+        cache=build_cache(settings, clock=clock),
         clock=clock,
     )
+
+
+def build_breakers(
+    settings: Settings, operations: Sequence[str], *, clock: Callable[[], float]
+) -> dict[str, CircuitBreaker]:
+    """A breaker for each operation: counting for writes, by failure rate for reads."""
     writes = FailureCount(settings.breaker_failures, within=settings.breaker_window)
     reads = FailureRate(0.5, over=TimeWindow(10.0), minimum_calls=20)
     return {
-        "addEvent": build("addEvent", trip=writes),
-        **{operation: build(operation, trip=reads) for operation in READ_OPERATIONS},
-    }
-
-
-def build_events_api(
-    settings: Settings,
-    breakers: dict[str, CircuitBreaker],
-    *,
-    bulkhead: Bulkhead,
-    budget: RetryBudget,
-    observer: Observer,
-    trace: Trace | None,
-    clock: Callable[[], float],
-) -> tuple[HttpEventsApi, Callable[[], Any]]:
-    """The events API over HTTP with its policies, and what closes it."""
-    client = build_client(
-        headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
-        # An attempt ends before its request does: a hanging upstream must not look like
-        # callers who went away.
-        timeout=min(settings.upstream_timeout, 0.9 * settings.request_deadline),
-        concurrency=settings.upstream_concurrency,
-    )
-    cache = build_cache(settings, clock=clock)
-
-    def read(guard: Guard, fetch: Callable[[str], Awaitable[Any]]) -> ReadPolicy[Any]:
-        plain = partial(
-            Read[Any],
-            guard,
-            single_flight=settings.single_flight,
-            attempts=settings.retry_attempts,
-            budget=budget,
-            observer=observer,
+        operation: CircuitBreaker(
+            operation,
+            trip=writes if operation == "addEvent" else reads,
+            cooldown=settings.breaker_cooldown,
+            clock=clock,
         )
-        if cache is None:
-            return plain(fetch)
-        return CachedRead(plain, fetch, operation=guard.operation, cache=cache, observer=observer)
-
-    api = HttpEventsApi(
-        client,
-        url=settings.upstream_url,
-        paths=settings.upstream_paths,
-        max_body=settings.upstream_max_body,
-        guards={
-            operation: Guard(
-                operation, breaker=breaker, bulkhead=bulkhead, observer=observer, clock=clock
-            )
-            for operation, breaker in breakers.items()
-        },
-        read=read,
-        trace=trace,
-    )
-    return api, client.close
-
-
-def build_user_events(settings: Settings, api: UsersAndEvents, *, observer: Observer) -> UserEvents:
-    def joined(leading: Context) -> None:
-        # What the newcomer would have begun with; more of its calls are saved by it.
-        observer.shared("getUserById", leading.get(context.current))
-
-    # A cache tells each request what it was served from, so each puts its own answer together.
-    shares = settings.single_flight and not caches(settings)
-    return UserEvents(
-        api, limit=settings.upstream_concurrency, on_shared=joined if shares else None
-    )
+        for operation in operations
+    }
 
 
 def build_cache(settings: Settings, *, clock: Callable[[], float]) -> ReplyCache | None:
@@ -356,7 +349,7 @@ def operator_access(settings: Settings) -> OperatorAccess | None:
     return OperatorAccess(settings.ops_token.get_secret_value())
 
 
-def guarded(routes: list[Route], settings: Settings) -> list[Route]:
+def for_operators(routes: list[Route], settings: Settings) -> list[Route]:
     """Routes for operators alone, as the settings let them."""
     if not exposes_operations(settings):
         return []
@@ -367,7 +360,11 @@ def guarded(routes: list[Route], settings: Settings) -> list[Route]:
 
 
 def build_dashboard(
-    settings: Settings, breakers: dict[str, CircuitBreaker], stream: DashboardStream
+    settings: Settings,
+    breakers: Mapping[str, CircuitBreaker],
+    stream: DashboardStream,
+    *,
+    lifetimes: Lifetimes,
 ) -> list[BaseRoute]:
     if not exposes_operations(settings):
         return []
@@ -384,6 +381,7 @@ def build_dashboard(
         routes += breaker_controls(breakers, access=access)
     if page.mock_controls:
         client = build_client(headers={}, timeout=settings.upstream_timeout)
+        lifetimes.closers.append(client.close)
         routes += mock_controls(MockAdmin(client, settings.upstream_url), access=access)
     return routes
 

@@ -1,12 +1,12 @@
-"""The request at hand, carried in a context variable down to the calls it causes.
+"""The request at hand and the attempt at hand, in context variables that tasks inherit."""
 
-Tasks inherit it with their context, so a call shared by several requests speaks for the first.
-"""
-
+import asyncio
 import math
 import random
 import re
 from contextvars import ContextVar
+
+from event_service.libs.time_limit import TimeLimit
 
 _traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
 
@@ -68,14 +68,19 @@ class CallContext:
     `reply_headers` go out with the reply, whatever that turns out to be: a result or an error.
     `cache_status` is there when somebody wants to know what caches had to do with the reply.
     `span` is the request's own in whatever traces it, None where nothing does.
-    `deadline` is in seconds on the event loop's clock, which runs with `time.monotonic`.
+    At `deadline` the request ends; what it waits for must end by `answer_by`, which leaves time to
+    answer. The calls that it began may go on until `latest`, the latest `answer_by` of all who
+    share one of them. All are in seconds on the event loop's clock, that of `time.monotonic`.
     `trace_id` and `traceparent` follow W3C Trace Context: a valid incoming `traceparent` is
     continued under a span id of our own, anything else starts a new trace.
     """
 
     __slots__ = (
+        "_leaders",
+        "answer_by",
         "cache_status",
         "deadline",
+        "latest",
         "reply_headers",
         "request_id",
         "span",
@@ -89,7 +94,8 @@ class CallContext:
         self, request_id: str, traceparent: str | None = None, tracestate: str | None = None
     ) -> None:
         self.request_id = request_id
-        self.deadline = math.inf
+        self.deadline = self.answer_by = self.latest = math.inf
+        self._leaders: list[CallContext] = []
         self.cache_status: CacheStatus | None = None
         self.span: object = None
         self.upstream_calls = 0
@@ -101,8 +107,58 @@ class CallContext:
             self.trace_id, flags, self.tracestate = f"{random.getrandbits(128):032x}", "00", None
         self.traceparent = f"00-{self.trace_id}-{random.getrandbits(64):016x}-{flags}"
 
+    def set_deadline(self, at: float, *, answer_by: float) -> None:
+        self.deadline, self.answer_by, self.latest = at, answer_by, answer_by
+
+    def join(self, leader: "CallContext") -> None:
+        """Wait for a call that `leader` began: let that go on for as long as this one may wait."""
+        self._leaders.append(leader)
+        leader.extend(self.latest)
+
+    def extend(self, latest: float) -> None:
+        if latest > self.latest:
+            self.latest = latest
+            for leader in self._leaders:
+                leader.extend(latest)
+
+
+class Attempt:
+    """One attempt at a source, for the source to tell what it sees of it.
+
+    `quiet_since`: when the upstream last gave a sign of life, on the event loop's clock; at first
+    when the attempt began. A source that waits for something of ours, such as a connection of its
+    pool, sets it to infinity, and calls `heard` when its request is sent and when bytes come. An
+    attempt that is cut short counts against the upstream only if it was quiet for long.
+    `pending`: what has not come yet, for the log. `limit.expired`: whether its time was up.
+    """
+
+    __slots__ = ("limit", "number", "pending", "quiet_since")
+
+    def __init__(self, number: int, now: float, limit: TimeLimit) -> None:
+        self.number = number  # from 1
+        self.limit = limit
+        self.pending = "no reply"
+        self.quiet_since = now
+
+    def heard(self) -> None:
+        """The upstream gave a sign of life."""
+        self.quiet_since = asyncio.get_running_loop().time()
+
 
 current: ContextVar[CallContext | None] = ContextVar("call_context", default=None)
+attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
+
+
+def answer_by() -> float:
+    """When what the request at hand waits for must be over; infinity where there is no request."""
+    call = current.get()
+    return math.inf if call is None else call.answer_by
+
+
+def latest() -> float:
+    """When the call at hand must be over, whoever shares it; infinity where there is no request."""
+    call = current.get()
+    return math.inf if call is None else call.latest
 
 
 def require() -> CallContext:

@@ -52,6 +52,8 @@ class Forbidden(EventServiceError):
 class UserNotFound(EventServiceError):
     """The upstream does not know the user."""
 
+    outcome = "not_found"
+
     def __init__(self, user_id: str) -> None:
         super().__init__(f"There is no user with the id {user_id!r}.")
         self.user_id = user_id
@@ -59,6 +61,8 @@ class UserNotFound(EventServiceError):
 
 class Overloaded(EventServiceError):
     """Too much is in flight already. `retry_after` is in seconds."""
+
+    outcome = "overloaded"
 
     def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
         super().__init__(detail)
@@ -74,7 +78,17 @@ class RateLimited(EventServiceError):
 
 
 class DeadlineExceeded(EventServiceError):
-    """The request's deadline passed before there was an answer."""
+    """The request's deadline passed before there was an answer.
+
+    `operation` and `reason`, for the operator's log, say what was pending, where that is known.
+    """
+
+    outcome = "cancelled"
+
+    def __init__(self, detail: str, *, operation: str = "", reason: str = "") -> None:
+        super().__init__(detail)
+        self.operation = operation
+        self.reason = reason
 
 
 class UpstreamError(EventServiceError):
@@ -114,9 +128,13 @@ class UpstreamFault(UpstreamError):
 
 
 class UpstreamFailed(UpstreamFault):
-    """A 5xx, or a broken connection."""
+    """A 5xx, or no connection."""
 
     outcome = "failed"
+
+
+class UpstreamBroken(UpstreamFailed):
+    """The connection broke after the call was sent; it may have been carried out."""
 
 
 class UpstreamNonsense(UpstreamFault):

@@ -1,7 +1,7 @@
 """What the service speaks of. Decoding with msgspec validates; there is no second model layer."""
 
 import re
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -55,3 +55,10 @@ class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
     userId: Id  # noqa: N815  the wire's name
     title: Title
     description: Description | None = None
+
+
+class PartialEvents(NamedTuple):
+    """What could be had, in the order of the user's list, and the id and error of each other."""
+
+    events: list[Event]
+    errors: list[tuple[str, Exception]]

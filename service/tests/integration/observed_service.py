@@ -9,11 +9,19 @@ from typing import Any
 import aiohttp
 from structlog.testing import capture_logs
 
-from event_service.app import QUEUE_FACTOR, build_breakers, build_events_api
-from event_service.context import CallContext
 from event_service.libs.bulkhead import Bulkhead
-from event_service.libs.retry import RetryBudget
 from event_service.settings import Settings
+from event_service.signals import (
+    AttemptEnded,
+    CacheHit,
+    GaveUp,
+    GuardsBuilt,
+    Retried,
+    Shared,
+    Signal,
+    Signals,
+)
+from event_service.sources.guarded import Source
 from halfopen import CallFailed, CallIgnored, CallRejected, CallSucceeded, CircuitBreaker
 
 from .conftest import serving
@@ -37,7 +45,7 @@ class Clock:
 
 
 class Heard:
-    """What an observer of the upstream's policies is told."""
+    """What a listener is told of the upstream's policies."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, str]] = []
@@ -45,27 +53,29 @@ class Heard:
         self.given_up: list[tuple[str, int, str]] = []
         self.shared_calls = 0
         self.cache_hits: list[str] = []
+        self.guards: GuardsBuilt | None = None
 
-    def attempt_started(self, operation: str, number: int) -> None:
-        pass
+    def listen(self, signals: Signals) -> None:
+        for kind in (GuardsBuilt, AttemptEnded, Retried, GaveUp, Shared, CacheHit):
+            signals.on(kind, self._hear)
 
-    def called(self, operation: str, outcome: str, duration: float) -> None:
-        assert duration >= 0
-        self.calls.append((operation, outcome))
-
-    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:
-        assert isinstance(error, Exception)
-        self.retries.append((operation, attempt, wait))
-
-    def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:
-        assert isinstance(error, Exception)
-        self.given_up.append((operation, attempt, reason))
-
-    def shared(self, operation: str, leader: CallContext | None) -> None:
-        self.shared_calls += 1
-
-    def cache_hit(self, operation: str) -> None:
-        self.cache_hits.append(operation)
+    def _hear(self, signal: Signal) -> None:
+        match signal:
+            case GuardsBuilt():
+                self.guards = signal
+            case AttemptEnded():
+                assert signal.duration >= 0
+                self.calls.append((signal.operation, signal.outcome))
+            case Retried():
+                assert isinstance(signal.error, Exception)
+                self.retries.append((signal.operation, signal.attempt, signal.wait))
+            case GaveUp():
+                assert isinstance(signal.error, Exception)
+                self.given_up.append((signal.operation, signal.attempt, signal.reason))
+            case Shared():
+                self.shared_calls += 1
+            case CacheHit():
+                self.cache_hits.append(signal.operation)
 
 
 @dataclass
@@ -84,31 +94,22 @@ class ObservedService:
 
 @asynccontextmanager
 async def observed(
-    *, clock: Callable[[], float] = time.monotonic, **values: Any
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    source: Source | None = None,
+    **values: Any,
 ) -> AsyncIterator[ObservedService]:
     settings = Settings(**{"env": "testing", **values})
     heard = Heard()
-    breakers = build_breakers(settings, clock=clock)
-    bulkhead = Bulkhead(
-        settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
-    )
-    api, close = build_events_api(
-        settings,
-        breakers,
-        bulkhead=bulkhead,
-        budget=RetryBudget(settings.retry_budget, clock=clock),
-        observer=heard,
-        trace=None,
-        clock=clock,
-    )
     with capture_logs() as lines:
-        async with serving(settings, api=api, clock=clock) as client:
-            service = ObservedService(client, breakers, bulkhead, heard, lines)
-            for breaker in breakers.values():
+        async with serving(settings, source=source, clock=clock, listeners=[heard]) as client:
+            guards = heard.guards
+            assert guards is not None
+            service = ObservedService(client, dict(guards.breakers), guards.bulkhead, heard, lines)
+            for breaker in guards.breakers.values():
                 for event, verdict in VERDICTS.items():
                     breaker.on(event, _note(service.verdicts, breaker.name, verdict))
             yield service
-    await close()
 
 
 def _note(verdicts: list[tuple[str, str]], name: str, verdict: str) -> Callable[[object], None]:

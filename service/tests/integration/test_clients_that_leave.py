@@ -36,7 +36,10 @@ GET_USERS = b"GET /api/getUsers HTTP/1.1\r\nHost: x\r\n\r\n"
 
 async def test_what_an_only_client_waited_for_ends_when_it_leaves(start: Start):
     api = HangingApi()
-    async with start(app={"api": api}, request_deadline=60) as client, connection(client) as leaver:
+    async with (
+        start(app={"source": api}, request_deadline=60) as client,
+        connection(client) as leaver,
+    ):
         await leaver.send(GET_USERS)
         await api.asked.wait()
 

@@ -173,7 +173,7 @@ async def test_a_bug_of_ours_tells_a_client_nothing_but_the_request_id(start: St
         events = user = event = add_event = users
 
     async with (
-        start(app={"api": Broken()}) as client,
+        start(app={"source": Broken()}) as client,
         client.get("/api/getUsers", headers={"X-Request-ID": "call-1"}) as response,
     ):
         text = await response.text()

@@ -37,7 +37,7 @@ async def test_requests_past_the_bound_are_refused_at_once_and_those_within_it_s
     start: Start,
 ):
     api = SlowApi()
-    async with start(max_in_flight=2, app={"api": api}) as client:
+    async with start(max_in_flight=2, single_flight=False, app={"source": api}) as client:
         within = [asyncio.create_task(client.get("/api/getUsers")) for _ in range(2)]
         await api.is_busy_with(2)
 
@@ -53,7 +53,7 @@ async def test_requests_past_the_bound_are_refused_at_once_and_those_within_it_s
 
 async def test_operators_are_answered_while_load_is_shed(start: Start):
     api = SlowApi()
-    async with start(max_in_flight=1, app={"api": api}) as client:
+    async with start(max_in_flight=1, single_flight=False, app={"source": api}) as client:
         within = asyncio.create_task(client.get("/api/getUsers"))
         await api.is_busy_with(1)
 
@@ -69,7 +69,7 @@ async def test_operators_are_answered_while_load_is_shed(start: Start):
 
 async def test_what_was_shed_is_counted(start: Start):
     api = SlowApi()
-    async with start(max_in_flight=1, app={"api": api}) as client:
+    async with start(max_in_flight=1, single_flight=False, app={"source": api}) as client:
         within = asyncio.create_task(client.get("/api/getUsers"))
         await api.is_busy_with(1)
 
@@ -89,7 +89,9 @@ async def test_what_was_shed_is_counted(start: Start):
 @pytest.mark.parametrize("leaves", ["with an error", "before its reply"])
 async def test_every_request_that_ends_makes_room_for_another(start: Start, leaves: str):
     api = SlowApi()
-    async with start(max_in_flight=1, app={"api": api}, request_deadline=0.2) as client:
+    async with start(
+        max_in_flight=1, single_flight=False, app={"source": api}, request_deadline=0.2
+    ) as client:
         for _ in range(3):
             if leaves == "with an error":
                 assert (await client.get("/api/getUsers")).status == 504
@@ -116,7 +118,7 @@ class PacedApi(SlowApi):
 
 async def test_five_times_the_load_it_can_carry_costs_no_goodput(start: Start):
     carried = 100  # requests a second: 10 in flight, a tenth of a second each
-    async with start(max_in_flight=10, app={"api": PacedApi()}) as client:
+    async with start(max_in_flight=10, single_flight=False, app={"source": PacedApi()}) as client:
         loop = asyncio.get_running_loop()
 
         async def get() -> tuple[int, float]:

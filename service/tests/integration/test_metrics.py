@@ -125,7 +125,7 @@ async def test_the_scrape_itself_is_in_flight_and_nothing_stays_so(start: Start)
 
 
 async def test_ten_thousand_ids_paths_and_methods_add_no_series():
-    app = create_app(Settings(env="testing"), api=NoUsers())
+    app = create_app(Settings(env="testing"), source=NoUsers())
     await call(app, "GET", "/api/getEventsByUserId/1")
     await call(app, "BREW", "/api/getEventsByUserId/1")
     await call(app, "GET", "/paths/1")
@@ -145,7 +145,7 @@ async def test_ten_thousand_ids_paths_and_methods_add_no_series():
 
 
 async def test_ten_thousand_refused_ids_and_paths_add_no_series():
-    app = create_app(Settings(env="testing", rate_limit="1/hour"), api=NoUsers())
+    app = create_app(Settings(env="testing", rate_limit="1/hour"), source=NoUsers())
     for path in ("/api/getUsers", "/api/getEventsByUserId/1", "/api/paths/1", "/metrics"):
         await call(app, "GET", path)
     before = parse(await call(app, "GET", "/metrics"))

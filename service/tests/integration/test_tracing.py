@@ -216,7 +216,7 @@ async def test_a_bug_leaves_its_exception_in_the_trace(start: Start, received: R
 
         user = events = event = add_event = users
 
-    async with start(app=TRACED | {"api": Broken()}) as client:
+    async with start(app=TRACED | {"source": Broken()}) as client:
         assert (await client.get("/api/getUsers")).status == 500
 
     span = received.one("GET /api/getUsers")

@@ -2,14 +2,13 @@
 
 import os
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
 import msgspec
 
-from event_service.context import CallContext
 from event_service.dashboard import live_frame
 from event_service.dashboard.live_breakers import LiveBreakers
 from event_service.dashboard.live_frame import OUTCOMES, FailedRequest, Frame
@@ -23,8 +22,18 @@ from event_service.errors import (
 )
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
-from event_service.telemetry.records import UNMATCHED, RequestRecord
-from event_service.telemetry.signals import Listener
+from event_service.signals import (
+    UNMATCHED,
+    AttemptEnded,
+    CacheHit,
+    GaveUp,
+    GuardsBuilt,
+    RequestDone,
+    Retried,
+    Shared,
+    Signal,
+    Signals,
+)
 from halfopen import CircuitBreaker, CircuitOpen
 
 FAILURES_KEPT = 40
@@ -54,7 +63,7 @@ class _Failure(NamedTuple):
     cause: str
 
 
-class LiveFeed(Listener):
+class LiveFeed:
     """The dashboard's view of this process; use it on one event loop only.
 
     Requests count for their endpoint; those that no route takes, for "other paths". The
@@ -72,18 +81,18 @@ class LiveFeed(Listener):
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._identity = identity
-        self._bulkhead = bulkhead
-        self._budget = budget
         self._clock = clock
         self._wall_clock = wall_clock
         self._started = clock()
         self._second = int(self._started)
+        self._bulkhead = bulkhead
+        self._budget = budget
         self._operations = {name: RollingStats(2) for name in operations}
         self._other = RollingStats(len(OUTCOMES))
         self._endpoints: dict[str, RollingStats] = {}
         self._methods: dict[str, str] = {}
         self._breakers = LiveBreakers(clock)
-        self._retries = self._gave_up = self._shared = self._cache_hits = 0
+        self._counts: Counter[type[Signal]] = Counter()
         self._failed = 0
         self._failures: deque[_Failure] = deque(maxlen=FAILURES_KEPT)
         self._frame_number = 0
@@ -95,7 +104,14 @@ class LiveFeed(Listener):
         self._endpoints[route] = RollingStats(len(OUTCOMES))
         self._methods[route] = " ".join(sorted(set(methods) - {"HEAD"}))
 
-    def request_done(self, record: RequestRecord) -> None:
+    def listen(self, signals: Signals) -> None:
+        signals.on(GuardsBuilt, self._guards_built)
+        signals.on(RequestDone, self.request_done)
+        signals.on(AttemptEnded, self._attempt_ended)
+        for kind in (Retried, GaveUp, Shared, CacheHit):
+            signals.on(kind, self._count)
+
+    def request_done(self, record: RequestDone) -> None:
         stats = self._endpoints.get(record.route)
         if stats is None:
             if record.route != UNMATCHED:
@@ -112,27 +128,23 @@ class LiveFeed(Listener):
         if outcome != _CLIENT:
             self._keep_failure(record, outcome, now)
 
-    def called(self, operation: str, outcome: str, duration: float) -> None:
+    def watch(self, breaker: CircuitBreaker) -> None:
+        self._breakers.watch(breaker)
+
+    def _guards_built(self, signal: GuardsBuilt) -> None:
+        for breaker in signal.breakers.values():
+            self.watch(breaker)
+
+    def _attempt_ended(self, signal: AttemptEnded) -> None:
         now = self._clock()
         if int(now) != self._second:
             self._close_seconds(now)
-        if outcome != "cancelled":
-            self._operations[operation].add(outcome not in _UPSTREAM_WORKS, duration)
+        stats = self._operations.get(signal.operation)
+        if stats is not None and signal.outcome != "cancelled":
+            stats.add(signal.outcome not in _UPSTREAM_WORKS, signal.duration)
 
-    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:  # noqa: ARG002
-        self._retries += 1
-
-    def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:  # noqa: ARG002
-        self._gave_up += 1
-
-    def shared(self, operation: str, leader: CallContext | None) -> None:  # noqa: ARG002
-        self._shared += 1
-
-    def cache_hit(self, operation: str) -> None:  # noqa: ARG002
-        self._cache_hits += 1
-
-    def watch(self, breaker: CircuitBreaker) -> None:
-        self._breakers.watch(breaker)
+    def _count(self, signal: Signal) -> None:
+        self._counts[type(signal)] += 1
 
     def frame(self) -> tuple[int, bytes]:
         """The number and the JSON of the newest frame, made anew at most once a second."""
@@ -180,7 +192,7 @@ class LiveFeed(Listener):
                 stats.close_second()
         self._second = second
 
-    def _keep_failure(self, record: RequestRecord, outcome: int, now: float) -> None:
+    def _keep_failure(self, record: RequestDone, outcome: int, now: float) -> None:
         # Texts alone: an error would keep its traceback, and with it the request, alive.
         self._failed += 1
         self._failures.append(
@@ -206,10 +218,10 @@ class LiveFeed(Listener):
             limit=self._bulkhead.limit,
             waiting=self._bulkhead.waiting,
             retries_left=round(self._budget.remaining, 1),
-            retries=self._retries,
-            gave_up=self._gave_up,
-            shared=self._shared,
-            cache_hits=self._cache_hits,
+            retries=self._counts[Retried],
+            gave_up=self._counts[GaveUp],
+            shared=self._counts[Shared],
+            cache_hits=self._counts[CacheHit],
             operations=[_operation(name, stats) for name, stats in self._operations.items()],
         )
 
@@ -245,7 +257,7 @@ def _operation(name: str, stats: RollingStats) -> live_frame.Operation:
     )
 
 
-def _outcome(record: RequestRecord) -> int:
+def _outcome(record: RequestDone) -> int:
     match record.error:
         case CircuitOpen():
             return _REFUSED

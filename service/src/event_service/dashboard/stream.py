@@ -7,7 +7,7 @@ from collections.abc import Callable
 from starlette.types import Receive, Scope, Send
 
 from event_service.errors import Overloaded
-from event_service.telemetry.records import STREAMED
+from event_service.signals import STREAMED
 
 MAX_WATCHERS = 100
 # A watcher that takes longer to take in a frame is cut off; its browser comes back by itself.

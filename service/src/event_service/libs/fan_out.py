@@ -1,14 +1,12 @@
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Generic, TypeVar
 
 K = TypeVar("K")
 V = TypeVar("V")
-# A future costs no task to wait for.
-Call: TypeAlias = Coroutine[Any, Any, V] | asyncio.Future[V]
 
 
-async def fan_out(fn: Callable[[K], Call[V]], keys: Sequence[K], *, limit: int) -> list[V]:
+async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: int) -> list[V]:
     """Call `fn` for all keys at once, at most `limit` (1 or more) at a time; results in the order
     of the keys.
 
@@ -41,7 +39,7 @@ class _FanOut(Generic[K, V]):
     for a success, wrap the error in a group, and want a task for what is a future already.
     """
 
-    def __init__(self, fn: Callable[[K], Call[V]], keys: Sequence[K]) -> None:
+    def __init__(self, fn: Callable[[K], Awaitable[V]], keys: Sequence[K]) -> None:
         self._fn = fn
         self._todo: Iterator[K] = iter(keys)
         self._calls: list[asyncio.Future[V]] = []  # in the order of the keys
@@ -91,9 +89,8 @@ class _FanOut(Generic[K, V]):
             failed: asyncio.Future[V] = self._loop.create_future()
             failed.set_exception(exc)
             return failed
-        if isinstance(call, asyncio.Future):
-            return call
-        return asyncio.Task(call, loop=self._loop, name="fan-out")
+        # A future costs no task to wait for.
+        return call if isinstance(call, asyncio.Future) else asyncio.ensure_future(call)
 
     def _on_end(self, call: asyncio.Future[V]) -> None:
         self._running.discard(call)

@@ -77,52 +77,71 @@ def backoff(attempt: int, *, base: float, cap: float, random: Callable[[], float
     return random() * min(cap, base * 2.0 ** min(attempt - 1, 64))
 
 
-async def with_retries(
-    call: Callable[[int], Awaitable[T]],
-    *,
-    attempts: int,
-    budget: RetryBudget,
-    retry_after: Callable[[Exception], float | None],
-    deadline: float,
-    backoff: Callable[[int], float],
-    on_retry: Callable[[int, Exception, float], None],
-    clock: Callable[[], float],
-    on_give_up: Callable[[Exception, int, GaveUp], None] | None = None,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-) -> T:
-    """Call `call(attempt)`, with attempts counted from 1, until it succeeds or retrying is over.
+class Retries:
+    """Calls again what failed and may go better, within a number of attempts, a time and a budget.
 
     `retry_after(exc)` is None when the error is final, else the least wait in seconds that the
     other side asked for (0.0 when it did not say). The backoff comes on top of that, so that
-    callers told the same time do not come back together. `on_retry(attempt, exc, wait)` is told
-    of every retry before its wait.
+    callers told the same time do not come back together. `until()` is when the answer is due, on
+    `clock`. `on_retry(attempt, exc, wait)` is told of every retry before its wait, `on_give_up(exc,
+    attempt, reason)` why there is none.
 
-    The last error is raised as it is when attempts are used up, when the wait would not end
-    before `deadline` (in `clock` time), or when the budget is spent; `on_give_up(exc, attempt,
-    reason)` says which. A final error and a cancellation pass at once and unmentioned.
+    The budget is for the caller to fill: with each first attempt that really started.
     """
-    budget.record_request()
-    attempt = 1
-    while True:
-        try:
-            return await call(attempt)
-        except Exception as exc:
-            asked = retry_after(exc)
-            if asked is None:
-                raise
-            wait = asked + backoff(attempt)
-            reason: GaveUp | None = None
-            if attempt >= attempts:
-                reason = "attempts"
-            elif clock() + wait >= deadline:
-                reason = "deadline"
-            elif not budget.try_spend():
-                reason = "budget"
-            if reason is not None:
-                if on_give_up is not None:
-                    on_give_up(exc, attempt, reason)
-                raise
-            on_retry(attempt, exc, wait)
-        # Outside the handler: a cancellation of the wait does not drag the error along.
-        await sleep(wait)
-        attempt += 1
+
+    def __init__(
+        self,
+        attempts: int,
+        *,
+        budget: RetryBudget,
+        retry_after: Callable[[Exception], float | None],
+        backoff: Callable[[int], float],
+        until: Callable[[], float],
+        clock: Callable[[], float],
+        on_retry: Callable[[int, Exception, float], None],
+        on_give_up: Callable[[Exception, int, GaveUp], None],
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._attempts = attempts
+        self._budget = budget
+        self._retry_after = retry_after
+        self._backoff = backoff
+        self._until = until
+        self._clock = clock
+        self._on_retry = on_retry
+        self._on_give_up = on_give_up
+        self._sleep = sleep
+
+    async def run(
+        self, call: Callable[..., Awaitable[T]], *args: object, attempts: int | None = None
+    ) -> T:
+        """Call `call(attempt, *args)`, attempts counted from 1, until it succeeds or it is over.
+
+        `attempts`: how many there may be, if not as many as usual. The last error is raised as it
+        is when attempts are used up, when the wait would not end in time, or when the budget is
+        spent. A final error and a cancellation pass at once and unmentioned.
+        """
+        attempt = 1
+        while True:
+            try:
+                return await call(attempt, *args)
+            except Exception as exc:
+                asked = self._retry_after(exc)
+                if asked is None:
+                    raise
+                wait = asked + self._backoff(attempt)
+                reason = self._why_not(attempt, attempts or self._attempts, wait)
+                if reason is not None:
+                    self._on_give_up(exc, attempt, reason)
+                    raise
+                self._on_retry(attempt, exc, wait)
+            # Outside the handler: a cancellation of the wait does not drag the error along.
+            await self._sleep(wait)
+            attempt += 1
+
+    def _why_not(self, attempt: int, attempts: int, wait: float) -> GaveUp | None:
+        if attempt >= attempts:
+            return "attempts"
+        if self._clock() + wait >= self._until():
+            return "deadline"
+        return None if self._budget.try_spend() else "budget"

@@ -52,7 +52,9 @@ class SingleFlight(Generic[K, V]):
         """
         self._flights.pop(key, None)
 
-    def run(self, key: K, fn: Callable[[], Awaitable[V]]) -> asyncio.Future[V]:
+    def run(
+        self, key: K, fn: Callable[..., Awaitable[V]], *args: object, **kwargs: object
+    ) -> asyncio.Future[V]:
         """What comes of the call, as the caller's own future: to cancel it is to go away.
 
         It raises what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
@@ -61,16 +63,17 @@ class SingleFlight(Generic[K, V]):
         loop = asyncio.get_running_loop()
         flight = self._flights.get(key)
         if flight is None:
-            flight = self._flights[key] = _Flight()
+            flight = _Flight()
             flight.context = copy_context()
             # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
             # of the cost of the whole.
             flight.task = asyncio.Task(
-                self._fly(key, flight, fn),
+                self._fly(key, flight, fn, args, kwargs),
                 loop=loop,
                 name="single flight",
                 context=flight.context,
             )
+            self._flights[key] = flight
         elif self._on_shared is not None:
             self._on_shared(flight.context)
         waiter: asyncio.Future[V] = loop.create_future()
@@ -78,9 +81,16 @@ class SingleFlight(Generic[K, V]):
         waiter.add_done_callback(partial(self._leave, key, flight))
         return waiter
 
-    async def _fly(self, key: K, flight: _Flight[V], fn: Callable[[], Awaitable[V]]) -> None:
+    async def _fly(
+        self,
+        key: K,
+        flight: _Flight[V],
+        fn: Callable[..., Awaitable[V]],
+        args: tuple[object, ...],
+        kwargs: dict[str, object],
+    ) -> None:
         try:
-            value = await fn()
+            value = await fn(*args, **kwargs)
         except Exception as exc:
             self._land_with_error(key, flight, exc)
         except BaseException:

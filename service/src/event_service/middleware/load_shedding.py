@@ -1,9 +1,8 @@
-from typing import Protocol
-
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from event_service.errors import Overloaded
 from event_service.libs.pace import Pace
+from event_service.signals import Emit, LoadShed
 
 # The path prefix of the requests that count and may be refused. Operators' requests are neither.
 LIMITED = "/api/"
@@ -11,12 +10,6 @@ RETRY_AFTER = 1.0
 # Requests that begin, and that are refused, in one turn of the event loop. Fewer bring a crowd
 # through sooner while the upstream is quick, more while it is slow (docs/performance.md).
 PACE = 32
-
-
-class ShedObserver(Protocol):
-    """Told of each request that is refused."""
-
-    def load_shed(self) -> None: ...
 
 
 class LoadShedding:
@@ -27,10 +20,10 @@ class LoadShedding:
     before: else a crowd, or the refusals themselves, would take all of it.
     """
 
-    def __init__(self, app: ASGIApp, *, max_in_flight: int, observer: ShedObserver) -> None:
+    def __init__(self, app: ASGIApp, *, max_in_flight: int, emit: Emit) -> None:
         self._app = app
         self._max_in_flight = max_in_flight
-        self._observer = observer
+        self._emit = emit
         self._in_flight = 0
         self._pace = Pace(PACE)
         self._refusals = Pace(PACE)
@@ -44,7 +37,7 @@ class LoadShedding:
             await self._refusals.begin()
             # It may have waited for that, and others have ended meanwhile.
             if self._is_full():
-                self._observer.load_shed()
+                self._emit(LoadShed())
                 raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
         self._in_flight += 1
         try:

@@ -13,16 +13,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from event_service import context
 from event_service.errors import RateLimited
 from event_service.libs.rate_counts import Standing
+from event_service.signals import Emit, RateExceeded
 
 LIMITED = "/api/"
 # A network operator hands out 64-bit networks: one client has all addresses of one.
 IPV6_NETWORK_BITS = 64
-
-
-class LimitObserver(Protocol):
-    """Told of each request that is refused."""
-
-    def rate_limited(self) -> None: ...
 
 
 class Counts(Protocol):
@@ -45,7 +40,7 @@ class RateLimit:
         rates: Sequence[RateLimitItem],
         counts: Counts,
         api_key_header: str | None,
-        observer: LimitObserver,
+        emit: Emit,
     ) -> None:
         self._app = app
         self._counts = counts
@@ -55,7 +50,7 @@ class RateLimit:
             for name, rate in zip(self._names, rates, strict=True)
         ).encode()
         self._key = api_key(api_key_header)
-        self._observer = observer
+        self._emit = emit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Raises RateLimited, with the headers that say so, for a client over its rate."""
@@ -78,7 +73,7 @@ class RateLimit:
             (b"ratelimit", rates.encode()),
         )
         if standing.wait:
-            self._observer.rate_limited()
+            self._emit(RateExceeded())
             raise RateLimited(
                 "This client is over its rate of requests.", retry_after=standing.wait
             )

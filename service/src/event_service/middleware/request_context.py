@@ -2,7 +2,6 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
 import uuid_utils
@@ -16,10 +15,20 @@ from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.middleware.security_headers import add_security_headers
 from event_service.middleware.upload import Uploads
 from event_service.problems import problem_for
-from event_service.telemetry.records import STREAMED, UNMATCHED, RequestRecord
+from event_service.signals import (
+    STREAMED,
+    UNMATCHED,
+    Emit,
+    RequestDone,
+    RequestIdentified,
+    RequestStarted,
+)
 
 # What nginx logs when the client left before there was a reply; it is never sent.
 CLIENT_GONE = 499
+# Seconds, and the share of its deadline, that a request keeps back: to answer with what it has.
+ANSWER = 0.25
+ANSWER_SHARE = 0.1
 # What is kept of a path for logs, in bytes; the server takes up to 64 KiB.
 LONGEST_PATH = 2048
 
@@ -29,22 +38,12 @@ _encoded_slash = re.compile(rb"%2f", re.IGNORECASE)
 _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
 
 
-class RequestObserver(Protocol):
-    """Told of each request when it comes and when it is over."""
-
-    def request_started(self, method: str) -> None: ...
-
-    def request_identified(self, call: CallContext, scope: Scope) -> None: ...
-
-    def request_done(self, record: RequestRecord) -> None: ...
-
-
 class RequestContext:
     """The outermost layer: gives each request its identity and its end.
 
     Every response carries `X-Request-ID`, the security headers and what the inner layers put
     into the call's `reply_headers`; every error becomes problem details; and every finished
-    request is told to the observer once.
+    request is told once.
     """
 
     def __init__(
@@ -52,7 +51,7 @@ class RequestContext:
         app: ASGIApp,
         *,
         deadline: float,
-        observer: RequestObserver,
+        emit: Emit,
         notice: ShutdownNotice,
         routes: Iterable[BaseRoute] = (),
         clock: Callable[[], float] = time.monotonic,
@@ -63,7 +62,8 @@ class RequestContext:
         """
         self._app = app
         self._deadline = deadline
-        self._observer = observer
+        self._to_answer = min(ANSWER, ANSWER_SHARE * deadline)
+        self._emit = emit
         self._notice = notice
         self._routes = [route for route in routes if isinstance(route, Route)]
         self._clock = clock
@@ -75,13 +75,14 @@ class RequestContext:
             return
         started = self._clock()
         self._notice.in_flight += 1
-        self._observer.request_started(scope["method"])
+        self._emit(RequestStarted(scope["method"]))
         call, failure = _identify(scope)
         if b"%" in scope["raw_path"]:
             scope["path"] = _path(scope["raw_path"])
-        call.deadline = asyncio.get_running_loop().time() + self._deadline
+        deadline = asyncio.get_running_loop().time() + self._deadline
+        call.set_deadline(deadline, answer_by=deadline - self._to_answer)
         context.current.set(call)
-        self._observer.request_identified(call, scope)
+        self._emit(RequestIdentified(call, scope))
         # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
         scope["app"] = self
         call.reply_headers.append((b"x-request-id", call.request_id.encode()))
@@ -113,8 +114,8 @@ class RequestContext:
                 await _send_problem(failure, scope, call, send_with_headers)
         finally:
             self._notice.in_flight -= 1
-            self._observer.request_done(
-                RequestRecord(
+            self._emit(
+                RequestDone(
                     method=scope["method"],
                     route=self._template(scope),
                     path=scope["raw_path"][:LONGEST_PATH].decode("latin-1"),

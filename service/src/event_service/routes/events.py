@@ -1,5 +1,4 @@
 import re
-from collections.abc import Awaitable, Callable
 
 import msgspec
 from starlette.requests import Request
@@ -8,8 +7,9 @@ from starlette.routing import BaseRoute, Route
 from event_service.errors import InvalidRequest
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
-from event_service.models import Event, NewEvent
+from event_service.models import NewEvent
 from event_service.services.add_event import AddEvent
+from event_service.services.source import EventsSource
 
 _encode = msgspec.json.Encoder().encode
 _new_event = msgspec.json.Decoder(NewEvent)
@@ -17,7 +17,7 @@ _is_key = re.compile(r"[\x21-\x7e]{1,255}\Z").match
 
 
 def event_routes(
-    list_events: Callable[[], Awaitable[list[Event]]],
+    source: EventsSource,
     add_event: AddEvent,
     *,
     api_key_header: str = "",
@@ -25,7 +25,7 @@ def event_routes(
     """`api_key_header` tells clients apart, where it is not empty."""
 
     async def get_events(_request: Request) -> Reply:
-        return Reply(_encode(await list_events()))
+        return Reply(_encode(await source.events()))
 
     async def post_add_event(request: Request) -> Reply:
         key = _idempotency_key(request)

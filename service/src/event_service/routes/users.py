@@ -1,4 +1,3 @@
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -8,9 +7,10 @@ from starlette.routing import BaseRoute, Route
 
 from event_service.errors import InvalidRequest
 from event_service.http.endpoint import Endpoint, Reply
-from event_service.models import User, parse_id
+from event_service.models import PartialEvents, parse_id
 from event_service.problems import problem_for
-from event_service.services.user_events import PartialEvents, UserEvents
+from event_service.services.source import EventsSource
+from event_service.services.user_events import UserEvents
 
 _encode = msgspec.json.Encoder().encode
 # `path` lets an id with an encoded slash in it reach the check of ids.
@@ -18,11 +18,9 @@ EVENTS_BY_USER_ID = "/api/getEventsByUserId/{id:path}"
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def user_routes(
-    list_users: Callable[[], Awaitable[list[User]]], user_events: UserEvents
-) -> list[BaseRoute]:
+def user_routes(source: EventsSource, user_events: UserEvents) -> list[BaseRoute]:
     async def get_users(_request: Request) -> Reply:
-        return Reply(_encode(await list_users()))
+        return Reply(_encode(await source.users()))
 
     async def get_events_by_user_id(request: Request) -> Reply:
         user_id = _user_id(request)

@@ -1,26 +1,16 @@
 from collections.abc import Callable
-from typing import Protocol
 
 from event_service.models import NewEvent
 from event_service.services.event_identity import identify
-
-
-class EventSink(Protocol):
-    """Where new events go."""
-
-    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str: ...
+from event_service.services.source import EventsSource
 
 
 class AddEvent:
     """Adds an event under an id that we give, so that the same write can be told from a new one."""
 
-    def __init__(
-        self, api: EventSink, *, new_id: Callable[[], str], on_added: Callable[[str], None]
-    ) -> None:
-        """`on_added` is told the user whose events have changed, before the caller is."""
-        self._api = api
+    def __init__(self, source: EventsSource, *, new_id: Callable[[], str]) -> None:
+        self._source = source
         self._new_id = new_id
-        self._on_added = on_added
 
     async def add(
         self, event: NewEvent, *, idempotency_key: str | None = None, api_key: str | None = None
@@ -33,8 +23,6 @@ class AddEvent:
         identity = identify(
             event.userId, client_key=idempotency_key, api_key=api_key, new_id=self._new_id
         )
-        stored_as = await self._api.add_event(
+        return await self._source.add_event(
             event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
         )
-        self._on_added(event.userId)
-        return stored_as

@@ -1,22 +1,28 @@
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, TypeAlias, TypeVar
+from math import inf
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from event_service import context
 from event_service.context import CacheStatus
-from event_service.errors import Overloaded, UpstreamFault, UpstreamNotFound
-from event_service.libs.stale_cache import Entry, StaleCache
-from event_service.sources.policy import Observer, Read
+from event_service.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    UpstreamFault,
+    UpstreamNotFound,
+    UserNotFound,
+)
+from event_service.libs.stale_cache import Entry
+from event_service.signals import CacheHit
+from event_service.sources.policy import Policies, Read, ReplyCache
 from halfopen import CircuitOpen
 
 T = TypeVar("T")
 
-# By operation and key, so that one bound holds for all that is kept.
-ReplyCache: TypeAlias = StaleCache[tuple[str, str], Any]
-
 # What an upstream that is down looks like. A 4xx is its word, and ours to pass on.
-_UPSTREAM_DOWN = (UpstreamFault, CircuitOpen, Overloaded)
+_UPSTREAM_DOWN = (UpstreamFault, CircuitOpen, Overloaded, DeadlineExceeded, TimeoutError)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -24,71 +30,79 @@ class CachedRead(Generic[T]):
     """A read behind a cache: what is fresh is not asked for again.
 
     When the upstream is down and there is a stale value it is served after one attempt at most,
-    and at once while the circuit is open. Errors are never kept. A fetch that was under way when
-    its key was invalidated keeps nothing. The call context's `cache_status`, if set, is told what
-    became of each read.
+    at once while the circuit is open, and in any case in time for an answer. Errors are never
+    kept. A fetch that was under way when its key was invalidated keeps nothing. The call context's
+    `cache_status`, if set, is told what became of each read.
     """
 
     def __init__(
         self,
-        read: Callable[[Callable[[str], Awaitable[T]]], Read[T]],
-        fetch: Callable[[str], Awaitable[T]],
-        *,
         operation: str,
+        fetch: Callable[..., Awaitable[T]],
+        policies: Policies,
         cache: ReplyCache,
-        observer: Observer,
     ) -> None:
-        """`read` makes the policy of reads with `fetch`, which runs inside the single flight."""
-        self._fetch = fetch
         self._operation = operation
+        self._fetch = fetch
         self._cache = cache
-        self._observer = observer
-        self._read = read(self._fetch_and_keep)
+        self._emit = policies.emit
+        self._limits = policies.limits
+        self._read = Read(operation, self._fetch_and_keep, policies)
 
-    async def __call__(self, key: str = "") -> T:
+    def __call__(self, *key: str) -> asyncio.Future[T]:
         """Raise what `Read` raises, unless the upstream is down and there is a stale value."""
-        place = (self._operation, key)
-        entry = self._cache.get(place)
+        entry = self._cache.get((self._operation, *key))
         if entry is not None and entry.fresh:
-            return self._serve(entry)
-        status = _status()
+            served: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+            served.set_result(self._serve(entry))
+            return served
+        return asyncio.ensure_future(self._ask(*key, stale=entry is not None))
+
+    def forget(self, *key: str) -> None:
+        """Reads that start after this never see older data."""
+        self._cache.invalidate((self._operation, *key))
+        self._read.forget(*key)
+
+    async def _ask(self, *key: str, stale: bool) -> T:
+        limit = self._limits(context.answer_by() if stale else inf)
         try:
-            value = await self._read(key, attempts=None if entry is None else 1)
+            with limit:
+                value = await self._read(*key, attempts=1 if stale else None)
         except _UPSTREAM_DOWN as error:
-            if isinstance(error, UpstreamFault) and status is not None:
-                status.forwarded(stale=entry is not None)
+            if isinstance(error, UpstreamFault):
+                _tell_forwarded(stale=stale)
             # Asked again: it may have been invalidated, or have got too old to be served.
-            entry = self._cache.get(place)
+            entry = self._cache.get((self._operation, *key))
             if entry is None:
                 raise
             return self._serve(entry)
-        if status is not None:
-            status.forwarded(stale=entry is not None)
+        _tell_forwarded(stale=stale)
         return value
 
-    def forget(self, key: str = "") -> None:
-        """Whoever asks from now on gets nothing that was fetched, or begun to be, before."""
-        self._cache.invalidate((self._operation, key))
-        self._read.forget(key)
-
     def _serve(self, entry: Entry[Any]) -> T:
-        self._observer.cache_hit(self._operation)
+        self._emit(CacheHit(self._operation))
         status = _status()
         if status is not None:
             status.hit(age=entry.age, ttl=self._cache.ttl - entry.age)
         value: T = entry.value
         return value
 
-    async def _fetch_and_keep(self, key: str) -> T:
-        place = (self._operation, key)
+    async def _fetch_and_keep(self, *key: str) -> T:
+        place = (self._operation, *key)
         token = self._cache.begin(place)
         try:
-            value = await self._fetch(key)
-        except UpstreamNotFound:
+            value = await self._fetch(*key)
+        except (UpstreamNotFound, UserNotFound):
             self._cache.invalidate(place)
             raise
         self._cache.put(place, value, token, size=len(_encode(value)))
         return value
+
+
+def _tell_forwarded(*, stale: bool) -> None:
+    status = _status()
+    if status is not None:
+        status.forwarded(stale=stale)
 
 
 def _status() -> CacheStatus | None:

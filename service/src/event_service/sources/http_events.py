@@ -1,10 +1,11 @@
 """The events API over HTTP: the one seam that knows the client library."""
 
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol, TypeVar
 
@@ -22,7 +23,9 @@ from pyreqwest.request import RequestBuilder
 from pyreqwest.response import Response
 
 from event_service import context
+from event_service.context import Attempt
 from event_service.errors import (
+    UpstreamBroken,
     UpstreamError,
     UpstreamFailed,
     UpstreamNonsense,
@@ -32,9 +35,7 @@ from event_service.errors import (
     UpstreamUnavailable,
     UserNotFound,
 )
-from event_service.libs.fan_out import Call
 from event_service.models import Event, NewEvent, User, is_id
-from event_service.sources.policy import Guard
 
 T = TypeVar("T")
 
@@ -86,15 +87,6 @@ def build_client(
     )
 
 
-class ReadPolicy(Protocol[T]):
-    """How one read operation is called."""
-
-    def __call__(self, key: str = "") -> Call[T]: ...
-
-    def forget(self, key: str = "") -> None:
-        """Whoever asks from now on gets nothing that was fetched, or begun to be, before."""
-
-
 class Exchange(Protocol):
     """One HTTP exchange that is traced: what it sends along, and what it is told."""
 
@@ -109,8 +101,11 @@ class Trace(Protocol):
     ) -> AbstractContextManager[Exchange]: ...
 
 
-class HttpEventsApi:
-    """Users and events over HTTP. Raises UserNotFound, UpstreamError, CircuitOpen, Overloaded."""
+class HttpEvents:
+    """The events API over HTTP: it sends, and translates what comes into values and errors.
+
+    Raises UserNotFound and UpstreamError. Connections are pooled; `close` ends them.
+    """
 
     def __init__(
         self,
@@ -119,12 +114,9 @@ class HttpEventsApi:
         url: str,
         paths: Mapping[str, str],
         max_body: int,
-        guards: Mapping[str, Guard],
-        read: Callable[[Guard, Callable[[str], Awaitable[Any]]], ReadPolicy[Any]],
         trace: Trace | None = None,
     ) -> None:
-        """`guards` by operation; `read` makes the policy of one read operation; `trace` follows
-        one exchange, given its operation, method and URL.
+        """`trace` follows one exchange, given its operation, method and URL.
 
         Raises ValueError for a URL that no call could be made to.
         """
@@ -133,39 +125,31 @@ class HttpEventsApi:
         self._trace = trace
         self._max_body = max_body
         self._urls = {operation: (url + path).split("{id}") for operation, path in paths.items()}
-        self._add_guard = guards["addEvent"]
-        self._users: ReadPolicy[list[User]] = read(guards["getUsers"], self._fetch_users)
-        self._user: ReadPolicy[User] = read(guards["getUserById"], self._fetch_user)
-        self._events: ReadPolicy[list[Event]] = read(guards["getEvents"], self._fetch_events)
-        self._event: ReadPolicy[Event] = read(guards["getEventById"], self._fetch_event)
+
+    async def close(self) -> None:
+        await self._client.close()
 
     async def users(self) -> list[User]:
-        return await self._users()
+        return _decode("getUsers", await self._get("getUsers"), _users)
 
     async def user(self, user_id: str) -> User:
         try:
-            return await self._user(user_id)
+            body = await self._get("getUserById", user_id)
         except UpstreamNotFound:
             raise UserNotFound(user_id) from None
+        user = _decode("getUserById", body, _user) if body else None
+        if user is None:
+            raise UserNotFound(user_id)
+        return user
 
     async def events(self) -> list[Event]:
-        return await self._events()
+        return _decode("getEvents", await self._get("getEvents"), _events)
 
-    def event(self, event_id: str) -> Call[Event]:
-        if not is_id(event_id):
-            raise UpstreamRefused(
-                "getEventById",
-                "The upstream listed an event under an impossible id.",
-                reason="impossible event id",
-            )
-        return self._event(event_id)
+    async def event(self, event_id: str) -> Event:
+        return _decode("getEventById", await self._get("getEventById", event_id), _event)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the upstream stores the event: ours, or that of an earlier try.
-
-        One attempt, never another: after any failure but a refusal the event may be stored.
-        The caller may try again with the same key. Reads that begin after it see the event.
-        """
+        """The id under which the upstream stores the event: ours, or that of an earlier try."""
         body = msgspec.json.encode(
             {
                 "id": event_id,
@@ -174,32 +158,6 @@ class HttpEventsApi:
                 "description": event.description or "",
             }
         )
-        try:
-            added = await self._add_guard(lambda: self._send_event(body, idempotency_key))
-        except UpstreamNotFound:
-            raise UserNotFound(event.userId) from None
-        self._user.forget(event.userId)
-        self._users.forget()
-        self._events.forget()
-        return added if added is not None and is_id(added) else event_id
-
-    async def _fetch_users(self, _key: str) -> list[User]:
-        return _decode("getUsers", await self._get("getUsers"), _users)
-
-    async def _fetch_user(self, user_id: str) -> User:
-        body = await self._get("getUserById", user_id)
-        user = _decode("getUserById", body, _user) if body else None
-        if user is None:
-            raise _not_found("getUserById", "no user in the reply")
-        return user
-
-    async def _fetch_events(self, _key: str) -> list[Event]:
-        return _decode("getEvents", await self._get("getEvents"), _events)
-
-    async def _fetch_event(self, event_id: str) -> Event:
-        return _decode("getEventById", await self._get("getEventById", event_id), _event)
-
-    async def _send_event(self, body: bytes, idempotency_key: str) -> str | None:
         url = self._urls["addEvent"][0]
         request = (
             self._client.post(url)
@@ -207,12 +165,16 @@ class HttpEventsApi:
             .header("idempotency-key", idempotency_key)
             .body_bytes(body)
         )
-        added = _decode("addEvent", await self._exchange("addEvent", "POST", url, request), _added)
+        try:
+            answer = await self._exchange("addEvent", "POST", url, request)
+        except UpstreamNotFound:
+            raise UserNotFound(event.userId) from None
+        added = _decode("addEvent", answer, _added)
         if not added.success:
             raise UpstreamRefused(
                 "addEvent", "The upstream refused the event.", reason="success:false"
             )
-        return added.id
+        return added.id if added.id is not None and is_id(added.id) else event_id
 
     def _get(self, operation: str, key: str = "") -> Coroutine[Any, Any, bytes]:
         url = key.join(self._urls[operation])
@@ -221,31 +183,36 @@ class HttpEventsApi:
     async def _exchange(
         self, operation: str, method: str, url: str, request: RequestBuilder
     ) -> bytes:
+        """Send the request with what goes along with every call; the body of a good answer."""
         call = context.current.get()
         if call is not None:
-            call.upstream_calls += 1
             request = request.header("x-request-id", call.request_id)
             if self._trace is None:
                 request = request.header("traceparent", call.traceparent)
                 if call.tracestate:
                     request = request.header("tracestate", call.tracestate)
         if self._trace is None:
-            return await self._answer(operation, request)
+            return await self._send(operation, request)
         with self._trace(operation, method, url) as exchange:
             for name, value in exchange.headers.items():
                 request = request.header(name, value)
-            return await self._answer(operation, request, exchange)
+            return await self._send(operation, request, exchange)
 
-    async def _answer(
+    async def _send(
         self, operation: str, request: RequestBuilder, exchange: Exchange | None = None
     ) -> bytes:
+        """The transport: status, headers, body. Alone this knows the client's ways."""
+        attempt = context.attempt.get()
         try:
             # Nothing is read ahead, so that a 503 is one even if its body never ends.
             async with request.streamed_read_buffer_limit(0).build_streamed() as response:
+                if attempt is not None:
+                    attempt.heard()
+                    attempt.pending = "the body was not complete"
                 if exchange is not None:
                     exchange.answered(response.status)
-                _refuse_by_status(operation, response)
-                return await self._read(operation, response)
+                refuse_by_status(operation, response.status, partial(_header, response))
+                return await self._read(operation, response, attempt)
         except RequestTimeoutError as exc:
             raise UpstreamTimeout(
                 operation, "The upstream did not answer in time.", reason=_slow(exc)
@@ -253,7 +220,7 @@ class HttpEventsApi:
         except PyreqwestError as exc:
             raise _broken(operation, exc) from exc
 
-    async def _read(self, operation: str, response: Response) -> bytes:
+    async def _read(self, operation: str, response: Response, attempt: Attempt | None) -> bytes:
         if _header(response, "content-encoding").lower() not in {"", "identity"}:
             raise _nonsense(operation, "encoded although we accept no encoding")
         limit = self._max_body
@@ -261,16 +228,20 @@ class HttpEventsApi:
         if declared and int(declared) > limit:
             raise _nonsense(operation, f"more than {limit} bytes")
         reader = response.body_reader
-        body = b""
-        while (chunk := await reader.read(limit + 1 - len(body))) is not None:
-            body = body + bytes(chunk) if body else bytes(chunk)
-            if len(body) > limit:
+        chunks: list[bytes] = []
+        size = 0
+        while (chunk := await reader.read(limit + 1 - size)) is not None:
+            if attempt is not None:
+                attempt.heard()
+            chunks.append(bytes(chunk))
+            size += len(chunk)
+            if size > limit:
                 raise _nonsense(operation, f"more than {limit} bytes")
-        return body
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
-def _refuse_by_status(operation: str, response: Response) -> None:
-    status = response.status
+def refuse_by_status(operation: str, status: int, header: Callable[[str], str]) -> None:
+    """Raise the error that a status stands for; `header` gives a header's value, "" without one."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
     reason = f"status {status}"
@@ -279,12 +250,14 @@ def _refuse_by_status(operation: str, response: Response) -> None:
             operation,
             "The upstream takes no calls at the moment.",
             reason=reason,
-            retry_after=_seconds(_header(response, "retry-after")),
+            retry_after=_seconds(header("retry-after")),
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise UpstreamFailed(operation, "The upstream failed.", reason=reason)
     if status == HTTPStatus.NOT_FOUND:
-        raise _not_found(operation, reason)
+        raise UpstreamNotFound(
+            operation, "The upstream does not know what it was asked for.", reason=reason
+        )
     raise UpstreamRefused(operation, "The upstream refused the call.", reason=reason)
 
 
@@ -297,12 +270,6 @@ def _decode(operation: str, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 
 def _nonsense(operation: str, reason: str) -> UpstreamNonsense:
     return UpstreamNonsense(operation, NONSENSE, reason=reason)
-
-
-def _not_found(operation: str, reason: str) -> UpstreamNotFound:
-    return UpstreamNotFound(
-        operation, "The upstream does not know what it was asked for.", reason=reason
-    )
 
 
 def _header(response: Response, name: str) -> str:
@@ -340,7 +307,7 @@ def _broken(operation: str, exc: PyreqwestError) -> UpstreamError:
         return UpstreamNonsense(operation, NONSENSE, reason=reason)
     if _while_connecting(exc):
         return UpstreamFailed(operation, "The upstream could not be reached.", reason=reason)
-    return UpstreamFailed(operation, "The upstream broke off its reply.", reason=reason)
+    return UpstreamBroken(operation, "The upstream broke off its reply.", reason=reason)
 
 
 def _while_connecting(exc: PyreqwestError) -> bool:

@@ -1,174 +1,239 @@
-"""How each operation treats the upstream.
+"""How each operation treats its source.
 
-Outermost first: single flight (reads), retries with a budget (reads), breaker, concurrency limit.
-The time limit of an attempt belongs to the attempt itself.
+Outermost first: single flight (reads), retries with a budget (reads), breaker, concurrency limit,
+time limit of an attempt.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import Context
-from functools import partial
+from dataclasses import dataclass, field
 from math import inf
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from event_service import context
-from event_service.context import CallContext
-from event_service.errors import Overloaded, UpstreamError, UpstreamFault, UpstreamUnavailable
+from event_service.context import Attempt
+from event_service.errors import (
+    DeadlineExceeded,
+    EventServiceError,
+    Overloaded,
+    UpstreamFault,
+    UpstreamTimeout,
+    UpstreamUnavailable,
+)
 from event_service.libs.bulkhead import Bulkhead, BulkheadFull
-from event_service.libs.fan_out import Call
-from event_service.libs.retry import GaveUp, RetryBudget, backoff, with_retries
+from event_service.libs.retry import Retries, RetryBudget, backoff
 from event_service.libs.single_flight import SingleFlight
-from halfopen import CircuitBreaker, State
+from event_service.libs.stale_cache import StaleCache
+from event_service.libs.time_limit import TimeLimits
+from event_service.signals import AttemptEnded, Emit, GaveUp, Retried, Shared
+from halfopen import CircuitBreaker, CircuitOpen, Permit, State
 
 T = TypeVar("T")
 
 BACKOFF_BASE = 0.05
 BACKOFF_CAP = 1.0
+# An attempt that is cut short was the upstream's failure if no byte came for this part of the time
+# that an attempt may take.
+QUIET = 0.4
+
+# By operation and key, so that one bound holds for all that is kept.
+ReplyCache = StaleCache[tuple[str, ...], Any]
 
 
-class Observer(Protocol):
-    """Told what happens between us and the upstream. Times are in seconds."""
+@dataclass(frozen=True)
+class Policies:
+    """What guards all operations of one source; `breakers` by operation, times in seconds."""
 
-    def attempt_started(self, operation: str, number: int) -> None: ...
-
-    def called(self, operation: str, outcome: str, duration: float) -> None: ...
-
-    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None: ...
-
-    def gave_up(self, operation: str, error: Exception, attempt: int, reason: GaveUp) -> None: ...
-
-    def shared(self, operation: str, leader: CallContext | None) -> None: ...
-
-    def cache_hit(self, operation: str) -> None: ...
+    breakers: Mapping[str, CircuitBreaker]
+    bulkhead: Bulkhead
+    budget: RetryBudget
+    emit: Emit
+    attempt_timeout: float
+    attempts: int
+    single_flight: bool
+    cache: ReplyCache | None
+    clock: Callable[[], float]
+    limits: TimeLimits = field(default_factory=TimeLimits)
 
 
 class Guard:
-    """Breaker and concurrency limit around each attempt of one operation.
+    """Breaker, concurrency limit and time limit around each attempt of one operation."""
 
-    An attempt that waited for its turn is refused after all if the circuit has opened meanwhile:
-    a queue of calls does not outlive the upstream that it waits for.
-    """
-
-    def __init__(
-        self,
-        operation: str,
-        *,
-        breaker: CircuitBreaker,
-        bulkhead: Bulkhead,
-        observer: Observer,
-        clock: Callable[[], float],
-    ) -> None:
+    def __init__(self, operation: str, policies: Policies) -> None:
         self.operation = operation
-        self._breaker = breaker
-        self._guarded = breaker(self._limited)
-        self._bulkhead = bulkhead
-        self._observer = observer
-        self._clock = clock
+        self._breaker = policies.breakers[operation]
+        self._bulkhead = policies.bulkhead
+        self._budget = policies.budget
+        self._emit = policies.emit
+        self._timeout = policies.attempt_timeout
+        self._clock = policies.clock
+        self._limits = policies.limits
 
-    def __call__(self, attempt: Callable[[], Awaitable[T]]) -> Coroutine[Any, Any, T]:
-        """Raise CircuitOpen or Overloaded when the attempt may not start, else what it raises."""
-        return self._guarded(attempt)
+    async def attempt(
+        self, number: int, fetch: Callable[..., Awaitable[T]], *args: object, **kwargs: object
+    ) -> T:
+        """`fetch(*args, **kwargs)`, and what it raises, as attempt `number` of a call.
 
-    async def _limited(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        opened = False if self._bulkhead.try_acquire() else await self._wait_for_a_slot()
-        try:
-            if opened:
-                # What was let in while the circuit was closed counts no longer, so this is no
-                # second verdict on one call.
-                return await self._breaker.acall(self._timed, attempt)
-            return await self._timed(attempt)
-        finally:
-            self._bulkhead.release()
-
-    async def _wait_for_a_slot(self) -> bool:
-        """Whether the circuit has left its closed state meanwhile."""
-        was_closed = self._breaker.state is State.CLOSED
-        try:
-            # Requests take turns, so that one with thousands of calls does not hold up the rest.
-            await self._bulkhead.acquire(context.current.get())
-        except BulkheadFull:
-            raise Overloaded("Too many calls wait for the upstream.") from None
-        return was_closed and self._breaker.state is not State.CLOSED
-
-    async def _timed(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        outcome = "cancelled"
+        Raises CircuitOpen, Overloaded or DeadlineExceeded when it may not start, UpstreamTimeout
+        when it takes too long.
+        """
+        permit = self._breaker.acquire()  # here a call is refused while the circuit is open
+        if not self._bulkhead.try_acquire():
+            permit = await self._wait_for_a_slot(permit)
+        call = context.current.get()
+        now = asyncio.get_running_loop().time()
+        limit = self._limits(now + self._timeout, sooner=context.latest)
+        if call is not None:
+            call.upstream_calls += 1
+        if number == 1:
+            self._budget.record_request()
+        attempt = Attempt(number, now, limit)
+        context.attempt.set(attempt)
+        outcome = "ok"
         started = self._clock()
         try:
-            result = await attempt()
-            outcome = "ok"
-        except UpstreamError as error:
-            outcome = error.outcome
+            with limit:
+                result = await fetch(*args, **kwargs)
+            permit.success()
+        except BaseException as error:
+            if limit.expired and isinstance(error, TimeoutError):
+                outcome = self._cut_short(permit, attempt, began=now)
+                raise self._timed_out(attempt) from None
+            outcome = self._judge(permit, error, attempt)
             raise
-        else:
-            return result
         finally:
-            self._observer.called(self.operation, outcome, self._clock() - started)
+            self._bulkhead.release()
+            self._emit(AttemptEnded(self.operation, outcome, self._clock() - started))
+        return result
+
+    async def _wait_for_a_slot(self, permit: Permit) -> Permit:
+        """Also the permit that the attempt has then: the circuit may open while it waits.
+
+        A queue of calls does not outlive the upstream that it waits for. The wait itself says
+        nothing about the upstream.
+        """
+        was_closed = self._breaker.state is State.CLOSED
+        try:
+            with self._limits(inf, sooner=context.latest):
+                # Requests take turns: one with thousands of calls does not hold up the rest.
+                await self._bulkhead.acquire(context.current.get())
+        except BulkheadFull:
+            permit.ignore()
+            raise Overloaded("Too many calls wait for the upstream.") from None
+        except TimeoutError:
+            permit.ignore()
+            raise DeadlineExceeded(
+                "There was no free slot for the call within the time a request has.",
+                operation=self.operation,
+                reason="no free slot in time",
+            ) from None
+        except BaseException:
+            permit.ignore()
+            raise
+        if not was_closed or self._breaker.state is State.CLOSED:
+            return permit
+        permit.ignore()
+        try:
+            return self._breaker.acquire()
+        except CircuitOpen:
+            self._bulkhead.release()
+            raise
+
+    def _judge(self, permit: Permit, error: BaseException, attempt: Attempt) -> str:
+        """Tell the breaker how the attempt ended; the outcome for metrics."""
+        match error:
+            case UpstreamFault():
+                permit.failure(error)
+            case Overloaded() | DeadlineExceeded() | CircuitOpen():
+                permit.ignore()  # nothing reached the upstream
+            case EventServiceError():
+                permit.success()  # it works, and refused this one call
+            case Exception():
+                permit.failure(error)
+            case _:
+                return self._cut_short(permit, attempt, began=inf)
+        return getattr(error, "outcome", "failed")
+
+    def _cut_short(self, permit: Permit, attempt: Attempt, *, began: float) -> str:
+        """As `_judge`, for an attempt that had no end of its own.
+
+        It is a failure if it had all the time of an attempt, or if the upstream was quiet for
+        long: else the deadlines and the patience of callers would hide that it is down.
+        """
+        now = asyncio.get_running_loop().time()
+        if now < began + self._timeout and now - attempt.quiet_since < QUIET * self._timeout:
+            permit.ignore()
+            return "cancelled"
+        permit.failure(self._timed_out(attempt))
+        return UpstreamTimeout.outcome
+
+    def _timed_out(self, attempt: Attempt) -> UpstreamTimeout:
+        return UpstreamTimeout(
+            self.operation,
+            "The upstream did not answer in time.",
+            reason=f"timeout: {attempt.pending} in time",
+        )
 
 
 class Read(Generic[T]):
     """One read operation: the same key asked for at the same time is fetched once."""
 
     def __init__(
-        self,
-        guard: Guard,
-        fetch: Callable[[str], Awaitable[T]],
-        *,
-        single_flight: bool,
-        attempts: int,
-        budget: RetryBudget,
-        observer: Observer,
+        self, operation: str, fetch: Callable[..., Awaitable[T]], policies: Policies
     ) -> None:
-        self._guard = guard
+        self.operation = operation
         self._fetch = fetch
-        self._attempts = attempts
-        self._budget = budget
-        self._observer = observer
-        operation = guard.operation
-        self._on_retry = partial(observer.retried, operation)
-        self._on_give_up = partial(observer.gave_up, operation)
-        self._flights: SingleFlight[str, T] | None = (
-            SingleFlight(self._on_shared) if single_flight else None
+        self._emit = policies.emit
+        self._guard = Guard(operation, policies)
+        self._retries = Retries(
+            policies.attempts,
+            budget=policies.budget,
+            retry_after=_retry_after,
+            backoff=_backoff,
+            until=context.latest,
+            # The clock of deadlines, whatever clock the breakers go by.
+            clock=_loop_time,
+            on_retry=self._on_retry,
+            on_give_up=self._on_give_up,
         )
+        self._flights: SingleFlight[tuple[str, ...], T] | None = None
+        if policies.single_flight:
+            self._flights = SingleFlight(self._on_shared)
 
-    def __call__(self, key: str = "", *, attempts: int | None = None) -> Call[T]:
-        """Raise CircuitOpen, Overloaded or the UpstreamError of the last attempt.
+    def __call__(self, *key: str, attempts: int | None = None) -> asyncio.Future[T]:
+        """Raise CircuitOpen, Overloaded, DeadlineExceeded or the error of the last attempt.
 
-        `attempts`: how many there may be if not as many as usual. Who joins a call under way
-        gets what that brings, and its retries keep to the deadline of the first who asked.
+        `attempts`: how many there may be if not as many as usual. Who joins a call under way gets
+        what that brings; it goes on for as long as the most patient of them may wait.
         """
+        run, attempt = self._retries.run, self._guard.attempt
         if self._flights is None:
-            return self._with_retries(key, attempts)
-        return self._flights.run(key, partial(self._with_retries, key, attempts))
+            return asyncio.ensure_future(run(attempt, self._fetch, *key, attempts=attempts))
+        return self._flights.run(key, run, attempt, self._fetch, *key, attempts=attempts)
 
-    def forget(self, key: str = "") -> None:
-        """Whoever asks from now on shares no call that began before."""
+    def forget(self, *key: str) -> None:
+        """Reads that start after this share no call that began before."""
         if self._flights is not None:
             self._flights.forget(key)
 
-    async def _with_retries(self, key: str, attempts: int | None) -> T:
-        call = context.current.get()
-        fetch = partial(self._fetch, key)
-
-        def attempt(number: int) -> Awaitable[T]:
-            self._observer.attempt_started(self._guard.operation, number)
-            return self._guard(fetch)
-
-        return await with_retries(
-            attempt,
-            attempts=attempts or self._attempts,
-            budget=self._budget,
-            retry_after=_retry_after,
-            deadline=inf if call is None else call.deadline,
-            backoff=_backoff,
-            on_retry=self._on_retry,
-            on_give_up=self._on_give_up,
-            # The clock of deadlines, whatever clock the breakers go by.
-            clock=asyncio.get_running_loop().time,
-        )
-
     def _on_shared(self, leading: Context) -> None:
-        self._observer.shared(self._guard.operation, leading.get(context.current))
+        tell_shared(self.operation, leading, self._emit)
+
+    def _on_retry(self, attempt: int, error: Exception, wait: float) -> None:
+        self._emit(Retried(self.operation, attempt, error, wait))
+
+    def _on_give_up(self, error: Exception, attempt: int, reason: str) -> None:
+        self._emit(GaveUp(self.operation, attempt, error, reason))
+
+
+def tell_shared(operation: str, leading: Context, emit: Emit) -> None:
+    """Join the shared call that runs in the context `leading`."""
+    leader, call = leading.get(context.current), context.current.get()
+    if leader is not None and call is not None:
+        call.join(leader)
+    emit(Shared(operation, leader))
 
 
 def _retry_after(error: Exception) -> float | None:
@@ -183,3 +248,7 @@ def _retry_after(error: Exception) -> float | None:
 
 def _backoff(attempt: int) -> float:
     return backoff(attempt, base=BACKOFF_BASE, cap=BACKOFF_CAP, random=random.random)
+
+
+def _loop_time() -> float:
+    return asyncio.get_running_loop().time()

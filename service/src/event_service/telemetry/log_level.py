@@ -1,6 +1,5 @@
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -35,18 +34,12 @@ class LogLevel:
             new.write_text(level)
             new.replace(self._word)
 
-    @asynccontextmanager
-    async def followed(self) -> AsyncIterator[None]:
-        """Do as the other workers do until the block ends."""
-        async with asyncio.TaskGroup() as tasks:
-            following = tasks.create_task(self._follow(self._word)) if self._word else None
-            yield
-            if following is not None:
-                following.cancel()
-
-    async def _follow(self, word: Path) -> None:
+    async def follow(self) -> None:
+        """Do as the other workers do, without end where there are others."""
+        if self._word is None:
+            return
         while True:
-            level = _read(word)
+            level = _read(self._word)
             if level:
                 self._change(level)
             await self._sleep(POLL)

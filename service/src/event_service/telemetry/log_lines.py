@@ -6,12 +6,11 @@ from typing import Any
 import msgspec
 import structlog
 
-from event_service.errors import UpstreamError
+from event_service.errors import DeadlineExceeded, UpstreamError
+from event_service.signals import GaveUp, GuardsBuilt, RequestDone, Retried, Signals
 from event_service.telemetry import transitions
 from event_service.telemetry.logs import JsonLines, describe, is_wanted
 from event_service.telemetry.printable import printable
-from event_service.telemetry.records import RequestRecord
-from event_service.telemetry.signals import Listener
 from halfopen import CallFailed, CircuitBreaker, State, StateChanged
 
 _API = "/api/"
@@ -47,7 +46,7 @@ class _Request(msgspec.Struct, omit_defaults=True, gc=False):
     exception: Any = None
 
 
-class LogLines(Listener):
+class LogLines:
     """Writes what an operator reads: requests, breaker transitions, retries that gave up.
 
     A request's line is an error when the service or the upstream failed it, a warning when it was
@@ -62,7 +61,13 @@ class LogLines(Listener):
         # The line that is written most often takes the short way to where all of them go.
         self._json = output if isinstance(output, JsonLines) else None
 
-    def request_done(self, record: RequestRecord) -> None:
+    def listen(self, signals: Signals) -> None:
+        signals.on(GuardsBuilt, self._guards_built)
+        signals.on(RequestDone, self.request_done)
+        signals.on(Retried, self._retried)
+        signals.on(GaveUp, self._gave_up)
+
+    def request_done(self, record: RequestDone) -> None:
         slow = record.duration >= self._slow_request and record.route.startswith(_API)
         level = _level(record, slow=slow)
         if self._json is not None and not is_wanted(level):
@@ -86,7 +91,7 @@ class LogLines(Listener):
         error = record.error
         if error is not None:
             line.error = type(error).__name__
-            if isinstance(error, UpstreamError):
+            if isinstance(error, UpstreamError | DeadlineExceeded):
                 line.operation, line.reason = error.operation, error.reason
         bug = error if record.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
         if self._json is None:
@@ -105,6 +110,10 @@ class LogLines(Listener):
             if not members[name]:
                 del members[name]
         self._log.log(level, **members, exc_info=bug)
+
+    def _guards_built(self, signal: GuardsBuilt) -> None:
+        for breaker in signal.breakers.values():
+            self.watch(breaker)
 
     def watch(self, breaker: CircuitBreaker) -> None:
         breaker.on(CallFailed, self._call_failed)
@@ -132,23 +141,24 @@ class LogLines(Listener):
             next_try_s=round(snapshot.retry_after, 3),
         )
 
-    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:
+    def _retried(self, signal: Retried) -> None:
         self._log.debug(
             "upstream retry",
-            operation=operation,
-            attempt=attempt,
-            error=type(error).__name__,
-            wait_s=round(wait, 3),
+            operation=signal.operation,
+            attempt=signal.attempt,
+            error=type(signal.error).__name__,
+            wait_s=round(signal.wait, 3),
         )
 
-    def gave_up(self, operation: str, error: Exception, attempt: int, reason: str) -> None:
+    def _gave_up(self, signal: GaveUp) -> None:
+        error = signal.error
         self._log.warning(
             "upstream retries given up",
-            operation=operation,
-            attempt=attempt,
+            operation=signal.operation,
+            attempt=signal.attempt,
             error=type(error).__name__,
             reason=error.reason if isinstance(error, UpstreamError) else "",
-            why=reason,
+            why=signal.reason,
         )
 
 
@@ -156,7 +166,7 @@ def _failure(error: BaseException | None) -> str:
     return error.reason if isinstance(error, UpstreamError) else type(error).__name__
 
 
-def _level(record: RequestRecord, *, slow: bool) -> int:
+def _level(record: RequestDone, *, slow: bool) -> int:
     status = record.status
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         # A refusal that says when to come again is how the service means to behave.

@@ -8,11 +8,20 @@ from typing import NamedTuple
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.samples import Exemplar
 
-from event_service.context import CallContext
+from event_service.signals import (
+    AttemptEnded,
+    CacheHit,
+    GuardsBuilt,
+    LoadShed,
+    RateExceeded,
+    RequestDone,
+    RequestStarted,
+    Retried,
+    Shared,
+    Signals,
+)
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.exposition import BOUNDS, HISTOGRAM, SUM, build_registry
-from event_service.telemetry.records import RequestRecord
-from event_service.telemetry.signals import Listener
 from halfopen import (
     CallFailed,
     CallIgnored,
@@ -44,7 +53,7 @@ _CALL_OUTCOMES = {
 }
 
 
-class Metrics(Listener):
+class Metrics:
     """Counts what it hears, in `cells`; `expose` writes the counts of all workers.
 
     `now` gives the exemplars their wall-clock time in seconds.
@@ -77,10 +86,24 @@ class Metrics(Listener):
             encode, media_type = choose_encoder("")
         return encode(self._registry), media_type
 
-    def request_started(self, method: str) -> None:  # noqa: ARG002  the signal's signature
+    def listen(self, signals: Signals) -> None:
+        signals.on(GuardsBuilt, self._guards_built)
+        signals.on(RequestStarted, self._request_started)
+        signals.on(RequestDone, self.request_done)
+        signals.on(AttemptEnded, self._attempt_ended)
+        signals.on(Retried, lambda signal: self._count(self._operation(signal.operation).retries))
+        signals.on(Shared, lambda signal: self._count(self._operation(signal.operation).shared))
+        signals.on(CacheHit, lambda signal: self._count(self._operation(signal.operation).cached))
+        signals.on(RateExceeded, lambda _: self._count(self._rate_limited))
+        signals.on(LoadShed, lambda _: self._count(self._load_shed))
+
+    def _count(self, cell: int) -> None:
+        self._values[cell] += 1
+
+    def _request_started(self, _signal: RequestStarted) -> None:
         self._values[self._in_flight] += 1
 
-    def request_done(self, record: RequestRecord) -> None:
+    def request_done(self, record: RequestDone) -> None:
         method = record.method if record.method in METHODS else OTHER
         key = (method, record.route, record.status)
         found = self._requests.get(key) or self._new_request(*key)
@@ -94,28 +117,17 @@ class Metrics(Listener):
         values[found[1] + SUM] += duration
         self._exemplars[bucket] = (record.trace_id, duration, self._now())
 
-    def called(self, operation: str, outcome: str, duration: float) -> None:
-        key = (operation, outcome)
+    def _attempt_ended(self, signal: AttemptEnded) -> None:
+        key, duration = (signal.operation, signal.outcome), signal.duration
         found = self._calls.get(key) or self._new_call(*key)
         values = self._values
         values[found[0]] += 1
         values[found[1] + bisect_left(BOUNDS, duration)] += 1
         values[found[1] + SUM] += duration
 
-    def retried(self, operation: str, attempt: int, error: Exception, wait: float) -> None:  # noqa: ARG002
-        self._values[self._operation(operation).retries] += 1
-
-    def shared(self, operation: str, leader: CallContext | None) -> None:  # noqa: ARG002
-        self._values[self._operation(operation).shared] += 1
-
-    def cache_hit(self, operation: str) -> None:
-        self._values[self._operation(operation).cache_hits] += 1
-
-    def rate_limited(self) -> None:
-        self._values[self._rate_limited] += 1
-
-    def load_shed(self) -> None:
-        self._values[self._load_shed] += 1
+    def _guards_built(self, signal: GuardsBuilt) -> None:
+        for breaker in signal.breakers.values():
+            self.watch(breaker)
 
     def watch(self, breaker: CircuitBreaker) -> None:
         claim, values, name = self._cells.claim, self._values, breaker.name
@@ -171,7 +183,7 @@ class Metrics(Listener):
                 durations=claim("upstream_request_duration_seconds", (operation,), HISTOGRAM),
                 retries=claim("upstream_retries", (operation,)),
                 shared=claim("single_flight_shared", (operation,)),
-                cache_hits=claim("cache_hits", (operation,)),
+                cached=claim("cache_hits", (operation,)),
             )
         return found
 
@@ -187,4 +199,4 @@ class _Operation(NamedTuple):
     durations: int
     retries: int
     shared: int
-    cache_hits: int
+    cached: int

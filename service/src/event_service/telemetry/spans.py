@@ -6,7 +6,6 @@ https://opentelemetry.io/docs/specs/semconv/http/http-spans/
 import asyncio
 import threading
 from collections.abc import Mapping
-from contextvars import ContextVar
 from http import HTTPStatus
 from types import TracebackType
 from typing import Self
@@ -20,19 +19,24 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, SpanKind, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
-from starlette.types import Scope
 
 from event_service import context
 from event_service.context import CallContext
+from event_service.errors import UpstreamTimeout
+from event_service.signals import (
+    UNMATCHED,
+    GuardsBuilt,
+    RequestDone,
+    RequestIdentified,
+    Shared,
+    Signals,
+)
 from event_service.telemetry.metrics import METHODS
-from event_service.telemetry.records import UNMATCHED, RequestRecord
-from event_service.telemetry.signals import Listener
-from halfopen import CallRejected, CircuitBreaker, StateChanged
+from halfopen import CallRejected, StateChanged
 
 # Seconds that the last spans have to reach their collector when the service ends.
 FLUSH = 3.0
 
-_number: ContextVar[int] = ContextVar("attempt_number", default=1)
 _context = TraceContextTextMapPropagator()
 
 
@@ -46,7 +50,7 @@ def build_provider(*, version: str) -> TracerProvider:
     return provider
 
 
-class Spans(Listener):
+class Spans:
     """A span for each request, a child of it for each attempt at the upstream.
 
     The request's span travels in its call context. A caller who shares another's call has a link
@@ -67,7 +71,14 @@ class Spans(Listener):
         sending.start()
         await asyncio.to_thread(sending.join, FLUSH)
 
-    def request_identified(self, call: CallContext, scope: Scope) -> None:
+    def listen(self, signals: Signals) -> None:
+        signals.on(GuardsBuilt, self._guards_built)
+        signals.on(RequestIdentified, self._request_identified)
+        signals.on(RequestDone, self._request_done)
+        signals.on(Shared, self._shared)
+
+    def _request_identified(self, signal: RequestIdentified) -> None:
+        call, scope = signal.call, signal.scope
         headers = {name.decode("latin-1"): v.decode("latin-1") for name, v in scope["headers"]}
         method, scheme = scope["method"], scope.get("scheme", "http")
         attributes: dict[str, AttributeValue] = {
@@ -91,7 +102,7 @@ class Spans(Listener):
         sent = _outgoing(span)
         call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
 
-    def request_done(self, record: RequestRecord) -> None:
+    def _request_done(self, record: RequestDone) -> None:
         span = _span(context.current.get())
         if record.route != UNMATCHED:
             span.update_name(f"{_name(record.method)} {record.route}")
@@ -107,12 +118,11 @@ class Spans(Listener):
                 span.record_exception(error)
         span.end()
 
-    def attempt_started(self, operation: str, number: int) -> None:  # noqa: ARG002
-        _number.set(number)
-
-    def shared(self, operation: str, leader: CallContext | None) -> None:
+    def _shared(self, signal: Shared) -> None:
         follower = _span(context.current.get())
-        follower.add_link(_span(leader).get_span_context(), {"upstream.operation": operation})
+        follower.add_link(
+            _span(signal.leader).get_span_context(), {"upstream.operation": signal.operation}
+        )
 
     def exchange(self, operation: str, method: str, url: str) -> "Exchange":
         """Follow one HTTP exchange with the upstream, within a `with`."""
@@ -124,16 +134,18 @@ class Spans(Listener):
             "upstream.operation": operation,
             **_server(url),
         }
-        if resends := _number.get() - 1:
-            attributes["http.request.resend_count"] = resends
+        attempt = context.attempt.get()
+        if attempt is not None and attempt.number > 1:
+            attributes["http.request.resend_count"] = attempt.number - 1
         parent = trace.set_span_in_context(_span(context.current.get()))
         return Exchange(
             self._tracer.start_span(f"{method} {template}", parent, SpanKind.CLIENT, attributes)
         )
 
-    def watch(self, breaker: CircuitBreaker) -> None:
-        breaker.on(CallRejected, self._call_rejected)
-        breaker.on(StateChanged, self._state_changed)
+    def _guards_built(self, signal: GuardsBuilt) -> None:
+        for breaker in signal.breakers.values():
+            breaker.on(CallRejected, self._call_rejected)
+            breaker.on(StateChanged, self._state_changed)
 
     def _call_rejected(self, event: CallRejected) -> None:
         _add_event(
@@ -179,7 +191,11 @@ class Exchange:
         _traceback: TracebackType | None,
     ) -> None:
         if isinstance(exc, asyncio.CancelledError):
-            self._span.add_event("cancelled")
+            attempt = context.attempt.get()
+            if attempt is not None and attempt.limit.expired:
+                self._failed(UpstreamTimeout.__name__)
+            else:
+                self._span.add_event("cancelled")
         elif exc_type is not None and self._failed_as is None:
             self._failed(exc_type.__name__)
         self._span.end()

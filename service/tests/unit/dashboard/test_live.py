@@ -17,7 +17,15 @@ from event_service.errors import (
 )
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
-from event_service.telemetry.records import RequestRecord
+from event_service.signals import (
+    AttemptEnded,
+    CacheHit,
+    GaveUp,
+    RequestDone,
+    Retried,
+    Shared,
+    Signals,
+)
 from halfopen import (
     CallWindow,
     CircuitBreaker,
@@ -63,8 +71,8 @@ def record(
     status: int = 200,
     duration: float = 0.01,
     error: Exception | None = None,
-) -> RequestRecord:
-    return RequestRecord(
+) -> RequestDone:
+    return RequestDone(
         method="GET",
         route=route,
         path=path,
@@ -196,8 +204,11 @@ def test_a_kept_failure_keeps_no_error_alive():
 def test_attempts_at_the_upstream_show_by_operation_without_the_cancelled_ones():
     clock = Clock()
     feed = feed_at(clock)
+    signals = Signals()
+    feed.listen(signals)
     for outcome in ("ok", "not_found", "refused", "timeout", "cancelled"):
-        feed.called("getUsers", outcome, 0.1)
+        signals.emit(AttemptEnded("getUsers", outcome, 0.1))
+    signals.emit(AttemptEnded("an operation it does not show", "ok", 0.1))
     clock.now += 1
 
     (users, add) = feed.read().upstream.operations
@@ -220,11 +231,13 @@ async def test_the_upstreams_gauges_and_savings():
         clock=clock,
     )
     await bulkhead.acquire()
-    feed.shared("getUsers", None)
-    feed.shared("getUsers", None)
-    feed.cache_hit("getUsers")
-    feed.retried("getUsers", 1, ValueError(), 0.1)
-    feed.gave_up("getUsers", ValueError(), 3, "attempts")
+    signals = Signals()
+    feed.listen(signals)
+    signals.emit(Shared("getUsers", None))
+    signals.emit(Shared("getUsers", None))
+    signals.emit(CacheHit("getUsers"))
+    signals.emit(Retried("getUsers", 1, ValueError(), 0.1))
+    signals.emit(GaveUp("getUsers", 3, ValueError(), "attempts"))
 
     upstream = feed.read().upstream
 

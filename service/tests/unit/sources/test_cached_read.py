@@ -1,15 +1,11 @@
-from functools import partial
-
 import pytest
 
 from event_service.errors import UpstreamFailed
-from event_service.libs.bulkhead import Bulkhead
-from event_service.libs.retry import RetryBudget
 from event_service.libs.stale_cache import StaleCache
-from event_service.sources.cached_read import CachedRead, ReplyCache
-from event_service.sources.policy import Guard, Read
-from event_service.telemetry.signals import Listener
-from halfopen import CircuitBreaker
+from event_service.sources.cached_read import CachedRead
+from event_service.sources.policy import ReplyCache
+
+from .guards import policies
 
 pytestmark = pytest.mark.anyio
 
@@ -38,22 +34,7 @@ class Clock:
 
 def cached(source: Source, clock: Clock, *, max_size: int = 1000) -> CachedRead[str]:
     cache: ReplyCache = StaleCache(10.0, 60.0, 100, clock, max_size=max_size)
-    guard = Guard(
-        "op",
-        breaker=CircuitBreaker("op"),
-        bulkhead=Bulkhead(10, max_waiting=0),
-        observer=Listener(),
-        clock=clock,
-    )
-    plain = partial(
-        Read[str],
-        guard,
-        single_flight=True,
-        attempts=1,
-        budget=RetryBudget(0.1),
-        observer=Listener(),
-    )
-    return CachedRead(plain, source, operation="op", cache=cache, observer=Listener())
+    return CachedRead("op", source, policies(cache=cache, clock=clock), cache)
 
 
 async def test_it_works_for_callers_that_are_no_request():

@@ -2,8 +2,10 @@ import asyncio
 import gc
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -17,59 +19,20 @@ from event_service.errors import (
     UpstreamUnavailable,
 )
 from event_service.libs.bulkhead import Bulkhead
-from event_service.libs.retry import RetryBudget
 from event_service.sources.policy import Guard, Read
-from event_service.telemetry.signals import Listener
-from halfopen import CircuitBreaker, CircuitOpen, ConsecutiveFailures, State
+from halfopen import CircuitOpen, State
+
+from .guards import Told, breaker, policies
 
 pytestmark = pytest.mark.anyio
 
 
-class Outcomes(Listener):
-    def __init__(self) -> None:
-        self.called_with: list[str] = []
-
-    def called(self, operation: str, outcome: str, duration: float) -> None:
-        self.called_with.append(f"{operation} {outcome}")
+def guard(**parts: Any) -> Callable[[Callable[[], Awaitable[str]]], Coroutine[Any, Any, str]]:
+    return partial(Guard("op", policies(**parts)).attempt, 1)
 
 
-def breaker(failures: int = 1000) -> CircuitBreaker:
-    return CircuitBreaker(
-        "op", trip=ConsecutiveFailures(failures), failure_on=UpstreamFailed, ignore=Overloaded
-    )
-
-
-def guard(
-    *,
-    limit: int = 10,
-    max_waiting: int = 10,
-    circuit: CircuitBreaker | None = None,
-    observer: Listener | None = None,
-) -> Guard:
-    return Guard(
-        "op",
-        breaker=circuit or breaker(),
-        bulkhead=Bulkhead(limit, max_waiting=max_waiting),
-        observer=observer or Listener(),
-        clock=time.monotonic,
-    )
-
-
-def read(
-    fetch: Callable[[str], Awaitable[str]],
-    *,
-    through: Guard | None = None,
-    single_flight: bool = True,
-    attempts: int = 1,
-) -> Read[str]:
-    return Read(
-        through or guard(),
-        fetch,
-        single_flight=single_flight,
-        attempts=attempts,
-        budget=RetryBudget(0.1),
-        observer=Listener(),
-    )
+def read(fetch: Callable[[str], Awaitable[str]], **parts: Any) -> Read[str]:
+    return Read("op", fetch, policies(**parts))
 
 
 def failure() -> UpstreamFailed:
@@ -100,18 +63,18 @@ async def test_an_attempts_outcome_is_told_and_its_slot_given_back(
     async def attempt() -> str:
         raise error
 
-    outcomes = Outcomes()
-    guarded = guard(limit=1, max_waiting=0, observer=outcomes)
+    told = Told()
+    guarded = guard(bulkhead=Bulkhead(1, max_waiting=0), told=told)
     for _ in range(2):
         with pytest.raises(type(error)):
             await guarded(attempt)
 
-    assert outcomes.called_with == [f"op {outcome}"] * 2
+    assert told.attempts == [f"op {outcome}"] * 2
 
 
 async def test_who_finds_the_queue_full_is_refused_and_no_outcome_is_told():
-    outcomes = Outcomes()
-    guarded = guard(limit=1, max_waiting=0, observer=outcomes)
+    told = Told()
+    guarded = guard(bulkhead=Bulkhead(1, max_waiting=0), told=told)
     going_on = asyncio.Event()
 
     async def attempt() -> str:
@@ -125,12 +88,12 @@ async def test_who_finds_the_queue_full_is_refused_and_no_outcome_is_told():
     going_on.set()
 
     assert await first == "done"
-    assert outcomes.called_with == ["op ok"]
+    assert told.attempts == ["op ok"]
 
 
 async def test_a_queued_attempt_is_refused_when_the_circuit_opened_and_holds_no_slot():
     circuit = breaker(failures=1)
-    guarded = guard(limit=1, circuit=circuit)
+    guarded = guard(bulkhead=Bulkhead(1, max_waiting=10), circuit=circuit)
     going_on = asyncio.Event()
 
     async def fail() -> str:
@@ -152,9 +115,7 @@ async def test_a_queued_attempt_is_refused_when_the_circuit_opened_and_holds_no_
 async def test_a_canary_that_has_to_wait_for_a_slot_is_let_in():
     circuit = breaker(failures=1)
     bulkhead = Bulkhead(1, max_waiting=1)
-    guarded = Guard(
-        "op", breaker=circuit, bulkhead=bulkhead, observer=Listener(), clock=time.monotonic
-    )
+    guarded = guard(circuit=circuit, bulkhead=bulkhead)
     circuit.trip(for_=1e-9)
     assert bulkhead.try_acquire()
 
@@ -172,22 +133,24 @@ async def test_a_canary_that_has_to_wait_for_a_slot_is_let_in():
 
 async def test_retries_go_by_the_clock_of_deadlines():
     call = CallContext("r")
-    call.deadline = asyncio.get_running_loop().time() - 1
+    soon = asyncio.get_running_loop().time() + 30
+    call.set_deadline(soon, answer_by=soon)
     context.current.set(call)
     attempts = 0
 
     async def fetch(_key: str) -> str:
         nonlocal attempts
         attempts += 1
-        raise failure()
+        asked = 60.0 if attempts == 1 else None
+        raise UpstreamUnavailable("op", "Later.", reason="test", retry_after=asked)
 
-    with pytest.raises(UpstreamFailed):
-        await read(fetch, attempts=3)()
+    with pytest.raises(UpstreamUnavailable):
+        await read(fetch, attempts=3)("k")
     assert attempts == 1
 
-    call.deadline = inf
-    with pytest.raises(UpstreamFailed):
-        await read(fetch, attempts=3)()
+    call.set_deadline(inf, answer_by=inf)
+    with pytest.raises(UpstreamUnavailable):
+        await read(fetch, attempts=3)("k")
     assert attempts == 4
 
 
@@ -236,7 +199,7 @@ async def test_an_error_leaves_no_cycle_behind():
     async def fetch(_key: str) -> str:
         raise seen_failure()  # a name for it here would be a cycle of the test's own
 
-    reading = read(fetch, attempts=2)
+    reading = read(fetch, attempts=2, told=lambda _signal: None)
     gc.collect()
     gc.disable()
     try:

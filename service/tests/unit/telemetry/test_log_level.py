@@ -1,5 +1,7 @@
 import asyncio
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,15 @@ class Polls:
         await self.waiting.wait()
 
 
+@asynccontextmanager
+async def following(level: LogLevel) -> AsyncIterator[None]:
+    task = asyncio.create_task(level.follow())
+    try:
+        yield
+    finally:
+        task.cancel()
+
+
 async def test_a_level_holds_from_now_on():
     level = LogLevel(None)
     assert level.get() == "info"
@@ -43,7 +54,7 @@ async def test_a_level_holds_from_now_on():
 async def test_the_other_workers_follow(tmp_path: Path):
     polls = Polls()
     here, there = LogLevel(tmp_path), LogLevel(tmp_path, sleep=polls)
-    async with there.followed():
+    async with following(there):
         await polls.waiting.wait()
         here.set("error")
         # Both speak of this one process; put it back to see the other one act.
@@ -59,13 +70,13 @@ async def test_a_worker_that_starts_later_follows_too(tmp_path: Path):
     logging.root.setLevel(logging.INFO)
     polls = Polls()
     late = LogLevel(tmp_path, sleep=polls)
-    async with late.followed():
+    async with following(late):
         await polls.waiting.wait()
         assert late.get() == "warning"
 
 
 async def test_a_worker_alone_looks_nowhere():
     polls = Polls()
-    async with LogLevel(None, sleep=polls).followed():
+    async with following(LogLevel(None, sleep=polls)):
         await asyncio.sleep(0)
     assert not polls.waiting.is_set()

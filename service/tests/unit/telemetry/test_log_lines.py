@@ -11,9 +11,9 @@ import structlog
 from event_service import context
 from event_service.context import CallContext
 from event_service.errors import UpstreamTimeout, UserNotFound
+from event_service.signals import GaveUp, RequestDone, Retried, Signals
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import JsonLines, configure_logging, set_level
-from event_service.telemetry.records import RequestRecord
 from halfopen import CircuitBreaker, FailureCount
 
 
@@ -48,7 +48,7 @@ def log(monkeypatch):
 
 
 def record(**members):
-    return RequestRecord(
+    return RequestDone(
         **{
             "method": "GET",
             "route": "/api/getUsers",
@@ -235,9 +235,11 @@ def test_a_failed_probe_says_why_it_failed(log):
 def test_retries_and_their_end_are_told(log):
     lines = LogLines(slow_request=1)
     error = UpstreamTimeout("getUsers", "for clients", reason="timeout: no reply in time")
-    lines.retried("getUsers", 1, error, 0.05)
-    lines.gave_up("getUsers", error, 2, "budget")
-    lines.gave_up("getUsers", ValueError(), 3, "attempts")
+    signals = Signals()
+    lines.listen(signals)
+    signals.emit(Retried("getUsers", 1, error, 0.05))
+    signals.emit(GaveUp("getUsers", 2, error, "budget"))
+    signals.emit(GaveUp("getUsers", 3, ValueError(), "attempts"))
 
     retry, budget, attempts = log.lines()
     assert (retry["level"], retry["attempt"], retry["wait_s"]) == ("debug", 1, 0.05)

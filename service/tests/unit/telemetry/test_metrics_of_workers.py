@@ -1,6 +1,7 @@
 import gc
 from pathlib import Path
 
+from event_service.signals import RateExceeded, RequestStarted, Signals
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.metrics import Metrics
 from halfopen import CircuitBreaker
@@ -15,8 +16,10 @@ def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way(tmp_path: 
     breakers = [CircuitBreaker("addEvent") for _ in range(2)]
     for metrics, breaker in zip((one, other), breakers, strict=True):
         metrics.watch(breaker)
-        metrics.request_started("GET")
-        metrics.rate_limited()
+        signals = Signals()
+        metrics.listen(signals)
+        signals.emit(RequestStarted("GET"))
+        signals.emit(RateExceeded())
     breakers[1].trip()
 
     both = exposed(one)
@@ -25,7 +28,7 @@ def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way(tmp_path: 
     assert 'circuit_breaker_state{breaker="addEvent",state="open"} 1.0' in both
     assert 'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0' in both
 
-    del other, metrics, breaker
+    del other, metrics, breaker, signals
     breakers.clear()
     gc.collect()
     left = exposed(one)

@@ -1,8 +1,10 @@
 import pytest
 
 from event_service.errors import UpstreamRefused
-from event_service.models import Event, User
-from event_service.services.user_events import UserEvents
+from event_service.models import Event, NewEvent, User
+from event_service.sources.guarded import OPERATIONS, GuardedEvents
+
+from .guards import policies
 
 pytestmark = pytest.mark.anyio
 
@@ -13,6 +15,15 @@ class Source:
     def __init__(self, error: Exception) -> None:
         self._error = error
 
+    async def users(self) -> list[User]:
+        return []
+
+    async def events(self) -> list[Event]:
+        return []
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
+        return event_id
+
     async def user(self, user_id: str) -> User:
         return User(user_id, "Alice", ["a", "b", "c"])
 
@@ -22,9 +33,13 @@ class Source:
         return Event(event_id, "1", "t")
 
 
+def guarded(source: Source) -> GuardedEvents:
+    return GuardedEvents(source, policies(operations=OPERATIONS))
+
+
 async def test_a_partial_reply_tells_the_error_of_each_event_that_failed():
     error = UpstreamRefused("getEventById", "No.", reason="test")
-    partial = await UserEvents(Source(error), limit=2).for_user_partial("1")
+    partial = await guarded(Source(error)).partial_events_of("1")
 
     assert [event.id for event in partial.events] == ["a", "c"]
     assert partial.errors == [("b", error)]
@@ -32,11 +47,11 @@ async def test_a_partial_reply_tells_the_error_of_each_event_that_failed():
 
 async def test_a_bug_of_ours_is_no_part_of_a_reply():
     with pytest.raises(ZeroDivisionError):
-        await UserEvents(Source(ZeroDivisionError()), limit=2).for_user_partial("1")
+        await guarded(Source(ZeroDivisionError())).partial_events_of("1")
 
 
 async def test_the_error_of_one_event_is_raised_itself():
     error = UpstreamRefused("getEventById", "No.", reason="test")
     with pytest.raises(UpstreamRefused) as raised:
-        await UserEvents(Source(error), limit=1).for_user("1")
+        await guarded(Source(error)).events_of("1")
     assert raised.value is error

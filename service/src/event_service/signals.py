@@ -1,0 +1,147 @@
+"""What happens, told to whoever listens: one frozen record for each kind, and one `emit`.
+
+A new signal is a class here, an `emit` where it happens, and an `on` in each listener that cares.
+Times are in seconds.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct
+from starlette.types import Scope
+
+from event_service.context import CallContext
+from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.retry import RetryBudget
+from halfopen import CircuitBreaker
+
+# The route of a request whose path no route takes.
+UNMATCHED = "unmatched"
+# What a route puts into the scope of a request that it answers with a stream.
+STREAMED = "event_service.streamed"
+
+logger = logging.getLogger(__name__)
+
+
+class Signal(Struct, frozen=True, gc=False):
+    """The base of all signals."""
+
+
+class GuardsBuilt(Signal, frozen=True, gc=False):
+    """The guards of the upstream were built: subscribe to the breakers, read the others."""
+
+    breakers: Mapping[str, CircuitBreaker]
+    bulkhead: Bulkhead
+    budget: RetryBudget
+
+
+class RequestStarted(Signal, frozen=True, gc=False):
+    """A request came in; its `RequestDone` follows without fail."""
+
+    method: str
+
+
+class RequestIdentified(Signal, frozen=True, gc=False):
+    """The request's ids are known, and may still be replaced: nobody has used them yet."""
+
+    call: CallContext
+    scope: Scope
+
+
+class RequestDone(Signal, frozen=True, gc=False):
+    """A request is over; its call context is still the current one.
+
+    `route` is its route's template or UNMATCHED, never its path. `duration` of a `streamed` reply
+    is how long its reader stayed. `error` is set when the request did not end as its route meant.
+    """
+
+    method: str
+    route: str
+    path: str
+    status: int
+    duration: float
+    client: str
+    request_id: str
+    trace_id: str
+    upstream_calls: int
+    error: Exception | None
+    streamed: bool = False
+
+
+class AttemptEnded(Signal, frozen=True, gc=False):
+    """One attempt at the upstream is over; `outcome` as in metrics."""
+
+    operation: str
+    outcome: str
+    duration: float
+
+
+class Retried(Signal, frozen=True, gc=False):
+    """The failed `attempt`, counted from 1, is made again after `wait`."""
+
+    operation: str
+    attempt: int
+    error: Exception
+    wait: float
+
+
+class GaveUp(Signal, frozen=True, gc=False):
+    """No further retry: `reason` is attempts, deadline or budget."""
+
+    operation: str
+    attempt: int
+    error: Exception
+    reason: str
+
+
+class Shared(Signal, frozen=True, gc=False):
+    """A caller joined a call that was already under way on behalf of `leader`."""
+
+    operation: str
+    leader: CallContext | None
+
+
+class CacheHit(Signal, frozen=True, gc=False):
+    """A read was answered from what an earlier one brought."""
+
+    operation: str
+
+
+class RateExceeded(Signal, frozen=True, gc=False):
+    """A request was refused because its client is over its rate."""
+
+
+class LoadShed(Signal, frozen=True, gc=False):
+    """A request was refused because too many are in flight."""
+
+
+S = TypeVar("S", bound=Signal)
+Emit = Callable[[Signal], None]
+
+
+class Listener(Protocol):
+    """A log, a metric, a dashboard: it says once which signals it hears."""
+
+    def listen(self, signals: "Signals") -> None: ...
+
+
+class Signals:
+    """Tells each signal to those who listen for its kind, in the order in which they came.
+
+    Listeners run on the event loop between two steps of a request: they must be quick. One that
+    raises is logged, harms neither the others nor whoever emits, and hears the next signal again.
+    """
+
+    def __init__(self) -> None:
+        self._listeners: dict[type[Signal], tuple[Callable[[Any], object], ...]] = {}
+
+    def on(self, kind: type[S], listener: Callable[[S], object]) -> None:
+        self._listeners[kind] = (*self._listeners.get(kind, ()), listener)
+
+    def emit(self, signal: Signal) -> None:
+        for listener in self._listeners.get(type(signal), ()):
+            try:
+                listener(signal)
+            except Exception:
+                logger.exception("a listener failed")
