@@ -59,6 +59,27 @@ class UserNotFound(EventServiceError):
         self.user_id = user_id
 
 
+class DeliveryNotFound(EventServiceError):
+    """There is no such delivery, or it is another client's."""
+
+    def __init__(self) -> None:
+        super().__init__("There is no delivery with this id.")
+
+
+class IdempotencyKeyReused(EventServiceError):
+    """The same Idempotency-Key came with another body before."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key was used with another body.")
+
+
+class OutboxUnavailable(EventServiceError):
+    """The outbox cannot store or read at the moment."""
+
+    def __init__(self) -> None:
+        super().__init__("The event could not be stored for delivery; nothing is promised.")
+
+
 class Overloaded(EventServiceError):
     """Too much is in flight already. `retry_after` is in seconds."""
 
@@ -116,6 +137,18 @@ class UpstreamNotFound(UpstreamRefused):
     """The upstream knows nothing under this id."""
 
     outcome = "not_found"
+
+
+class UpstreamConflict(UpstreamRefused):
+    """The upstream refused a new event because of what it has already: 409."""
+
+
+class UpstreamRejected(UpstreamRefused):
+    """The upstream refused a new event for good, with `upstream_status`."""
+
+    def __init__(self, operation: str, detail: str, *, reason: str, upstream_status: int) -> None:
+        super().__init__(operation, detail, reason=reason)
+        self.upstream_status = upstream_status
 
 
 class UpstreamFault(UpstreamError):

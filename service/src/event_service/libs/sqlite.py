@@ -56,10 +56,7 @@ def connect(
     Raises SqliteUnusable for a library that is too old, a network file system, a folder that is
     missing or not writable and a file that is no database.
     """
-    version = apsw.sqlite_lib_version()
-    if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
-        oldest = ".".join(map(str, OLDEST_LIBRARY))
-        raise SqliteUnusable(f"SQLite {version} is too old: {oldest} or newer is needed")
+    refuse_old_library()
     refuse_network_file_system(path)
     created = not path.exists()
     try:
@@ -74,6 +71,14 @@ def connect(
     if created:
         sync_folder(path.parent)
     return connection
+
+
+def refuse_old_library() -> None:
+    """Raise SqliteUnusable if the SQLite that is loaded has the known fault of WAL mode."""
+    version = apsw.sqlite_lib_version()
+    if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
+        oldest = ".".join(map(str, OLDEST_LIBRARY))
+        raise SqliteUnusable(f"SQLite {version} is too old: {oldest} or newer is needed")
 
 
 def refuse_network_file_system(path: Path, mounts: Path = MOUNTS) -> None:

@@ -1,0 +1,391 @@
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from event_service.errors import IdempotencyKeyReused, Overloaded
+from event_service.libs.migrations import MigrationError, load, migrate_postgres
+from event_service.libs.postgres import Connection, PostgresUnusable, build_pool, refuse_old_server
+from event_service.outbox.records import (
+    COLUMNS,
+    Accepted,
+    Claim,
+    Delivery,
+    Figures,
+    NewDelivery,
+    Progress,
+    State,
+    Step,
+    Then,
+    decode,
+    progress,
+)
+from event_service.outbox.room import Room
+from event_service.outbox.store import (
+    AHEAD,
+    KEEP_FAILED,
+    LEASE,
+    PURGE_BATCH,
+    StoreFailed,
+    StoreUnusable,
+)
+
+T = TypeVar("T")
+
+# For accepts, steps, claims and questions, each at the same time as the others.
+CONNECTIONS = 4
+# Seconds to wait for a connection, and for a statement.
+TIMEOUT = 2.0
+STATEMENT_TIMEOUT = 10.0
+ATTEMPTS = 5
+# What rolled back and may be done again at once.
+AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
+
+
+class PostgresStore:
+    """Deliveries in PostgreSQL, for the processes of any number of machines.
+
+    Only the server's clock counts. Every transaction that writes locks its lanes before anything
+    else, in the order of their users: so a lane's `seq` is drawn in the order of the commits, and
+    no two transactions wait for each other.
+    """
+
+    def __init__(self, url: str, *, limit: int, give_up: float, lease: float = LEASE) -> None:
+        """`limit` is how many may be queued; `give_up` and `lease` are in seconds.
+
+        Raises ValueError for a URL that libpq cannot read.
+        """
+        self._pool = build_pool(
+            url,
+            max_size=CONNECTIONS,
+            timeout=TIMEOUT,
+            statement_timeout=STATEMENT_TIMEOUT,
+            checked=True,
+        )
+        self._give_up = give_up
+        self._lease = lease
+        self._room = Room(limit)
+
+    async def open(self) -> list[str]:
+        await self._pool.open()
+        try:
+            return await self._write(_migrate)
+        except (PostgresUnusable, MigrationError) as error:
+            raise StoreUnusable(str(error)) from error
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def accept(self, entries: Sequence[NewDelivery]) -> list[Accepted | Exception]:
+        results = await self._write(self._accept, entries)
+        self._room.took(sum(isinstance(each, Accepted) and each.new for each in results))
+        return results
+
+    async def claim(self, owner: str, limit: int) -> list[Claim]:
+        async def claim(db: Connection) -> list[Claim]:
+            due = await _rows(db, _CLAIM, {"owner": owner, "limit": limit, "lease": self._lease})
+            return await _with_queued(db, due)
+
+        return await self._write(claim)
+
+    async def queued(self, claim: Claim) -> Claim:
+        async def read(db: Connection) -> Claim:
+            # The tail first: what comes between the two is read, and seen to be missing from it.
+            rows = await _rows(db, "SELECT tail FROM lane WHERE user_id = %s", [claim.user_id])
+            seen = rows[0][0] if rows else 0
+            lane = (claim.user_id, claim.token, seen, claim.resumed)
+            return (await _with_queued(db, [lane]))[0]
+
+        return await self._run(read)
+
+    async def advance(self, steps: Sequence[Step]) -> list[Progress]:
+        return await self._write(self._advance, steps)
+
+    async def find(self, delivery_id: str) -> Delivery | None:
+        rows = await self._run(_rows, _FIND, [delivery_id])
+        return decode(rows[0]) if rows else None
+
+    async def figures(self) -> Figures:
+        ((pending, oldest),) = await self._run(_rows, _FIGURES)
+        self._room.counted(pending)
+        return Figures(pending, oldest)
+
+    async def page(
+        self, *, state: State | None, user_id: str | None, before: int | None, limit: int
+    ) -> list[Delivery]:
+        values = {"state": state, "user": user_id, "before": before, "limit": limit}
+        return [decode(row) for row in await self._run(_rows, _PAGE, values)]
+
+    async def retry(self, delivery_id: str) -> bool:
+        async def retry(db: Connection) -> bool:
+            rows = await _rows(db, _USER_OF, [delivery_id])
+            if not rows:
+                return False
+            await _bump(db, [rows[0][0]])
+            values = {"id": delivery_id, "give_up": self._give_up}
+            return bool(await _rows(db, _REQUEUE, values))
+
+        return await self._write(retry)
+
+    async def drop(self, delivery_id: str) -> bool:
+        dropped = await self._write(
+            _rows, "DELETE FROM outbox WHERE id = %s RETURNING 1", [delivery_id]
+        )
+        return bool(dropped)
+
+    async def purge(self, *, keep: float) -> int:
+        async def purge(db: Connection) -> int:
+            purged = 0
+            for state, seconds in (
+                (State.DELIVERED, keep),
+                (State.REFUSED, KEEP_FAILED),
+                (State.DEAD, KEEP_FAILED),
+            ):
+                purged += (await db.execute(_PURGE, (state, seconds, PURGE_BATCH))).rowcount
+            await db.execute(_PURGE_LANES, (keep, PURGE_BATCH))
+            return purged
+
+        return await self._write(purge)
+
+    async def _write(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        async def transaction(db: Connection) -> T:
+            async with db.transaction():
+                # The server's default may be to answer before the disk has it.
+                await db.execute("SET LOCAL synchronous_commit = on")
+                return await work(db, *args)
+
+        return await self._run(transaction)
+
+    async def _run(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                async with self._pool.connection() as connection:
+                    return await work(connection, *args)
+            except AGAIN as error:
+                if attempt == ATTEMPTS:
+                    raise StoreFailed(f"the outbox is contended: {_text(error)}") from error
+                await asyncio.sleep(0)
+            except (psycopg.Error, PoolTimeout) as error:
+                raise StoreFailed(f"the outbox cannot be used: {_text(error)}") from error
+        raise AssertionError("unreachable")
+
+    async def _accept(
+        self, db: Connection, entries: Sequence[NewDelivery]
+    ) -> list[Accepted | Exception]:
+        if self._room.must_count(len(entries)):
+            ((pending, _),) = await _rows(db, _FIGURES)
+            self._room.counted(pending)
+        room = self._room.left()
+        known = await _known(db, entries)
+        new: list[NewDelivery] = []
+        keys: set[str] = set()
+        for entry in entries:
+            if entry.idem_key in known or entry.idem_key in keys or len(new) == room:
+                continue
+            new.append(entry)
+            if entry.idem_key is not None:
+                keys.add(entry.idem_key)
+        inserted: set[str] = set()
+        if new:
+            await _bump(db, [entry.user_id for entry in new])
+            inserted = await self._insert(db, new)
+            # The rest of them: a key that another worker has used since it was looked for.
+            known |= await _known(db, [each for each in entries if each.idem_key is not None])
+        return [_result(entry, known, inserted) for entry in entries]
+
+    async def _insert(self, db: Connection, entries: Sequence[NewDelivery]) -> set[str]:
+        """The ids of those that were stored; the others' keys are known."""
+        fields = zip(*(_values(entry) for entry in entries), strict=True)
+        rows = await _rows(db, _INSERT, [self._give_up, *map(list, fields)])
+        return {row[0] for row in rows}
+
+    async def _advance(self, db: Connection, steps: Sequence[Step]) -> list[Progress]:
+        users = sorted(step.user_id for step in steps)
+        rows = await _rows(db, _LOCK, [users])
+        lanes = {user_id: (tail, token) for user_id, tail, token in rows}
+        made = [progress(step, lanes.get(step.user_id)) for step in steps]
+        kept, left, outcomes = [], [], []
+        for step, each in zip(steps, made, strict=True):
+            if each is Progress.FENCED:
+                continue
+            if each is Progress.LEFT:
+                left.append((step.user_id, step.rest if step.then is Then.REST else None))
+            else:
+                kept.append(step.user_id)
+            if step.outcome is not None:
+                outcomes.append(step.outcome)
+        if kept:
+            await db.execute(_KEEP, (self._lease, kept))
+        if left:
+            await db.execute(_LEAVE, [list(values) for values in zip(*left, strict=True)])
+        if outcomes:
+            values = [
+                [getattr(each, name) for each in outcomes]
+                for name in ("seq", "state", "attempts", "failures", "event_id", "last_error")
+            ]
+            await db.execute(_OUTCOMES, values)
+        return made
+
+
+def _result(
+    entry: NewDelivery, known: dict[str, tuple[str, State, bytes]], inserted: set[str]
+) -> Accepted | Exception:
+    if entry.id in inserted:
+        # The second of the same key in one batch finds what the first has stored.
+        inserted.discard(entry.id)
+        return Accepted(entry.id, State.QUEUED, new=True)
+    if entry.idem_key is None or entry.idem_key not in known:
+        return Overloaded("The outbox is full.", retry_after=10.0)
+    delivery_id, state, fingerprint = known[entry.idem_key]
+    if fingerprint != entry.fingerprint:
+        return IdempotencyKeyReused()
+    return Accepted(delivery_id, state, new=False)
+
+
+async def _known(
+    db: Connection, entries: Sequence[NewDelivery]
+) -> dict[str, tuple[str, State, bytes]]:
+    keys = [entry.idem_key for entry in entries if entry.idem_key is not None]
+    if not keys:
+        return {}
+    rows = await _rows(db, _KNOWN, [keys])
+    return {key: (found, State(state), print_) for key, found, state, print_ in rows}
+
+
+async def _bump(db: Connection, users: Sequence[str]) -> None:
+    """Lock the lanes, in the order that all transactions keep to, and let them be worked on."""
+    counts: dict[str, int] = {}
+    for user_id in users:
+        counts[user_id] = counts.get(user_id, 0) + 1
+    ordered = sorted(counts)
+    await db.execute(_BUMP, (ordered, [counts[user_id] for user_id in ordered]))
+
+
+async def _with_queued(db: Connection, lanes: Sequence[Sequence[Any]]) -> list[Claim]:
+    if not lanes:
+        return []
+    queued: dict[str, list[Delivery]] = {lane[0]: [] for lane in lanes}
+    for row in await _rows(db, _QUEUED, [list(queued), AHEAD + 1]):
+        delivery = decode(row)
+        queued[delivery.user_id].append(delivery)
+    return [
+        Claim(
+            user_id,
+            token,
+            seen,
+            tuple(queued[user_id][:AHEAD]),
+            len(queued[user_id]) <= AHEAD,
+            resumed,
+        )
+        for user_id, token, seen, resumed in lanes
+    ]
+
+
+async def _migrate(db: Connection) -> list[str]:
+    refuse_old_server(db)
+    return await migrate_postgres(db, "outbox", load("event_service.outbox.migrations_postgres"))
+
+
+async def _rows(db: Connection, query: str, values: Any = None) -> list[Any]:
+    return await (await db.execute(query.encode(), values)).fetchall()
+
+
+def _text(error: Exception) -> str:
+    """On one line; the messages of libpq name hosts and users, never passwords."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _values(entry: NewDelivery) -> tuple[Any, ...]:
+    return (
+        entry.id,
+        entry.idem_key,
+        entry.fingerprint,
+        entry.client,
+        entry.user_id,
+        entry.body,
+        entry.upstream_key,
+        entry.request_id,
+        entry.traceparent,
+    )
+
+
+_NOW = "extract(epoch FROM clock_timestamp())::float8"
+_KNOWN = "SELECT idem_key, id, state, fingerprint FROM outbox WHERE idem_key = ANY(%s)"
+# A lane that rests goes on resting. A token that begins with the time in microseconds is above
+# those that a forgotten lane of the same user had.
+_BUMP = f"""
+INSERT INTO lane (user_id, tail, next_at, lease_until, token)
+SELECT user_id, added, {_NOW}, 0, ({_NOW} * 1e6)::bigint
+FROM unnest(%s::text[], %s::bigint[]) AS new (user_id, added)
+ON CONFLICT (user_id) DO UPDATE
+SET tail = lane.tail + excluded.tail, next_at = coalesce(lane.next_at, excluded.next_at)""".encode()
+_INSERT = f"""
+INSERT INTO outbox (id, idem_key, fingerprint, client, user_id, body, upstream_key, request_id,
+                    traceparent, state, accepted_at, give_up_at)
+SELECT id, idem_key, fingerprint, client, user_id, body, upstream_key, request_id, traceparent,
+       'queued', {_NOW}, {_NOW} + %s
+FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::bytea[], %s::text[],
+            %s::text[], %s::text[])
+    WITH ORDINALITY AS new (id, idem_key, fingerprint, client, user_id, body, upstream_key,
+                            request_id, traceparent, place)
+ORDER BY place
+ON CONFLICT DO NOTHING
+RETURNING id"""
+_CLAIM = f"""
+WITH due AS (
+    SELECT user_id, owner IS NOT NULL AS resumed FROM lane
+    WHERE next_at <= {_NOW} AND (owner IS NULL OR lease_until <= {_NOW})
+    ORDER BY next_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+UPDATE lane SET owner = %(owner)s, lease_until = {_NOW} + %(lease)s, token = token + 1
+FROM due WHERE lane.user_id = due.user_id
+RETURNING lane.user_id, lane.token, lane.tail, due.resumed"""
+_QUEUED = f"""
+SELECT {COLUMNS} FROM unnest(%s::text[]) AS wanted (lane)
+CROSS JOIN LATERAL (
+    SELECT {COLUMNS} FROM outbox WHERE user_id = lane AND state = 'queued' ORDER BY seq LIMIT %s
+) AS first
+ORDER BY seq"""
+_LOCK = "SELECT user_id, tail, token FROM lane WHERE user_id = ANY(%s) ORDER BY user_id FOR UPDATE"
+_KEEP = f"UPDATE lane SET lease_until = {_NOW} + %s WHERE user_id = ANY(%s)".encode()
+_LEAVE = f"""
+UPDATE lane SET owner = NULL, next_at = {_NOW} + step.rest
+FROM unnest(%s::text[], %s::float8[]) AS step (user_id, rest)
+WHERE lane.user_id = step.user_id""".encode()
+_OUTCOMES = f"""
+UPDATE outbox
+SET state = step.state, attempts = outbox.attempts + step.attempts,
+    failures = outbox.failures + step.failures, event_id = step.event_id,
+    last_error = step.last_error,
+    finished_at = CASE WHEN step.state = 'queued' THEN NULL ELSE {_NOW} END
+FROM unnest(%s::bigint[], %s::text[], %s::int[], %s::int[], %s::text[], %s::bytea[])
+    AS step (seq, state, attempts, failures, event_id, last_error)
+WHERE outbox.seq = step.seq AND outbox.state = 'queued'""".encode()
+_FIND = f"SELECT {COLUMNS} FROM outbox WHERE id = %s"
+_FIGURES = f"""
+SELECT count(*), coalesce(greatest({_NOW} - min(accepted_at), 0), 0)
+FROM outbox WHERE state = 'queued'"""
+_PAGE = f"""
+SELECT {COLUMNS} FROM outbox
+WHERE (%(state)s::text IS NULL OR state = %(state)s)
+  AND (%(user)s::text IS NULL OR user_id = %(user)s)
+  AND (%(before)s::bigint IS NULL OR seq < %(before)s)
+ORDER BY seq DESC LIMIT %(limit)s"""
+_USER_OF = "SELECT user_id FROM outbox WHERE id = %s AND state IN ('refused', 'dead')"
+_REQUEUE = f"""
+UPDATE outbox SET state = 'queued', failures = 0, finished_at = NULL,
+                  give_up_at = {_NOW} + %(give_up)s
+WHERE id = %(id)s AND state IN ('refused', 'dead') RETURNING 1"""
+_PURGE = f"""
+DELETE FROM outbox WHERE seq IN (
+    SELECT seq FROM outbox WHERE state = %s AND finished_at < {_NOW} - %s LIMIT %s
+    FOR UPDATE SKIP LOCKED)""".encode()
+# An accept sets `next_at` of the row itself, which is looked at again once its lock is free: an
+# idle lane is one that nothing waits in.
+_PURGE_LANES = f"""
+DELETE FROM lane WHERE user_id IN (
+    SELECT user_id FROM lane
+    WHERE next_at IS NULL AND owner IS NULL AND lease_until < {_NOW} - %s LIMIT %s
+    FOR UPDATE SKIP LOCKED)""".encode()

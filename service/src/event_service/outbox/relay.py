@@ -1,0 +1,291 @@
+"""Delivers what is queued, each user's events in the order in which they were accepted."""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
+from typing import Protocol
+
+import structlog
+
+from event_service.errors import Overloaded
+from event_service.libs.group_commit import GroupCommit
+from event_service.outbox.courier import Attempted, Courier
+from event_service.outbox.pacing import Rests, Window
+from event_service.outbox.records import Claim, Delivery, Outcome, Progress, Step, Then
+from event_service.outbox.store import LEASE, Store, StoreFailed
+from halfopen import CircuitBreaker, CircuitOpen, StateChanged
+from halfopen import State as Circuit
+
+# Seconds between two looks at what other workers have accepted or left behind.
+POLL = 1.0
+# Share of its lease by which a lane must outlast an attempt.
+MARGIN = 0.03
+# Seconds to wait after there was no room among the calls to the upstream.
+CROWDED = 1.0
+
+
+class Observer(Protocol):
+    """Told what becomes of deliveries, once it is on disk. Times are in seconds."""
+
+    def delivery_done(self, delivery: Delivery, outcome: Outcome, error: Exception | None) -> None:
+        """It was delivered or refused, or is dead."""
+
+    def delivery_failed(self, delivery: Delivery, error: Exception | None, rest: float) -> None:
+        """An attempt failed; the next one of its lane comes after `rest`."""
+
+    def delivery_fenced(self, delivery: Delivery) -> None:
+        """Its lane was another worker's by the time that an attempt had ended."""
+
+
+class Lane:
+    """A claim at work: how far it is, and until when it is certainly ours."""
+
+    def __init__(self, claim: Claim, lease_ends: float) -> None:
+        self.claim = claim
+        self.lease_ends = lease_ends
+        self.maybe_sent = claim.resumed
+        self._done = 0
+
+    @property
+    def next(self) -> Delivery | None:
+        queued = self.claim.queued
+        return queued[self._done] if self._done < len(queued) else None
+
+    @property
+    def at_last(self) -> bool:
+        """Whether nothing that is known comes after the next one."""
+        return self.claim.complete and self._done + 1 >= len(self.claim.queued)
+
+    def go_on(self) -> None:
+        self._done += 1
+
+    def read_on(self, claim: Claim) -> None:
+        self.claim = claim
+        self._done = 0
+
+
+class Relay:
+    """Claims lanes that are due, has their events delivered and records what became of them.
+
+    While the circuit is open it neither attempts nor writes anything: it holds what it has. Half
+    open, one lane goes on, whose event may be the canary. Use from one event loop.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        courier: Courier,
+        circuit: CircuitBreaker,
+        *,
+        owner: str,
+        window: Window,
+        rests: Rests,
+        attempt_limit: float,
+        observer: Observer,
+        lease: float = LEASE,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`owner` is this relay's alone; `lease` is the store's, longer than `attempt_limit`."""
+        self._store = store
+        self._courier = courier
+        self._circuit = circuit
+        self._owner = owner
+        self._window = window
+        self._rests = rests
+        self._observer = observer
+        self._lease = lease
+        self._least_lease = attempt_limit + MARGIN * lease
+        self._clock = clock
+        self._steps: GroupCommit[Step, Progress] = GroupCommit(store.advance)
+        self._active: set[Lane] = set()
+        self._held: list[Lane] = []
+        self._crowded_until = -inf
+        self._stopping = False
+        self._woken = asyncio.Event()
+        self._watched: dict[str, set[asyncio.Event]] = {}
+        self._log = structlog.get_logger()
+
+    def wake(self) -> None:
+        """Something was accepted: look at once."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Have `run` return once the attempts under way have ended."""
+        self._stopping = True
+        self._woken.set()
+
+    @contextmanager
+    def watched(self, delivery_id: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever this relay has settled the delivery."""
+        event = asyncio.Event()
+        self._watched.setdefault(delivery_id, set()).add(event)
+        try:
+            yield event
+        finally:
+            watching = self._watched[delivery_id]
+            watching.discard(event)
+            if not watching:
+                del self._watched[delivery_id]
+
+    async def run(self) -> None:
+        """Work until `stop`, then give back what is ours."""
+        loop = asyncio.get_running_loop()
+
+        def on_state(event: StateChanged) -> None:
+            # An operator's or a client's thread may have changed it.
+            loop.call_soon_threadsafe(self._on_state, event.new)
+
+        stop_listening = self._circuit.on(StateChanged, on_state)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                while not self._stopping:
+                    await self._turn(tasks)
+            await self._give_back()
+        finally:
+            stop_listening()
+
+    async def _turn(self, tasks: asyncio.TaskGroup) -> None:
+        self._woken.clear()
+        pause = self._pause()
+        if pause > 0:
+            await self._rest(pause)
+            return
+        most = self._window.size if self._circuit.state is Circuit.CLOSED else 1
+        room = most - len(self._active)
+        # The fewer attempts it took so far, the better a canary it makes.
+        self._held.sort(key=_attempts)
+        while self._held and room > 0:
+            self._start(self._held.pop(0), tasks)
+            room -= 1
+        claims = await self._claim(room) if room > 0 else []
+        for lane in claims:
+            self._start(lane, tasks)
+        if room <= 0 or len(claims) < room:
+            await self._rest(POLL)
+
+    async def _claim(self, limit: int) -> list[Lane]:
+        # Before the call: the lease begins no sooner.
+        lease_ends = self._clock() + self._lease
+        try:
+            claims = await self._store.claim(self._owner, limit)
+        except StoreFailed as error:
+            self._log.error("outbox failed", doing="claim", reason=str(error))
+            return []
+        return [Lane(claim, lease_ends) for claim in claims]
+
+    def _start(self, lane: Lane, tasks: asyncio.TaskGroup) -> None:
+        self._active.add(lane)
+        tasks.create_task(self._work(lane))
+
+    async def _rest(self, seconds: float) -> None:
+        """Until something happens, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+
+    def _pause(self) -> float:
+        """Seconds until an attempt may begin."""
+        crowded = self._crowded_until - self._clock()
+        if self._circuit.state is Circuit.CLOSED:
+            return crowded
+        return max(self._circuit.snapshot().retry_after, crowded)
+
+    def _on_state(self, new: Circuit) -> None:
+        if new is Circuit.CLOSED:
+            self._rests.succeeded()
+        self._window.start_over()
+        self._woken.set()
+
+    async def _work(self, lane: Lane) -> None:
+        try:
+            while await self._deliver_next(lane):
+                pass
+        except StoreFailed as error:
+            # The lane stays ours until its lease ends, and then is anybody's.
+            self._log.error("outbox failed", doing="record", reason=str(error))
+        finally:
+            self._active.discard(lane)
+            if not self._active:
+                self._window.start_over()
+            self._woken.set()
+
+    async def _deliver_next(self, lane: Lane) -> bool:
+        """Whether to go on with the lane."""
+        delivery = lane.next
+        if delivery is None:
+            return await self._read_on(lane)
+        if self._stopping or self._pause() > 0:
+            self._held.append(lane)
+            return False
+        if lane.lease_ends - self._clock() < self._least_lease:
+            return await self._step(lane, Then.KEEP) is not Progress.FENCED
+        maybe_sent = lane.maybe_sent or delivery.attempts > 0
+        try:
+            attempted = await self._courier.attempt(delivery, maybe_sent=maybe_sent)
+        except (CircuitOpen, Overloaded) as error:
+            if isinstance(error, Overloaded):
+                self._crowded_until = self._clock() + CROWDED
+            self._held.append(lane)
+            return False
+        lane.maybe_sent = False
+        return await self._record(lane, delivery, attempted)
+
+    async def _record(self, lane: Lane, delivery: Delivery, attempted: Attempted) -> bool:
+        outcome, rest, error = attempted
+        then = Then.LEAVE if lane.at_last else Then.KEEP
+        if rest is not None:
+            then = Then.REST
+        made = await self._step(lane, then, outcome, rest or 0.0)
+        if made is Progress.FENCED:
+            self._observer.delivery_fenced(delivery)
+            return False
+        if rest is not None:
+            self._observer.delivery_failed(delivery, error, rest)
+            return False
+        self._observer.delivery_done(delivery, outcome, error)
+        for event in self._watched.get(delivery.id, ()):
+            event.set()
+        lane.go_on()
+        if made is Progress.MORE:
+            lane.read_on(await self._store.queued(lane.claim))
+        return made is not Progress.LEFT
+
+    async def _read_on(self, lane: Lane) -> bool:
+        """Leave the lane if nothing is queued in it any more."""
+        if not lane.claim.complete:
+            lane.read_on(await self._store.queued(lane.claim))
+            if lane.next is not None:
+                return True
+        made = await self._step(lane, Then.LEAVE)
+        if made is Progress.MORE:
+            lane.read_on(await self._store.queued(lane.claim))
+        return made is Progress.MORE
+
+    async def _step(
+        self, lane: Lane, then: Then, outcome: Outcome | None = None, rest: float = 0.0
+    ) -> Progress:
+        claim = lane.claim
+        lease_ends = self._clock() + self._lease
+        made = await self._steps.submit(
+            Step(claim.user_id, claim.token, claim.seen, then, outcome, rest)
+        )
+        lane.lease_ends = lease_ends
+        return made
+
+    async def _give_back(self) -> None:
+        """Let others go on with the lanes that are held.
+
+        Not with one whose first event may have been sent: its lease tells them so.
+        """
+        held, self._held = [lane for lane in self._held if not lane.maybe_sent], []
+        try:
+            for lane in held:
+                await self._step(lane, Then.REST)
+        except StoreFailed as error:
+            self._log.error("outbox failed", doing="give back", reason=str(error))
+
+
+def _attempts(lane: Lane) -> int:
+    return lane.next.attempts if lane.next is not None else 0
