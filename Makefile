@@ -17,7 +17,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz test-quick lint coverage check upstreams mutate simulate format bench bench-quick bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test fuzz test-quick lint coverage check upstreams mutate simulate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -126,6 +126,9 @@ bench-install: $(VENV)/.dev
 
 bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers on PyPI
 	@$(VENV)/breakers/bin/python benchmarks/breaker/compare.py
+
+bench-client: $(VENV)/.dev ## Measure the HTTP client alone beside others; a minute
+	@$(BIN)/python -m benchmarks.client
 
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; under a minute
 	@$(BIN)/python -m benchmarks.layers --server

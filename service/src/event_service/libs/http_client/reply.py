@@ -28,53 +28,32 @@ class Reply:
     until then it keeps its connection, at most until the call's time limit is over.
     """
 
-    __slots__ = (
-        "_carrier",
-        "_failure",
-        "_waiter",
-        "body",
-        "chunked",
-        "complete",
-        "connect_time",
-        "deadline",
-        "discarded",
-        "encoding",
-        "ended_at",
-        "first_byte_at",
-        "headers",
-        "max_body",
-        "reused",
-        "sent_at",
-        "size",
-        "status",
-        "taken",
-        "tls_time",
-    )
+    # In the class, because most replies need no value of their own.
+    status = 0
+    encoding = b""
+    chunked = False
+    complete = False
+    connect_time: float | None = None
+    tls_time: float | None = None
+    first_byte_at: float | None = None
+    ended_at: float | None = None
+    body: bytes | bytearray = b""  # as far as it has come, still encoded
+    size = 0  # of the body so far
+    taken = False
+    discarded = False
+    _failure: HttpClientError | None = None
+    _waiter: asyncio.Future[None] | None = None
 
     def __init__(
         self, carrier: Carrier, *, sent_at: float, deadline: float, max_body: int, reused: bool
     ) -> None:
-        self.status = 0
         # Names in small letters, in the order in which they came.
         self.headers: list[tuple[bytes, bytes]] = []
-        self.encoding = b""
-        self.chunked = False
-        self.complete = False
         self.reused = reused  # the connection has served a call before this one
-        self.connect_time: float | None = None
-        self.tls_time: float | None = None
         self.sent_at = sent_at
-        self.first_byte_at: float | None = None
-        self.ended_at: float | None = None
         self.deadline = deadline
         self.max_body = max_body
-        self.body: bytes | bytearray = b""  # as far as it has come, still encoded
-        self.size = 0  # of the body so far
-        self.taken = False
-        self.discarded = False
         self._carrier: Carrier | None = carrier
-        self._failure: HttpClientError | None = None
-        self._waiter: asyncio.Future[None] | None = None
 
     def header(self, name: bytes) -> str:
         """The value of a field, several joined by ", ", "" for none. `name` in small letters."""
