@@ -65,6 +65,7 @@ from event_service.telemetry.tracing import tracing_wanted
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
 if TYPE_CHECKING:
+    from event_service.cluster.membership import Membership
     from event_service.telemetry.spans import Spans
 
 # Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
@@ -121,7 +122,13 @@ def create_app(
         lifetimes.closers.append(spans.close)
     if source is None:
         source = build_source(settings, trace=trace, lifetimes=lifetimes)
-    policies = build_policies(settings, operations_of(source), emit=signals.emit, clock=clock)
+    cluster = build_cluster(settings, clock=clock)
+    policies = build_policies(
+        settings, operations_of(source), emit=signals.emit, cluster=cluster, clock=clock
+    )
+    if cluster is not None:
+        breakers = list(policies.breakers.values())
+        lifetimes.background.append(partial(cluster.run, breakers, signals.emit))
     feed = LiveFeed(
         identity=Identity(release, settings.env.value, settings.workers),
         operations=list(policies.breakers),
@@ -135,7 +142,7 @@ def create_app(
         listener.listen(signals)
     signals.emit(GuardsBuilt(policies.breakers, policies.bulkhead, policies.budget))
     guarded = GuardedEvents(source, policies)
-    # An outbox comes between this and the routes, a cluster beside the policies.
+    # An outbox comes between this and the routes.
     api_routes = [
         *user_routes(guarded, UserEvents(guarded)),
         *event_routes(
@@ -170,7 +177,7 @@ def create_app(
         redirect_slashes=False,
         lifespan=partial(lifespan, settings, lifetimes),
     )
-    return build_edge(router, settings, signals.emit, notice, clock=clock)
+    return build_edge(router, settings, signals.emit, notice, cluster=cluster, clock=clock)
 
 
 @asynccontextmanager
@@ -207,6 +214,7 @@ def build_edge(
     emit: Emit,
     notice: ShutdownNotice,
     *,
+    cluster: "Membership | None",
     clock: Callable[[], float],
 ) -> ASGIApp:
     """What a request passes on its way to the routes, and its reply on the way back."""
@@ -218,10 +226,12 @@ def build_edge(
         from event_service.middleware.rate_limit import RateLimit  # noqa: PLC0415
 
         rates = parse_rates(settings.rate_limit)
+        windows = RATE_WINDOWS // len(rates)
+        alone = RateCounts(rates, max_windows=windows, clock=clock)
         app = RateLimit(
             app,
             rates=rates,
-            counts=RateCounts(rates, max_windows=RATE_WINDOWS // len(rates), clock=clock),
+            counts=alone if cluster is None else cluster.rates(rates, max_windows=windows),
             api_key_header=settings.api_key_header,
             emit=emit,
         )
@@ -292,21 +302,43 @@ def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetime
 
 
 def build_policies(
-    settings: Settings, operations: Sequence[str], *, emit: Emit, clock: Callable[[], float]
+    settings: Settings,
+    operations: Sequence[str],
+    *,
+    emit: Emit,
+    cluster: "Membership | None",
+    clock: Callable[[], float],
 ) -> Policies:
     share = settings.retry_budget
+    nodes = (lambda: 1) if cluster is None else cluster.count
     return Policies(
         breakers=build_breakers(settings, operations, clock=clock),
         bulkhead=Bulkhead(
             settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
         ),
         # A share of nothing is nothing, however quiet it is.
-        budget=RetryBudget(share, clock=clock) if share else RetryBudget(0, floor=0, clock=clock),
+        budget=RetryBudget(share, floor=10.0 if share else 0.0, nodes=nodes, clock=clock),
         emit=emit,
         attempt_timeout=settings.upstream_timeout,
         attempts=settings.retry_attempts,
         single_flight=settings.single_flight,
         cache=build_cache(settings, clock=clock),
+        clock=clock,
+    )
+
+
+def build_cluster(settings: Settings, *, clock: Callable[[], float]) -> "Membership | None":
+    """What this node shares with others, if there is a cluster."""
+    if not settings.cluster_url:
+        return None
+    # What is not switched on is not loaded, and may not be installed.
+    from event_service.cluster.membership import Membership  # noqa: PLC0415
+
+    return Membership(
+        settings.cluster_url,
+        settings.cluster_name,
+        quorum=settings.cluster_quorum,
+        attempt_timeout=settings.upstream_timeout,
         clock=clock,
     )
 

@@ -24,6 +24,23 @@ STREAMED = "event_service.streamed"
 logger = logging.getLogger(__name__)
 
 
+class ClusterFigures(Protocol):
+    """What `halfopen.redis.Figures` holds; the package may not be installed."""
+
+    @property
+    def joined(self) -> bool: ...
+    @property
+    def nodes(self) -> int: ...
+    @property
+    def round_trips(self) -> int: ...
+    @property
+    def claims_granted(self) -> int: ...
+    @property
+    def claims_refused(self) -> int: ...
+    @property
+    def gossip(self) -> float | None: ...
+
+
 class Signal(Struct, frozen=True, gc=False):
     """The base of all signals."""
 
@@ -114,6 +131,12 @@ class RateExceeded(Signal, frozen=True, gc=False):
 
 class LoadShed(Signal, frozen=True, gc=False):
     """A request was refused because too many are in flight."""
+
+
+class ClusterSeen(Signal, frozen=True, gc=False):
+    """Where this node stands in its cluster; told once a second."""
+
+    figures: ClusterFigures
 
 
 S = TypeVar("S", bound=Signal)

@@ -102,7 +102,11 @@ class RedisCircuits:
         self._thread = get_ident()
         first = self._loop.create_future()
         self.spawn(self._keep_up(first))
-        await asyncio.wait({first}, timeout=PATIENCE)
+        try:
+            await asyncio.wait({first}, timeout=PATIENCE)
+        except BaseException:
+            await self.__aexit__()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:

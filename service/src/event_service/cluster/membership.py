@@ -1,7 +1,7 @@
 """The place of this process among all nodes that name the same Redis."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from limits import RateLimitItem
@@ -9,15 +9,17 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from event_service.cluster.rate_leases import LEASE, PATIENCE, LeasedRates
+from event_service.signals import ClusterSeen, Emit
 from halfopen import CircuitBreaker
-from halfopen.redis import Figures, RedisCircuits
+from halfopen.redis import RedisCircuits
 
 # A canary's lease ends so long after its attempt must have ended; in seconds.
 LEASE_MARGIN = 0.5
+TELL_EVERY = 1.0  # seconds
 
 
 class Membership:
-    """Shares circuits and rates with the other nodes from `running` on.
+    """Shares circuits and rates with the other nodes while `run` runs.
 
     Nothing here fails when Redis does: each node then goes on alone, and says so in its log.
     """
@@ -44,11 +46,6 @@ class Membership:
     def node(self) -> str:
         return self._circuits.node
 
-    def join(self, breakers: Iterable[CircuitBreaker]) -> None:
-        """To be called while `running`."""
-        for breaker in breakers:
-            self._circuits.join(breaker)
-
     def rates(self, rates: Sequence[RateLimitItem], *, max_windows: int) -> LeasedRates:
         return LeasedRates(
             rates,
@@ -59,19 +56,21 @@ class Membership:
             clock=self._clock,
         )
 
-    def figures(self) -> Figures:
-        return self._circuits.figures()
-
     def joined(self) -> bool:
         return self._circuits.joined
 
     def count(self) -> int:
         return self._circuits.figures().nodes
 
-    @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def run(self, breakers: Iterable[CircuitBreaker], emit: Emit) -> None:
+        """Make the breakers one with those of the other nodes, until it is cancelled."""
+        emit(ClusterSeen(self._circuits.figures()))
         async with self._redis, self._circuits:
-            yield
+            for breaker in breakers:
+                self._circuits.join(breaker)
+            while True:
+                emit(ClusterSeen(self._circuits.figures()))
+                await asyncio.sleep(TELL_EVERY)
 
     async def _run_lease(self, key: str, arguments: Sequence[Any]) -> list[int]:
         try:

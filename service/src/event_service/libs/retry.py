@@ -14,7 +14,8 @@ class RetryBudget:
     """Lets retries through while they are few compared with requests.
 
     At each retry granted, the retries of the last `window` seconds are at most `ratio` times
-    the requests of the last `window` seconds, plus `floor`. The window is counted in ten
+    the requests of the last `window` seconds, plus `floor`, which all `nodes` that share the
+    budget's purpose divide among them. The window is counted in ten
     slots: a request may be forgotten up to a tenth of the window early, a retry is remembered
     up to a tenth longer, so rounding never grants too much. Memory and time are constant.
 
@@ -27,10 +28,12 @@ class RetryBudget:
         *,
         window: float = 10.0,
         floor: float = 10.0,
+        nodes: Callable[[], int] = lambda: 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ratio = ratio
         self._floor = floor
+        self._nodes = nodes
         self._slot_length = window / _SLOTS
         self._clock = clock
         self._slot = int(clock() // self._slot_length)
@@ -54,7 +57,8 @@ class RetryBudget:
     def remaining(self) -> float:
         """Retries that would be granted now; a fraction is on its way to the next one."""
         self._advance()
-        return max(0.0, self._ratio * sum(self._requests) + self._floor - sum(self._retries))
+        floor = self._floor / self._nodes()
+        return max(0.0, self._ratio * sum(self._requests) + floor - sum(self._retries))
 
     def _advance(self) -> None:
         now = self._clock()

@@ -79,7 +79,9 @@ class Guard:
         Raises CircuitOpen, Overloaded or DeadlineExceeded when it may not start, UpstreamTimeout
         when it takes too long.
         """
-        permit = self._breaker.acquire()  # here a call is refused while the circuit is open
+        breaker = self._breaker
+        # Here a call is refused while the circuit is open.
+        permit = breaker.acquire() if breaker.state is State.CLOSED else await self._claim()
         if not self._bulkhead.try_acquire():
             permit = await self._wait_for_a_slot(permit)
         call = context.current.get()
@@ -107,6 +109,10 @@ class Guard:
             self._bulkhead.release()
             self._emit(AttemptEnded(self.operation, outcome, self._clock() - started))
         return result
+
+    async def _claim(self) -> Permit:
+        """In a cluster all nodes together grant the canary, which may take a moment."""
+        return await self._breaker.guard().__aenter__()
 
     async def _wait_for_a_slot(self, permit: Permit) -> Permit:
         """Also the permit that the attempt has then: the circuit may open while it waits.
@@ -136,8 +142,8 @@ class Guard:
             return permit
         permit.ignore()
         try:
-            return self._breaker.acquire()
-        except CircuitOpen:
+            return await self._claim()
+        except BaseException:
             self._bulkhead.release()
             raise
 

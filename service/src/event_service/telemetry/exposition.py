@@ -92,6 +92,21 @@ FAMILIES = {
     ),
     "rate_limited": Family(CounterMetricFamily, "Requests refused: the client is over its rate."),
     "load_shed": Family(CounterMetricFamily, "Requests refused: too many in flight."),
+    "cluster_nodes": Family(
+        GaugeMetricFamily, "Nodes alive in the cluster, this server's workers included.", merge=max
+    ),
+    "cluster_joined": Family(
+        GaugeMetricFamily,
+        "1 while all workers are in the cluster, 0 if one goes on alone.",
+        merge=min,
+    ),
+    "cluster_claims": Family(
+        CounterMetricFamily, "Canaries asked for, by what came of it.", ("outcome",)
+    ),
+    "cluster_round_trips": Family(CounterMetricFamily, "Scripts run in Redis for the circuits."),
+    "cluster_gossip_seconds": Family(
+        GaugeMetricFamily, "Until a worker heard of its own last decision.", merge=max
+    ),
 }
 
 

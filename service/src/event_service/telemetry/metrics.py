@@ -11,6 +11,7 @@ from prometheus_client.samples import Exemplar
 from event_service.signals import (
     AttemptEnded,
     CacheHit,
+    ClusterSeen,
     GuardsBuilt,
     LoadShed,
     RateExceeded,
@@ -71,6 +72,7 @@ class Metrics:
         self._durations: dict[tuple[str, ...], int] = {}
         self._calls: dict[tuple[str, str], tuple[int, int]] = {}
         self._operations: dict[str, _Operation] = {}
+        self._cluster: _Cluster | None = None
         # By the cell of a bucket: a request that fell into it.
         self._exemplars: dict[int, tuple[str, float, float]] = {}
         self._registry = build_registry(cells, self._exemplars_of, version=version)
@@ -96,6 +98,7 @@ class Metrics:
         signals.on(CacheHit, lambda signal: self._count(self._operation(signal.operation).cached))
         signals.on(RateExceeded, lambda _: self._count(self._rate_limited))
         signals.on(LoadShed, lambda _: self._count(self._load_shed))
+        signals.on(ClusterSeen, self._cluster_seen)
 
     def _count(self, cell: int) -> None:
         self._values[cell] += 1
@@ -124,6 +127,26 @@ class Metrics:
         values[found[0]] += 1
         values[found[1] + bisect_left(BOUNDS, duration)] += 1
         values[found[1] + SUM] += duration
+
+    def _cluster_seen(self, signal: ClusterSeen) -> None:
+        # Claimed late: without a cluster there are no such series.
+        if self._cluster is None:
+            claim = self._cells.claim
+            self._cluster = _Cluster(
+                nodes=claim("cluster_nodes"),
+                joined=claim("cluster_joined"),
+                granted=claim("cluster_claims", ("granted",)),
+                refused=claim("cluster_claims", ("refused",)),
+                round_trips=claim("cluster_round_trips"),
+                gossip=claim("cluster_gossip_seconds"),
+            )
+        cells, values, figures = self._cluster, self._values, signal.figures
+        values[cells.nodes] = figures.nodes
+        values[cells.joined] = figures.joined
+        values[cells.granted] = figures.claims_granted
+        values[cells.refused] = figures.claims_refused
+        values[cells.round_trips] = figures.round_trips
+        values[cells.gossip] = figures.gossip or 0.0
 
     def _guards_built(self, signal: GuardsBuilt) -> None:
         for breaker in signal.breakers.values():
@@ -200,3 +223,12 @@ class _Operation(NamedTuple):
     retries: int
     shared: int
     cached: int
+
+
+class _Cluster(NamedTuple):
+    nodes: int
+    joined: int
+    granted: int
+    refused: int
+    round_trips: int
+    gossip: int

@@ -1,0 +1,116 @@
+"""Services that name the same Redis act as one."""
+
+import asyncio
+import contextlib
+import subprocess
+
+import pytest
+
+from mock_upstream import Fault, MockUpstream
+
+from .conftest import Start, free_port
+from .scraping import scrape
+
+pytestmark = [pytest.mark.anyio, pytest.mark.needs("redis-server")]
+
+EVENT = {"userId": "1", "title": "Standup"}
+COOLDOWN = 0.4
+NODES = ("cluster_nodes", frozenset())
+
+
+@pytest.fixture
+def redis_url(needs, tmp_path):
+    port = free_port()
+    command = [
+        needs("redis-server"),
+        *("--port", str(port), "--bind", "127.0.0.1", "--dir", tmp_path, "--save", ""),
+        *("--logfile", tmp_path / "log"),
+    ]
+    with subprocess.Popen(command) as server:
+        yield f"redis://127.0.0.1:{port}"
+        server.kill()
+
+
+async def until(condition) -> None:
+    """What happens in other tasks, over real sockets, is looked for again and again."""
+    async with asyncio.timeout(10):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@contextlib.asynccontextmanager
+async def two_nodes(start: Start, redis_url: str, **settings: object):
+    values = {"cluster_url": redis_url, "breaker_cooldown": COOLDOWN, **settings}
+    async with start(**values) as here, start(**values) as there:
+
+        async def both_know() -> bool:
+            found = [await scrape(client) for client in (here, there)]
+            return all(each.get(NODES) == 2 for each in found)
+
+        await until(both_know)
+        yield here, there
+
+
+async def add(client) -> tuple[int, str]:
+    async with client.post("/api/addEvent", json=EVENT) as response:
+        body = await response.json()
+        return response.status, body.get("type", "")
+
+
+async def refused(client) -> bool:
+    return (await add(client))[1] == "/problems/circuit-open"
+
+
+async def added(client) -> bool:
+    return (await add(client))[0] == 200
+
+
+async def test_a_circuit_that_opens_on_one_node_is_open_on_all(
+    start: Start, redis_url: str, mock: MockUpstream
+):
+    async with two_nodes(start, redis_url) as (here, there):
+        mock.faults.set("addEvent", Fault(error_rate=1.0, status=500))
+        for _ in range(2):
+            await add(here)
+        await add(there)
+
+        for client in (here, there):
+            await until(lambda client=client: refused(client))
+        async with there.get("/readyz") as ready:
+            assert "open" in (await ready.text())
+
+
+async def test_one_canary_closes_it_on_all(start: Start, redis_url: str, mock: MockUpstream):
+    async with two_nodes(start, redis_url) as (here, there):
+        mock.faults.set("addEvent", Fault(error_rate=1.0, status=500))
+        for _ in range(3):
+            await add(here)
+        mock.faults.set("addEvent", Fault())
+        for client in (there, here):
+            await until(lambda client=client: added(client))
+
+        async def told() -> bool:
+            found = [await scrape(client) for client in (here, there)]
+            return sum(each.of("cluster_claims_total", outcome="granted") for each in found) >= 1
+
+        await until(told)
+
+
+async def test_a_client_has_one_rate_for_all_nodes(start: Start, redis_url: str):
+    async with two_nodes(start, redis_url, rate_limit="40/hour") as (here, there):
+        statuses = []
+        for _ in range(40):
+            for client in (here, there):
+                async with client.get("/api/getUsers") as response:
+                    statuses.append(response.status)
+
+        assert 36 <= statuses.count(200) <= 44
+        assert statuses.count(429) == 80 - statuses.count(200)
+
+
+async def test_a_node_serves_while_redis_is_not_there(start: Start):
+    async with start(cluster_url=f"redis://127.0.0.1:{free_port()}") as client:
+        assert (await add(client))[0] == 200
+        async with client.get("/readyz") as response:
+            assert response.status == 200
+        assert (await scrape(client)).of("cluster_joined") == 0
