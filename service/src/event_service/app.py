@@ -59,7 +59,7 @@ from event_service.sources.policy import Policies, ReplyCache
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
-from event_service.telemetry.logs import configure_logging
+from event_service.telemetry.logs import Output, configure_logging
 from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.tracing import tracing_wanted
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
@@ -89,6 +89,17 @@ class Lifetimes:
     background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Worker:
+    """What the process brings along that the app runs in, one of several maybe."""
+
+    number: int = 1
+    notice: ShutdownNotice = field(default_factory=ShutdownNotice)
+    """Tells the app when the process is to end."""
+    output: Output | None = None
+    """Where log lines go; None: straight to standard output."""
+
+
 def create_app(
     settings: Settings,
     *,
@@ -97,16 +108,16 @@ def create_app(
     listeners: Sequence[Listener] = (),
     workers_dir: Path | None = None,
     tracing: bool = False,
-    notice: ShutdownNotice | None = None,
+    worker: Worker | None = None,
 ) -> ASGIApp:
     """The whole service as one ASGI app, in front of the source that the settings name.
 
     `source` takes that one's place, under the same policies; whoever hands it in closes it.
     `listeners` hear all that logs, metrics and the dashboard hear. `workers_dir` is a folder that
     all workers of one server share, where there are several. `tracing` sends spans to where the
-    OTEL_* variables say. `notice` is told when this process is to end.
+    OTEL_* variables say. `worker` is the process it runs in.
     """
-    notice = notice or ShutdownNotice()
+    notice = (worker or Worker()).notice
     release = version("event-service")
     lifetimes = Lifetimes()
     signals = Signals()
@@ -256,16 +267,21 @@ def build_edge(
     return app
 
 
-def from_environment(notice: ShutdownNotice) -> ASGIApp:
+def from_environment(worker: Worker) -> ASGIApp:
     """What a server process runs: logging set up, settings from the environment."""
     settings = load_settings()
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    configure_logging(
+        level=settings.log_level,
+        log_format=settings.log_format,
+        worker=worker.number,
+        output=worker.output,
+    )
     shared = os.environ.get(WORKERS_DIR)
     app = create_app(
         settings,
         workers_dir=Path(shared) if shared else None,
         tracing=tracing_wanted(os.environ),
-        notice=notice,
+        worker=worker,
     )
     make_collection_rare()
     return app

@@ -25,13 +25,14 @@ from granian.http import HTTP1Settings
 from granian.server.embed import Server as Granian
 from starlette.types import ASGIApp
 
-from event_service.app import from_environment
+from event_service.app import Worker, from_environment
 from event_service.libs.garbage import make_collection_rare
+from event_service.libs.line_writer import LineWriter
 from event_service.libs.listener import BACKLOG, Listener
 from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.libs.supervisor import Ask, Link, Supervisor
 from event_service.settings import WORKERS_DIR, Settings
-from event_service.telemetry.logs import configure_logging
+from event_service.telemetry.logs import configure_logging, lost_lines
 
 MAX_CONNECTIONS = 65_535
 # Seconds in which a worker that is to end still takes what is on its way to it.
@@ -46,32 +47,41 @@ INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 def run(settings: Settings, listener: Listener) -> int:
     """Serve until a signal ends it; the exit code."""
-    configure_logging(level=settings.log_level, log_format=settings.log_format)
+    output = _Output()
+    _log_to(output, settings, 0)
     # What is loaded before they are forked, workers share: 10 MB less in all.
     make_collection_rare()
     _open_as_many_files_as_we_may()
     _let_threads_finish()
     patience = settings.request_deadline + settings.drain + LINGER + GRACE + TIDY_UP
     with _shared_among(settings.workers):
-        return Supervisor(
-            partial(work, settings, listener),
+        code = Supervisor(
+            partial(work, settings, listener, output),
             count=settings.workers,
             patience=patience,
             events=_Told(listener),
         ).run()
+    output.writer.close()
+    return code
 
 
-def work(settings: Settings, listener: Listener, number: int, link: Link) -> None:
+def work(
+    settings: Settings, listener: Listener, output: "_Output", number: int, link: Link
+) -> None:
     """What a worker process does, from its beginning to its end."""
     notice = ShutdownNotice()
+    output.begin_anew()
+    _log_to(output, settings, number)
     try:
         queue = listener.keep(number)
-        app = from_environment(notice)
+        app = from_environment(Worker(number, notice, output.writer))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(app, settings, queue, notice, link))
     except Exception:  # noqa: BLE001  whatever it is, the log says so
         structlog.get_logger().critical("worker failed", worker=number, exc_info=True)
         sys.exit(1)
+    finally:
+        output.writer.close()
 
 
 async def _serve(
@@ -224,6 +234,44 @@ class _Told:
     def stopping(self) -> None:
         # From here on the port is open for as long as the workers want it.
         self._listener.close()
+
+
+def _log_to(output: "_Output", settings: Settings, worker: int) -> None:
+    configure_logging(
+        level=settings.log_level,
+        log_format=settings.log_format,
+        worker=worker,
+        output=output.writer,
+    )
+
+
+class _Output:
+    """Standard output, which the processes of one service share."""
+
+    def __init__(self) -> None:
+        # None if it was closed when we began.
+        self._descriptor = (
+            os.open(os.devnull, os.O_WRONLY) if sys.stdout is None else sys.stdout.fileno()
+        )
+        # A process that is killed gives it back, as no semaphore would.
+        self._lock = _file_without_a_name()
+        # Threads do not survive a fork, and it is better to have none then.
+        self.writer = self._new(idle=0)
+
+    def begin_anew(self) -> None:
+        """To be called in a new process."""
+        self.writer = self._new(idle=10)
+
+    def _new(self, *, idle: float) -> LineWriter:
+        return LineWriter(self._descriptor, lost=lost_lines, lock=self._lock, idle=idle)
+
+
+def _file_without_a_name() -> int:
+    in_memory = getattr(os, "memfd_create", None)
+    if in_memory is not None:
+        return int(in_memory("event-service"))
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
 
 
 def _open_as_many_files_as_we_may() -> None:

@@ -43,6 +43,7 @@ async def test_each_request_is_one_line_that_leads_to_its_ids(mock: MockUpstream
         "status": 200,
         "client": "127.0.0.1",
         "upstream_calls": 3,
+        "worker": 1,
     }
 
 

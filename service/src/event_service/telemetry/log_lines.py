@@ -9,7 +9,7 @@ import structlog
 from event_service.errors import DeadlineExceeded, UpstreamError
 from event_service.signals import GaveUp, GuardsBuilt, RequestDone, Retried, Signals
 from event_service.telemetry import transitions
-from event_service.telemetry.logs import JsonLines, describe, is_wanted
+from event_service.telemetry.logs import JsonLines, current_worker, describe, is_wanted
 from event_service.telemetry.printable import printable
 from halfopen import CallFailed, CircuitBreaker, State, StateChanged
 
@@ -39,6 +39,7 @@ class _Request(msgspec.Struct, omit_defaults=True, gc=False):
     duration_ms: float
     client: str
     upstream_calls: int
+    worker: int
     slow: bool = False
     error: str = ""
     operation: str = ""
@@ -57,6 +58,7 @@ class LogLines:
         self._slow_request = slow_request
         self._last_failure: dict[str, str] = {}
         self._log = structlog.get_logger()
+        self._worker = current_worker()
         output = structlog.get_config()["logger_factory"]()
         # The line that is written most often takes the short way to where all of them go.
         self._json = output if isinstance(output, JsonLines) else None
@@ -86,6 +88,7 @@ class LogLines:
             duration_ms=round(record.duration * 1000, 2),
             client=record.client,
             upstream_calls=record.upstream_calls,
+            worker=self._worker,
             slow=slow,
         )
         error = record.error
@@ -104,7 +107,7 @@ class LogLines:
     def _write_readable(self, level: int, line: _Request, bug: Exception | None) -> None:
         members = msgspec.structs.asdict(line)
         # The logger's own to add, and what has nothing to tell a reader.
-        for name in ("timestamp", "level", "request_id", "trace_id", "exception"):
+        for name in ("timestamp", "level", "request_id", "trace_id", "worker", "exception"):
             del members[name]
         for name in ("slow", "error", "operation", "reason"):
             if not members[name]:

@@ -5,8 +5,10 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import suppress
+from datetime import UTC, datetime
 from select import PIPE_BUF
-from typing import Any, BinaryIO
+from typing import Any, Protocol
 
 import msgspec
 import structlog
@@ -27,18 +29,27 @@ LEVELS = {
 }
 # The level of the root logger is that of our own lines too: one switch, changed at any time.
 _root = logging.getLogger()
+_worker = 1
 # Local variables may hold what nobody should read.
 _transform = ExceptionDictTransformer(show_locals=False)
 
 
+class Output(Protocol):
+    """Takes whole lines, one or more at a time, each with its end."""
+
+    def write(self, block: bytes, /) -> object: ...
+
+    def flush(self) -> None: ...
+
+
 class JsonLines:
-    """Writes whole lines to a stream in their order; those of several workers do not mix.
+    """Writes whole lines in their order, in pieces that a pipe takes whole.
 
     A stream whose reader is gone swallows them: a request does not fail for its log line. To
     structlog it is the logger at the end of its processors.
     """
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: Output) -> None:
         self._stream = stream
         self._waiting: list[bytes] = []
 
@@ -85,11 +96,40 @@ def _blocks(lines: list[bytes]) -> Iterator[bytes]:
         yield block
 
 
-def configure_logging(*, level: str, log_format: str) -> None:
+class _Text:
+    """An output as a file of text."""
+
+    def __init__(self, output: Output) -> None:
+        self._output = output
+
+    def write(self, text: str) -> None:
+        self._output.write(text.encode("utf-8", "backslashreplace"))
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            self._output.flush()
+
+
+def lost_lines(count: int) -> bytes:
+    """The line that says how many lines could not be written."""
+    now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    line = {"timestamp": now, "level": "warning", "event": "log lines dropped"}
+    return msgspec.json.encode({**line, "worker": current_worker(), "lines": count})
+
+
+def configure_logging(
+    *, level: str, log_format: str, worker: int = 1, output: Output | None = None
+) -> None:
     """Send our own lines, and those of the standard `logging`, to standard output.
 
     `log_format` is `json`, `console`, or `auto`: `console` on a terminal and `json` elsewhere.
+    `worker` is the number of this process among those of the service, and stands in each line.
+    `output` writes to standard output in a way of its own.
     """
+    global _worker  # noqa: PLW0603  as the level, it is the process's
+    _worker = worker
+    if output is None:
+        output = sys.stdout.buffer
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
@@ -98,22 +138,24 @@ def configure_logging(*, level: str, log_format: str) -> None:
         _add_call,
     ]
     factory: Callable[..., Any]
+    # structlog asks for a file, and uses what we have.
+    text: Any = _Text(output)
     if console:
         lines = ConsoleLines(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
         finish: list[structlog.types.Processor] = [_readable, lines]
         finish_text = finish
-        factory = structlog.PrintLoggerFactory(sys.stdout)
+        factory = structlog.PrintLoggerFactory(text)
     else:
-        finish, finish_text = [_json], [_json, _as_text]
-        output = JsonLines(sys.stdout.buffer)
-        factory = lambda *_names: output  # noqa: E731
+        finish, finish_text = [_add_worker, _json], [_add_worker, _json, _as_text]
+        json_lines = JsonLines(output)
+        factory = lambda *_names: json_lines  # noqa: E731
     structlog.configure(
         processors=[_drop_unwanted, *shared, *finish],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=factory,
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stdout)
+    handler = logging.StreamHandler(text)
     handler.setFormatter(
         ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
@@ -121,6 +163,11 @@ def configure_logging(*, level: str, log_format: str) -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=LEVELS[level], force=True)
+
+
+def current_worker() -> int:
+    """The number of this process among those of the service, from 1; 0 is their supervisor."""
+    return _worker
 
 
 def current_level() -> str:
@@ -146,6 +193,11 @@ def _add_call(_logger: object, _method: str, line: EventDict) -> EventDict:
     call = context.current.get()
     if call is not None:
         line["request_id"], line["trace_id"] = call.request_id, call.trace_id
+    return line
+
+
+def _add_worker(_logger: object, _method: str, line: EventDict) -> EventDict:
+    line.setdefault("worker", _worker)
     return line
 
 

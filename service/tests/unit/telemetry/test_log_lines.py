@@ -71,7 +71,7 @@ def test_a_requests_line_has_its_members_in_their_order(log):
     (line,) = log.lines()
     assert list(line) == [
         *("timestamp", "level", "event", "request_id", "trace_id", "method", "route", "path"),
-        *("status", "duration_ms", "client", "upstream_calls"),
+        *("status", "duration_ms", "client", "upstream_calls", "worker"),
     ]
     assert line["duration_ms"] == 12.35
     assert line["timestamp"].endswith("Z")
