@@ -89,17 +89,14 @@ def _mountebank(needs: Find, port: int, folder: Path) -> list[str]:
 def _imposter(port: int) -> dict[str, object]:
     """Answers each path of strings.json, and every write with a number as id."""
     data = json.loads((FOLDER / "strings.json").read_text())
-    replies = [("POST", "/events", {"success": True, "id": 5})]
+    added: dict[str, object] = {"success": True, "id": 5}
+    stubs = [_stub({"method": "POST", "path": "/events"}, added)]
+    for user in data["users"]:
+        own = [event for event in data["events"] if event["userId"] == user["id"]]
+        stubs.append(_stub({"path": "/events", "query": {"userId": user["id"]}}, own))
     for kind, items in data.items():
-        replies += [("GET", f"/{kind}/{item['id']}", item) for item in items]
-        replies.append(("GET", f"/{kind}", items))
-    stubs = [
-        {
-            "predicates": [{"equals": {"method": method, "path": path}}],
-            "responses": [{"is": {"statusCode": 200, "body": body}}],
-        }
-        for method, path, body in replies
-    ]
+        stubs += [_stub({"path": f"/{kind}/{item['id']}"}, item) for item in items]
+        stubs.append(_stub({"path": f"/{kind}"}, items))
     nothing = {"statusCode": 404, "body": "nothing here"}
     return {
         "port": port,
@@ -108,6 +105,11 @@ def _imposter(port: int) -> dict[str, object]:
         "stubs": stubs,
         "defaultResponse": nothing,
     }
+
+
+def _stub(request: dict[str, object], body: object) -> dict[str, object]:
+    responses = [{"is": {"statusCode": 200, "body": body}}]
+    return {"predicates": [{"equals": request}], "responses": responses}
 
 
 def _careful(needs: Find, port: int, _folder: Path) -> list[str]:

@@ -3,12 +3,10 @@
 import asyncio
 import math
 import random
-import re
 from contextvars import ContextVar
 
 from event_service.libs.time_limit import TimeLimit
-
-_traceparent = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?\Z")
+from event_service.libs.trace_context import Parent
 
 
 class CacheStatus:
@@ -71,8 +69,9 @@ class CallContext:
     At `deadline` the request ends; what it waits for must end by `answer_by`, which leaves time to
     answer. The calls that it began may go on until `latest`, the latest `answer_by` of all who
     share one of them. All are in seconds on the event loop's clock, that of `time.monotonic`.
-    `trace_id` and `traceparent` follow W3C Trace Context: a valid incoming `traceparent` is
-    continued under a span id of our own, anything else starts a new trace.
+    A valid incoming trace context is the `parent`, continued under a span id of our own: then
+    `traceparent` and `tracestate` go along with every call. Without one there is only a `trace_id`,
+    for the log. `sampled`: whether somebody records the trace.
     """
 
     __slots__ = (
@@ -81,8 +80,10 @@ class CallContext:
         "cache_status",
         "deadline",
         "latest",
+        "parent",
         "reply_headers",
         "request_id",
+        "sampled",
         "span",
         "trace_id",
         "traceparent",
@@ -90,9 +91,7 @@ class CallContext:
         "upstream_calls",
     )
 
-    def __init__(
-        self, request_id: str, traceparent: str | None = None, tracestate: str | None = None
-    ) -> None:
+    def __init__(self, request_id: str, parent: Parent | None = None) -> None:
         self.request_id = request_id
         self.deadline = self.answer_by = self.latest = math.inf
         self._leaders: list[CallContext] = []
@@ -100,12 +99,15 @@ class CallContext:
         self.span: object = None
         self.upstream_calls = 0
         self.reply_headers: list[tuple[bytes, bytes]] = []
-        parent = _traceparent.match(traceparent) if traceparent else None
-        if parent and parent[1].strip("0") and parent[2].strip("0"):
-            self.trace_id, flags, self.tracestate = parent[1], parent[3], tracestate
+        self.parent = parent
+        self.traceparent: str | None = None
+        self.tracestate: str | None = None
+        if parent is None:
+            self.trace_id, self.sampled = f"{random.getrandbits(128):032x}", False
         else:
-            self.trace_id, flags, self.tracestate = f"{random.getrandbits(128):032x}", "00", None
-        self.traceparent = f"00-{self.trace_id}-{random.getrandbits(64):016x}-{flags}"
+            self.trace_id, self.sampled = parent.trace_id, parent.sampled
+            self.traceparent = parent.child(f"{random.getrandbits(64):016x}")
+            self.tracestate = parent.state
 
     def set_deadline(self, at: float, *, answer_by: float) -> None:
         self.deadline, self.answer_by, self.latest = at, answer_by, answer_by

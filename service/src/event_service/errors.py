@@ -50,13 +50,22 @@ class Forbidden(EventServiceError):
 
 
 class UserNotFound(EventServiceError):
-    """The upstream does not know the user."""
+    """The upstream does not know the user.
+
+    `operation` and `reason` are for the operator's log, as those of an UpstreamError are;
+    `usual` is False for a reply that may well mean something else.
+    """
 
     outcome = "not_found"
 
-    def __init__(self, user_id: str) -> None:
+    def __init__(
+        self, user_id: str, *, operation: str = "", reason: str = "", usual: bool = True
+    ) -> None:
         super().__init__(f"There is no user with the id {user_id!r}.")
         self.user_id = user_id
+        self.operation = operation
+        self.reason = reason
+        self.usual = usual
 
 
 class DeliveryNotFound(EventServiceError):
@@ -134,9 +143,13 @@ class UpstreamRefused(UpstreamError):
 
 
 class UpstreamNotFound(UpstreamRefused):
-    """The upstream knows nothing under this id."""
+    """The upstream knows nothing under this id. `usual`: it said so with the usual status."""
 
     outcome = "not_found"
+
+    def __init__(self, operation: str, detail: str, *, reason: str, usual: bool = True) -> None:
+        super().__init__(operation, detail, reason=reason)
+        self.usual = usual
 
 
 class UpstreamConflict(UpstreamRefused):
@@ -149,6 +162,15 @@ class UpstreamRejected(UpstreamRefused):
     def __init__(self, operation: str, detail: str, *, reason: str, upstream_status: int) -> None:
         super().__init__(operation, detail, reason=reason)
         self.upstream_status = upstream_status
+
+
+class UpstreamMisshapen(UpstreamError):
+    """JSON of another shape than it should have: a fault of these data, not of the upstream.
+
+    A breaker counts it as neither: one bad record must not cut off everybody.
+    """
+
+    outcome = "misshapen"
 
 
 class UpstreamFault(UpstreamError):
@@ -171,10 +193,14 @@ class UpstreamBroken(UpstreamFailed):
 
 
 class UpstreamNonsense(UpstreamFault):
-    """A reply that cannot be understood, is misshapen or too large."""
+    """A reply that cannot be understood or is too large."""
 
     outcome = "nonsense"
     passing = False
+
+
+class UpstreamUnreadable(UpstreamNonsense):
+    """A success whose body is too large or encoded in a way that we do not know."""
 
 
 class UpstreamUnavailable(UpstreamFault):

@@ -7,13 +7,18 @@ from msgspec import Meta, Struct
 
 from event_service.errors import InvalidRequest
 
-ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}\Z"
+# What a path segment may hold unescaped (`pchar` of RFC 3986, 3.3, without `%`), but for the two
+# that mean another segment.
+ID_PATTERN = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}\Z"
 _matches_id = re.compile(ID_PATTERN).match
 
 # A description says what a value must be: it completes "must be …" for whoever sent another.
 Id = Annotated[
     str,
-    Meta(pattern=ID_PATTERN, description="a string of 1 to 64 letters, digits, '_' or '-'"),
+    Meta(
+        pattern=ID_PATTERN,
+        description="a string of 1 to 128 letters, digits or -._~!$&'()*+,;=:@, not '.' or '..'",
+    ),
 ]
 # Any Unicode text, control characters included: to be escaped where it is shown, not here.
 Title = Annotated[
@@ -32,18 +37,24 @@ def is_id(text: str) -> bool:
 def parse_id(text: str) -> str:
     """The id itself; raises InvalidRequest for anything that is none."""
     if not is_id(text):
-        raise InvalidRequest("An id is 1 to 64 letters, digits, '_' or '-'.")
+        raise InvalidRequest(
+            "An id is 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not '.' or '..'."
+        )
     return text
 
 
 class User(Struct, frozen=True):
-    id: Id
+    """As the upstream has it: its ids are data, to be checked before they go into a path."""
+
+    id: str
     name: str
-    events: list[str]  # as the upstream sent them: to be checked before they go into a path
+    events: list[str]
 
 
 class Event(Struct, frozen=True):
-    id: Id
+    """As the upstream has it, like User."""
+
+    id: str
     userId: str  # noqa: N815  the wire's name
     title: str
     description: str = ""

@@ -32,6 +32,8 @@ TABLE: dict[type[Exception], Row] = {
     errors.Forbidden: Row(403, "forbidden", "Forbidden"),
     errors.UserNotFound: Row(404, "user-not-found", "User not found"),
     errors.UpstreamError: UPSTREAM_ERROR,
+    errors.UpstreamRejected: Row(422, "upstream-rejected", "The upstream refused the event"),
+    errors.UpstreamConflict: Row(409, "upstream-conflict", "The event conflicts with another"),
     errors.UpstreamUnavailable: Row(503, "upstream-unavailable", "The upstream is unavailable"),
     CircuitOpen: Row(503, "circuit-open", "Circuit open"),
     errors.Overloaded: Row(503, "overloaded", "Overloaded"),
@@ -74,6 +76,8 @@ def problem_for(error: Exception) -> Problem:
     match error:
         case errors.ValidationFailed():
             members["errors"] = [{"path": path, "message": text} for path, text in error.errors]
+        case errors.UpstreamRejected():
+            members["upstream_status"] = error.upstream_status
         case CircuitOpen():
             members["breaker"] = error.name
             headers["retry-after"] = _whole_seconds(error.retry_after)

@@ -84,6 +84,7 @@ class RequestDone(Signal, frozen=True, gc=False):
     upstream_calls: int
     error: Exception | None
     streamed: bool = False
+    sampled: bool = False
 
 
 class AttemptEnded(Signal, frozen=True, gc=False):

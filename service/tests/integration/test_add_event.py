@@ -97,8 +97,22 @@ async def test_events_without_a_key_of_the_client_are_two(mock: MockUpstream):
         assert (first_key, second_key) == (first["id"], second["id"])
 
 
-@pytest.mark.parametrize("reply", [b'{"success":true}', b'{"success":true,"id":"../9"}'])
-async def test_an_upstream_that_names_no_usable_id_took_ours(reply: bytes):
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [(b'{"success":true,"id":"../9"}', "../9"), (b'{"id":5}', "5"), (b'{"id":"\xc3\xa9"}', "é")],
+)
+async def test_the_upstreams_id_is_told_as_it_is(reply: bytes, told: str):
+    async with (
+        scripted(replies(reply, status="201 Created")) as upstream,
+        observed(upstream_url=upstream.url) as service,
+    ):
+        status, body = await add(service)
+
+        assert (status, body) == (200, {"success": True, "id": told})
+
+
+@pytest.mark.parametrize("reply", [b'{"success":true}', b"", b"created"])
+async def test_an_upstream_that_names_no_id_took_ours(reply: bytes):
     async with (
         scripted(replies(reply)) as upstream,
         observed(upstream_url=upstream.url) as service,

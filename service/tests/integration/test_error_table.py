@@ -31,7 +31,7 @@ async def problem_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
     ("method", "path", "body", "headers", "expected"),
     [
         ("GET", "/api/getEventsByUserId/a%20b", None, {}, (400, "invalid-request")),
-        ("GET", "/api/getEventsByUserId/" + "x" * 65, None, {}, (400, "invalid-request")),
+        ("GET", "/api/getEventsByUserId/" + "x" * 129, None, {}, (400, "invalid-request")),
         ("GET", "/api/getEventsByUserId/1?partial=maybe", None, {}, (400, "invalid-request")),
         ("POST", "/api/addEvent", b"{", JSON, (400, "invalid-request")),
         ("POST", "/api/addEvent", b"", JSON, (400, "invalid-request")),

@@ -107,8 +107,8 @@ async def test_a_path_before_the_upstreams_paths_is_kept():
 
 
 async def test_paths_of_another_upstream_are_honoured():
-    paths = {"getUserById": "/people/{id}/card?full=1", "getEventById": "/e/{id}"}
-    script = by_path({"/people/1/card?full=1": replies(ALICE), "/e/7": replies(EVENT)})
+    paths = {"getUserById": "/people/{id}/card", "getEventById": "/e/{id}"}
+    script = by_path({"/people/1/card": replies(ALICE), "/e/7": replies(EVENT)})
     async with (
         scripted(script) as upstream,
         observed(upstream_url=upstream.url, upstream_paths=paths) as service,
@@ -155,7 +155,7 @@ async def test_cookies_of_the_upstream_are_forgotten():
 
 
 async def test_an_upstream_that_no_call_could_be_made_to_stops_the_start():
-    with pytest.raises(ValueError, match="domain name"):
+    with pytest.raises(ValueError, match="no space"):
         async with observed(upstream_url="http://exa mple"):
             pytest.fail("it started")
 
@@ -215,7 +215,7 @@ async def test_a_write_survives_a_connection_that_the_upstream_left_in_time():
 
 
 @pytest.mark.parametrize(
-    "hostile", ["../users", "", "a" * 65, "é", "7/8", "7?x=1", "7#", "%2e%2e", "7\n"]
+    "hostile", ["../users", "", "a" * 129, "é", "7/8", "7?x=1", "7#", "%2e%2e", "7\n"]
 )
 async def test_an_impossible_id_in_a_list_goes_into_no_path(hostile: str):
     user = msgspec.json.encode({"id": "1", "name": "Alice", "events": ["7", hostile]})

@@ -63,7 +63,7 @@ async def test_everything_there_is_to_measure_is_named_from_the_start(start: Sta
 
 async def test_requests_are_counted_by_method_route_template_and_status(start: Start):
     async with start() as client:
-        for path in ("1", "2", "nobody", "bad!id"):
+        for path in ("1", "2", "nobody", "bad%20id"):
             await client.get(f"/api/getEventsByUserId/{path}")
         await client.get("/nowhere")
         await client.post("/api/getUsers")

@@ -42,7 +42,7 @@ async def test_a_client_over_its_rate_is_told_when_to_come_back(start: Start):
 
 async def test_errors_too_say_where_a_client_stands(start: Start):
     async with start(rate_limit="9/minute") as client:
-        response = await client.get("/api/getEventsByUserId/a.b")
+        response = await client.get("/api/getEventsByUserId/a%20b")
 
         assert response.status == 400
         assert response.headers["RateLimit"].startswith('"default";r=8;')

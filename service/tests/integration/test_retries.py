@@ -56,11 +56,11 @@ async def test_each_attempt_counts_for_the_breaker(mock: MockUpstream):
 @pytest.mark.parametrize(
     ("fault", "status"),
     [
-        (Fault(status=400), 502),
+        (Fault(status=400), 404),
         (Fault(status=404), 404),
         (Fault(status=302, headers={"Location": "/getUsers"}), 502),
         (Fault(body="no JSON"), 502),
-        (Fault(body='{"id":"1"}'), 502),
+        (Fault(body='{"id":[]}'), 502),
         (Fault(mode="garbage"), 502),
         (Fault(mode="oversize"), 502),
         (Fault(mode="empty"), 404),

@@ -12,6 +12,7 @@ from event_service import context
 from event_service.context import CallContext
 from event_service.errors import ClientGone, InvalidRequest
 from event_service.libs.shutdown_notice import ShutdownNotice
+from event_service.libs.trace_context import parse
 from event_service.middleware.security_headers import add_security_headers
 from event_service.middleware.upload import Uploads
 from event_service.problems import problem_for
@@ -124,6 +125,7 @@ class RequestContext:
                     client=_client(scope),
                     request_id=call.request_id,
                     trace_id=call.trace_id,
+                    sampled=call.sampled,
                     upstream_calls=call.upstream_calls,
                     error=failure,
                     streamed=STREAMED in scope,
@@ -149,7 +151,9 @@ def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
     control characters. A length beside a chunked body is void, and the connection ends with that
     request (RFC 9112, 6.3).
     """
-    request_id = traceparent = tracestate = None
+    request_id = None
+    traceparents: list[str] = []
+    tracestates: list[str] = []
     fault: Exception | None = None
     hosts: list[bytes] = []
     for name, value in scope["headers"]:
@@ -158,16 +162,17 @@ def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
         elif name == b"x-request-id":
             request_id = value.decode("latin-1")
         elif name == b"traceparent":
-            traceparent = value.decode("latin-1")
+            traceparents.append(value.decode("latin-1"))
         elif name == b"tracestate":
-            tracestate = value.decode("latin-1")
+            tracestates.append(value.decode("latin-1"))
         elif name == b"transfer-encoding" and value.lower() != b"chunked":
             fault = InvalidRequest("The only transfer encoding of a body is 'chunked'.")
     if len(hosts) != 1 or not _is_host(hosts[0]):
         fault = _host_fault(hosts, scope["http_version"]) or fault
     if request_id is None or not _is_request_id(request_id):
         request_id = str(uuid_utils.uuid7())
-    call = CallContext(request_id, traceparent, tracestate)
+    parent = parse(traceparents, tracestates) if traceparents else None
+    call = CallContext(request_id, parent)
     if fault is not None:
         call.reply_headers.append((b"connection", b"close"))
     return call, fault

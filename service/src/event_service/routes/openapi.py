@@ -39,6 +39,7 @@ _BODY_REFUSED = (
     "validation-failed",
     "request-timeout",
 )
+_EVENT_REFUSED = ("user-not-found", "upstream-rejected", "upstream-conflict")
 _STATUS_HEADERS = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"]}
 
 
@@ -134,7 +135,7 @@ def _api_paths(everywhere: Sequence[Json]) -> Json:
                     "events",
                     "Add an event",
                     _json(_ref("Added"), {"success": True, "id": EVENT_ID}, _LIMITED),
-                    (*_ANYWHERE, *_BODY_REFUSED, "user-not-found", *_FROM_UPSTREAM),
+                    (*_ANYWHERE, *_BODY_REFUSED, *_EVENT_REFUSED, *_FROM_UPSTREAM),
                     [_parameter("Idempotency-Key"), *parameters],
                     "Sent again with the same `Idempotency-Key`, nothing is added twice. After "
                     "3 failures within 30 s the circuit opens and answers at once for 10 s.",

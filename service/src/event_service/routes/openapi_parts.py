@@ -5,6 +5,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from event_service import errors
+from event_service.models import ID_PATTERN
 from event_service.problems import Problem, problem_for
 from halfopen import CircuitOpen, State
 
@@ -17,7 +18,7 @@ NEW_EVENT = {"userId": "1", "title": "Standup", "description": "Every morning at
 
 # One error of each kind and where it may happen: its problem, as the code makes it, is the example.
 _SAMPLES: tuple[tuple[Exception, str], ...] = (
-    (errors.InvalidRequest("An id is 1 to 64 letters, digits, '_' or '-'."), "/api/addEvent"),
+    (errors.InvalidRequest("The body is not JSON."), "/api/addEvent"),
     (
         errors.ValidationFailed([("$.title", "is required"), ("$.colour", "is not a known field")]),
         "/api/addEvent",
@@ -28,6 +29,23 @@ _SAMPLES: tuple[tuple[Exception, str], ...] = (
     (errors.Unauthorized("This is for operators: send the token, or sign in."), "/metrics"),
     (errors.Forbidden("This may not be asked for by another site."), "/dashboard/session"),
     (errors.UserNotFound("99"), "/api/getEventsByUserId/99"),
+    (
+        errors.UpstreamRejected(
+            "addEvent",
+            "The upstream refused the event for good; do not repeat the call.",
+            reason="",
+            upstream_status=422,
+        ),
+        "/api/addEvent",
+    ),
+    (
+        errors.UpstreamConflict(
+            "addEvent",
+            "The upstream says that the event conflicts with what it has; do not repeat the call.",
+            reason="",
+        ),
+        "/api/addEvent",
+    ),
     (HTTPException(404), "/api/getUser"),
     (HTTPException(405, headers={"Allow": "GET, HEAD"}), "/api/getUsers"),
     (
@@ -89,6 +107,10 @@ PROBLEM: Json = {
             },
         },
         "breaker": {"type": "string", "description": "Which circuit is open (circuit-open)"},
+        "upstream_status": {
+            "type": "integer",
+            "description": "What the events API answered (upstream-rejected)",
+        },
     },
     "required": ["type", "title", "status", "detail", "instance", "request_id"],
     "additionalProperties": False,
@@ -206,7 +228,7 @@ PARAMETERS: Json = {
         "in": "path",
         "required": True,
         "description": "The user's id",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$"},
+        "schema": {"type": "string", "pattern": ID_PATTERN.replace(r"\Z", "$")},
         "example": "1",
     },
     "slug": {

@@ -51,6 +51,17 @@ GUIDE: dict[str, Guide] = {
         "The events API does not know the user.",
         "Do not try again with the same id; list the users to see which there are.",
     ),
+    "upstream-rejected": Guide(
+        "The events API refused the new event for good: its own rules are stricter than ours, or "
+        "the `Idempotency-Key` came with another event before. `upstream_status` is its answer.",
+        "Do not repeat the call as it is. Correct the event, and send it with a new "
+        "`Idempotency-Key`.",
+    ),
+    "upstream-conflict": Guide(
+        "The events API says that the new event conflicts with what it has, such as an event of "
+        "the same id.",
+        "Do not repeat the call. List the user's events to see whether the event is there.",
+    ),
     "rate-limited": Guide(
         "The client sent more requests than its rate allows. `RateLimit-Policy` says how many it "
         "may send in how many seconds, `RateLimit` how many are left.",

@@ -1,13 +1,12 @@
 """The events API over HTTP: the one seam that knows the client library."""
 
-import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from datetime import UTC, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 from pyreqwest.client import Client, ClientBuilder
@@ -30,32 +29,29 @@ from event_service.errors import (
     UpstreamFailed,
     UpstreamNonsense,
     UpstreamNotFound,
-    UpstreamRefused,
     UpstreamTimeout,
-    UpstreamUnavailable,
+    UpstreamUnreadable,
     UserNotFound,
 )
-from event_service.models import Event, NewEvent, User, is_id
+from event_service.models import Event, NewEvent, User
+from event_service.sources.translation import (
+    EVENT,
+    EVENTS,
+    NONSENSE,
+    USER,
+    USERS,
+    Target,
+    not_found,
+    refuse_by_status,
+    stored_id,
+    unreadable,
+)
 
-T = TypeVar("T")
-
-# An upstream that asks for longer than a day is not to be taken at its word.
-LONGEST_RETRY_AFTER = 86_400.0
 # Seconds. Common servers hang up after 5 s; a write that meets them doing so may not be repeated.
 IDLE_CONNECTION = 4.0
-NONSENSE = "The upstream sent a reply that makes no sense."
-
-
-class _Added(msgspec.Struct):
-    success: bool
-    id: str | None = None
-
-
-_users = msgspec.json.Decoder(list[User])
-_user: msgspec.json.Decoder[User | None] = msgspec.json.Decoder(User | None)
-_events = msgspec.json.Decoder(list[Event])
-_event = msgspec.json.Decoder(Event)
-_added = msgspec.json.Decoder(_Added)
+EVENTS_OF_USER = "getEventsByUserId"
+# Statuses of replies that have no body: there is nothing more to say.
+_NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
 
 
 def build_client(
@@ -115,8 +111,10 @@ class HttpEvents:
         paths: Mapping[str, str],
         max_body: int,
         trace: Trace | None = None,
+        on_body: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`trace` follows one exchange, given its operation, method and URL.
+        """`trace` follows one exchange, given its operation, method and URL. `on_body` is told the
+        body of each good reply, before it is understood.
 
         Raises ValueError for a URL that no call could be made to.
         """
@@ -124,32 +122,42 @@ class HttpEvents:
         self._client = client
         self._trace = trace
         self._max_body = max_body
-        self._urls = {operation: (url + path).split("{id}") for operation, path in paths.items()}
+        self._on_body = on_body
+        self._targets = {
+            operation: Target(operation, "POST" if operation == "addEvent" else "GET", url + path)
+            for operation, path in paths.items()
+        }
+        self.events_of: Callable[[str], Awaitable[list[Event]]] | None = (
+            self._all_events_of if EVENTS_OF_USER in paths else None
+        )
 
     async def close(self) -> None:
         await self._client.close()
 
     async def users(self) -> list[User]:
-        return _decode("getUsers", await self._get("getUsers"), _users)
+        return USERS.decode("getUsers", await self._get("getUsers"))
 
     async def user(self, user_id: str) -> User:
-        try:
-            body = await self._get("getUserById", user_id)
-        except UpstreamNotFound:
-            raise UserNotFound(user_id) from None
-        user = _decode("getUserById", body, _user) if body else None
+        body = await self._get_of_user("getUserById", user_id)
+        user = USER.decode("getUserById", body) if body else None
         if user is None:
-            raise UserNotFound(user_id)
+            raise UserNotFound(user_id, operation="getUserById", reason="no user in the reply")
         return user
 
     async def events(self) -> list[Event]:
-        return _decode("getEvents", await self._get("getEvents"), _events)
+        return EVENTS.decode("getEvents", await self._get("getEvents"))
 
     async def event(self, event_id: str) -> Event:
-        return _decode("getEventById", await self._get("getEventById", event_id), _event)
+        event = EVENT.decode("getEventById", await self._get("getEventById", event_id))
+        if event is None:
+            raise not_found("getEventById", "no event in the reply")
+        return event
+
+    async def _all_events_of(self, user_id: str) -> list[Event]:
+        return EVENTS.decode(EVENTS_OF_USER, await self._get_of_user(EVENTS_OF_USER, user_id))
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the upstream stores the event: ours, or that of an earlier try."""
+        """The id under which the upstream stores the event: the one in its reply, or else ours."""
         body = msgspec.json.encode(
             {
                 "id": event_id,
@@ -158,50 +166,53 @@ class HttpEvents:
                 "description": event.description or "",
             }
         )
-        url = self._urls["addEvent"][0]
+        target = self._targets["addEvent"]
         request = (
-            self._client.post(url)
+            self._client.post(target.url)
             .header("content-type", "application/json")
             .header("idempotency-key", idempotency_key)
             .body_bytes(body)
         )
         try:
-            answer = await self._exchange("addEvent", "POST", url, request)
-        except UpstreamNotFound:
-            raise UserNotFound(event.userId) from None
-        added = _decode("addEvent", answer, _added)
-        if not added.success:
-            raise UpstreamRefused(
-                "addEvent", "The upstream refused the event.", reason="success:false"
-            )
-        return added.id if added.id is not None and is_id(added.id) else event_id
+            answer = await self._exchange(target, target.url, request)
+        except UpstreamNotFound as error:
+            raise _no_user(event.userId, error) from None
+        except UpstreamUnreadable:
+            return event_id
+        return stored_id(answer, event_id)
+
+    async def _get_of_user(self, operation: str, user_id: str) -> bytes:
+        try:
+            return await self._get(operation, user_id)
+        except UpstreamNotFound as error:
+            raise _no_user(user_id, error) from None
 
     def _get(self, operation: str, key: str = "") -> Coroutine[Any, Any, bytes]:
-        url = key.join(self._urls[operation])
-        return self._exchange(operation, "GET", url, self._client.get(url))
+        target = self._targets[operation]
+        url = _filled(target.url, key)
+        return self._exchange(target, url, self._client.get(url))
 
-    async def _exchange(
-        self, operation: str, method: str, url: str, request: RequestBuilder
-    ) -> bytes:
+    async def _exchange(self, target: Target, url: str, request: RequestBuilder) -> bytes:
         """Send the request with what goes along with every call; the body of a good answer."""
         call = context.current.get()
         if call is not None:
             request = request.header("x-request-id", call.request_id)
-            if self._trace is None:
+            if self._trace is None and call.traceparent is not None:
                 request = request.header("traceparent", call.traceparent)
-                if call.tracestate:
+                if call.tracestate is not None:
                     request = request.header("tracestate", call.tracestate)
         if self._trace is None:
-            return await self._send(operation, request)
-        with self._trace(operation, method, url) as exchange:
+            return await self._send(target, request)
+        with self._trace(target.operation, target.method, url) as exchange:
             for name, value in exchange.headers.items():
                 request = request.header(name, value)
-            return await self._send(operation, request, exchange)
+            return await self._send(target, request, exchange)
 
     async def _send(
-        self, operation: str, request: RequestBuilder, exchange: Exchange | None = None
+        self, target: Target, request: RequestBuilder, exchange: Exchange | None = None
     ) -> bytes:
         """The transport: status, headers, body. Alone this knows the client's ways."""
+        operation = target.operation
         attempt = context.attempt.get()
         try:
             # Nothing is read ahead, so that a 503 is one even if its body never ends.
@@ -211,8 +222,11 @@ class HttpEvents:
                     attempt.pending = "the body was not complete"
                 if exchange is not None:
                     exchange.answered(response.status)
-                refuse_by_status(operation, response.status, partial(_header, response))
-                return await self._read(operation, response, attempt)
+                refuse_by_status(target, response.status, partial(_header, response))
+                body = await self._read(operation, response, attempt)
+                if self._on_body is not None:
+                    self._on_body(body)
+                return b"null" if response.status in _NO_BODY else body
         except RequestTimeoutError as exc:
             raise UpstreamTimeout(
                 operation, "The upstream did not answer in time.", reason=_slow(exc)
@@ -222,11 +236,11 @@ class HttpEvents:
 
     async def _read(self, operation: str, response: Response, attempt: Attempt | None) -> bytes:
         if _header(response, "content-encoding").lower() not in {"", "identity"}:
-            raise _nonsense(operation, "encoded although we accept no encoding")
+            raise unreadable(operation, "encoded although we accept no encoding")
         limit = self._max_body
         declared = _header(response, "content-length")
         if declared and int(declared) > limit:
-            raise _nonsense(operation, f"more than {limit} bytes")
+            raise unreadable(operation, f"more than {limit} bytes")
         reader = response.body_reader
         chunks: list[bytes] = []
         size = 0
@@ -236,40 +250,8 @@ class HttpEvents:
             chunks.append(bytes(chunk))
             size += len(chunk)
             if size > limit:
-                raise _nonsense(operation, f"more than {limit} bytes")
+                raise unreadable(operation, f"more than {limit} bytes")
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def refuse_by_status(operation: str, status: int, header: Callable[[str], str]) -> None:
-    """Raise the error that a status stands for; `header` gives a header's value, "" without one."""
-    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-        return
-    reason = f"status {status}"
-    if status in {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}:
-        raise UpstreamUnavailable(
-            operation,
-            "The upstream takes no calls at the moment.",
-            reason=reason,
-            retry_after=_seconds(header("retry-after")),
-        )
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise UpstreamFailed(operation, "The upstream failed.", reason=reason)
-    if status == HTTPStatus.NOT_FOUND:
-        raise UpstreamNotFound(
-            operation, "The upstream does not know what it was asked for.", reason=reason
-        )
-    raise UpstreamRefused(operation, "The upstream refused the call.", reason=reason)
-
-
-def _decode(operation: str, body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    try:
-        return decoder.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
-        raise _nonsense(operation, "not the JSON it should be") from exc
-
-
-def _nonsense(operation: str, reason: str) -> UpstreamNonsense:
-    return UpstreamNonsense(operation, NONSENSE, reason=reason)
 
 
 def _header(response: Response, name: str) -> str:
@@ -280,17 +262,16 @@ def _header(response: Response, name: str) -> str:
         return "?"
 
 
-def _seconds(retry_after: str) -> float | None:
-    """Seconds from a Retry-After header: a number of seconds or a date (RFC 9110, 10.2.3)."""
-    if retry_after.isdecimal():
-        return min(float(retry_after), LONGEST_RETRY_AFTER)
-    try:
-        date = parsedate_to_datetime(retry_after)
-    except (ValueError, OverflowError):
-        return None
-    # HTTP's dates are in GMT, its oldest form without saying so.
-    seconds = date.replace(tzinfo=date.tzinfo or UTC).timestamp() - time.time()
-    return min(max(seconds, 0.0), LONGEST_RETRY_AFTER)
+def _filled(template: str, key: str) -> str:
+    """The template with the id in it: as it is in a path, encoded in a query."""
+    before, marker, after = template.partition("{id}")
+    if not marker:
+        return template
+    return f"{before}{quote(key, safe='') if '?' in before else key}{after}"
+
+
+def _no_user(user_id: str, error: UpstreamNotFound) -> UserNotFound:
+    return UserNotFound(user_id, operation=error.operation, reason=error.reason, usual=error.usual)
 
 
 def _slow(exc: RequestTimeoutError) -> str:

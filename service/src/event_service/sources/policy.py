@@ -19,6 +19,7 @@ from event_service.errors import (
     EventServiceError,
     Overloaded,
     UpstreamFault,
+    UpstreamMisshapen,
     UpstreamTimeout,
     UpstreamUnavailable,
 )
@@ -154,6 +155,8 @@ class Guard:
                 permit.failure(error)
             case Overloaded() | DeadlineExceeded() | CircuitOpen():
                 permit.ignore()  # nothing reached the upstream
+            case UpstreamMisshapen():
+                permit.ignore()  # one bad record must not cut off everybody
             case EventServiceError():
                 permit.success()  # it works, and refused this one call
             case Exception():

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from event_service.errors import DeadlineExceeded, UpstreamError
+from event_service.errors import DeadlineExceeded, UpstreamError, UserNotFound
 from event_service.signals import GaveUp, GuardsBuilt, RequestDone, Retried, Signals
 from event_service.telemetry import transitions
 from event_service.telemetry.logs import JsonLines, current_worker, describe, is_wanted
@@ -94,7 +94,7 @@ class LogLines:
         error = record.error
         if error is not None:
             line.error = type(error).__name__
-            if isinstance(error, UpstreamError | DeadlineExceeded):
+            if isinstance(error, UpstreamError | DeadlineExceeded | UserNotFound):
                 line.operation, line.reason = error.operation, error.reason
         bug = error if record.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
         if self._json is None:
@@ -175,4 +175,6 @@ def _level(record: RequestDone, *, slow: bool) -> int:
         # A refusal that says when to come again is how the service means to behave.
         refused = status == HTTPStatus.SERVICE_UNAVAILABLE
         return logging.WARNING if refused else logging.ERROR
-    return logging.WARNING if slow else logging.INFO
+    error = record.error
+    odd = isinstance(error, UserNotFound) and not error.usual
+    return logging.WARNING if slow or odd else logging.INFO

@@ -118,7 +118,8 @@ class Metrics:
         bucket = found[1] + bisect_left(BOUNDS, duration)
         values[bucket] += 1
         values[found[1] + SUM] += duration
-        self._exemplars[bucket] = (record.trace_id, duration, self._now())
+        if record.sampled:
+            self._exemplars[bucket] = (record.trace_id, duration, self._now())
 
     def _attempt_ended(self, signal: AttemptEnded) -> None:
         key, duration = (signal.operation, signal.outcome), signal.duration

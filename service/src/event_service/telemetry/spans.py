@@ -12,17 +12,27 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from opentelemetry import trace
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Span, SpanKind, StatusCode
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    TraceState,
+)
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
 from event_service import context
 from event_service.context import CallContext
 from event_service.errors import UpstreamTimeout
+from event_service.libs.trace_context import Parent
 from event_service.signals import (
     UNMATCHED,
     GuardsBuilt,
@@ -95,10 +105,12 @@ class Spans:
             attributes["user_agent.original"] = headers["user-agent"]
         attributes |= _server(f"{scheme}://{headers.get('host', '')}")
         span = self._tracer.start_span(
-            _name(method), _context.extract(headers), SpanKind.SERVER, attributes
+            _name(method), _remote(call.parent), SpanKind.SERVER, attributes
         )
         call.span = span
-        call.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
+        placed = span.get_span_context()
+        call.trace_id = trace.format_trace_id(placed.trace_id)
+        call.sampled = placed.trace_flags.sampled
         sent = _outgoing(span)
         call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
 
@@ -206,6 +218,16 @@ class Exchange:
         self._failed_as = error_type
         self._span.set_attribute("error.type", error_type)
         self._span.set_status(StatusCode.ERROR)
+
+
+def _remote(parent: Parent | None) -> Context:
+    if parent is None:
+        return Context()
+    flags = TraceFlags(TraceFlags.SAMPLED if parent.sampled else TraceFlags.DEFAULT)
+    state = TraceState.from_header([parent.state] if parent.state else [])
+    ids = int(parent.trace_id, 16), int(parent.span_id, 16)
+    remote = SpanContext(*ids, is_remote=True, trace_flags=flags, trace_state=state)
+    return trace.set_span_in_context(NonRecordingSpan(remote), Context())
 
 
 def _span(call: CallContext | None) -> Span:

@@ -20,7 +20,7 @@ from event_service.models import NewEvent
 pytestmark = pytest.mark.anyio
 
 decoder = msgspec.json.Decoder(NewEvent)
-AN_ID = "must be a string of 1 to 64 letters, digits, '_' or '-'"
+AN_ID = "must be a string of 1 to 128 letters, digits or -._~!$&'()*+,;=:@, not '.' or '..'"
 VALID = b'{"userId":"1","title":"Standup"}'
 
 

@@ -1,0 +1,234 @@
+"""Calls each read operation of an upstream once and tells people what came of it."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol, Self
+
+from event_service.errors import (
+    EventServiceError,
+    UpstreamMisshapen,
+    UpstreamNonsense,
+    UpstreamTimeout,
+)
+from event_service.models import Event, NewEvent, User, is_id
+from event_service.sources.tolerances import tolerated
+
+TITLE = "Written by event-service check-upstream"
+# Settings that mend what is wrong.
+_PATHS = "EVENT_SERVICE_UPSTREAM_PATHS (the path of {operation}), or EVENT_SERVICE_UPSTREAM_URL"
+_HEADERS = "EVENT_SERVICE_UPSTREAM_HEADERS (the credentials)"
+_URL = "EVENT_SERVICE_UPSTREAM_URL (host and port), EVENT_SERVICE_UPSTREAM_PROXY"
+_CA = "EVENT_SERVICE_UPSTREAM_CA_FILE, EVENT_SERVICE_UPSTREAM_CLIENT_CERT"
+_TIMEOUT = "EVENT_SERVICE_UPSTREAM_TIMEOUT"
+_MAX_BODY = "EVENT_SERVICE_UPSTREAM_MAX_BODY"
+_CONCURRENCY = "EVENT_SERVICE_UPSTREAM_CONCURRENCY (lower), and try again later"
+_DATA = "nothing here; the upstream sends other data than it should"
+_FAILS = "nothing here; the upstream fails"
+_BY_STATUS: dict[int, str] = {
+    HTTPStatus.UNAUTHORIZED: _HEADERS,
+    HTTPStatus.FORBIDDEN: _HEADERS,
+    HTTPStatus.TOO_MANY_REQUESTS: _CONCURRENCY,
+    HTTPStatus.SERVICE_UNAVAILABLE: _CONCURRENCY,
+}
+
+
+class Source(Protocol):
+    """What is checked: a source over HTTP."""
+
+    events_of: Callable[[str], Awaitable[list[Event]]] | None
+
+    async def users(self) -> list[User]: ...
+
+    async def user(self, user_id: str) -> User: ...
+
+    async def events(self) -> list[Event]: ...
+
+    async def event(self, event_id: str) -> Event: ...
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str: ...
+
+
+class Finding(NamedTuple):
+    """What came of one operation. `seconds` is None for one that was not called; `notes` says
+    why, or what was tolerated. `fault` and `mend` are empty where all is well.
+    """
+
+    operation: str
+    key: str = ""
+    status: int | None = None
+    seconds: float | None = None
+    records: int | None = None
+    notes: Sequence[str] = ()
+    fault: str = ""
+    mend: str = ""
+
+
+class Recorder:
+    """Sees what goes over the wire: the source's `trace` and `on_body`."""
+
+    headers: dict[str, str]
+
+    def __init__(self) -> None:
+        self.headers = {}
+        self.status: int | None = None
+        self.body = b""
+
+    def __call__(self, _operation: str, _method: str, _url: str) -> Self:
+        self.status, self.body = None, b""
+        return self
+
+    def on_body(self, body: bytes) -> None:
+        self.body = body
+
+    def answered(self, status: int) -> None:
+        self.status = status
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        pass
+
+
+class UpstreamCheck:
+    """Checks one source, whose calls `recorder` sees."""
+
+    def __init__(
+        self,
+        source: Source,
+        recorder: Recorder,
+        *,
+        new_id: Callable[[], str],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._source = source
+        self._recorder = recorder
+        self._new_id = new_id
+        self._clock = clock
+        self.findings: list[Finding] = []
+
+    async def run(
+        self, *, user_id: str | None = None, event_id: str | None = None, write: bool = False
+    ) -> list[Finding]:
+        """Without a user, the first one is read; without an event, the user's first.
+
+        `write` adds one event for that user. Nothing is raised for what the upstream does.
+        """
+        users = await self._call("getUsers", "", self._source.users())
+        if user_id is None:
+            user_id = next((user.id for user in users or () if is_id(user.id)), None)
+        await self._call("getEvents", "", self._source.events())
+        if self._source.events_of is not None:
+            await self._of_user("getEventsByUserId", user_id, self._source.events_of)
+            for operation in ("getUserById", "getEventById"):
+                self._skip(operation, "not needed beside getEventsByUserId")
+        else:
+            user = await self._of_user("getUserById", user_id, self._source.user)
+            if event_id is None and user is not None:
+                event_id = next(filter(is_id, user.events), None)
+            if event_id is None:
+                self._skip("getEventById", "no event to ask for; name one with --event")
+            else:
+                event = await self._call("getEventById", event_id, self._source.event(event_id))
+                self._compare(event, event_id)
+        await self._add(user_id, write=write)
+        return self.findings
+
+    async def _of_user(
+        self, operation: str, user_id: str | None, read: Callable[[str], Awaitable[Any]]
+    ) -> Any:
+        if user_id is None:
+            return self._skip(operation, "no user to ask for; name one with --user")
+        found = await self._call(operation, user_id, read(user_id))
+        self._compare(found, user_id)
+        return found
+
+    async def _add(self, user_id: str | None, *, write: bool) -> None:
+        if not write:
+            return self._skip("addEvent", "not tried; --write adds an event")
+        if user_id is None:
+            return self._skip("addEvent", "no user to add it for; name one with --user")
+        ours = self._new_id()
+        event = NewEvent(user_id, TITLE)
+        adding = self._source.add_event(event, event_id=ours, idempotency_key=ours)
+        stored_as = await self._call("addEvent", user_id, adding)
+        if stored_as is not None:
+            whose = "our id" if stored_as == ours else f"the upstream's id, {stored_as}"
+            self._note(f"stored under {whose}")
+        return None
+
+    async def _call(self, operation: str, key: str, call: Awaitable[Any]) -> Any:
+        began = self._clock()
+        try:
+            found = await call
+        except EventServiceError as error:
+            took = self._clock() - began
+            status = self._recorder.status
+            fault = getattr(error, "reason", "") or str(error)
+            mend = _mend(error, status, fault).format(operation=operation)
+            self.findings.append(Finding(operation, key, status, took, fault=fault, mend=mend))
+            return None
+        took = self._clock() - began
+        notes = [] if operation == "addEvent" else tolerated(operation, self._recorder.body)
+        records = len(found) if isinstance(found, list) else 1
+        status = self._recorder.status
+        self.findings.append(Finding(operation, key, status, took, records, notes))
+        return found
+
+    def _skip(self, operation: str, why: str) -> None:
+        self.findings.append(Finding(operation, notes=[why]))
+
+    def _compare(self, found: User | Event | list[Event] | None, asked: str) -> None:
+        if isinstance(found, User | Event) and found.id != asked:
+            self._note("the reply has another id than the one that was asked for")
+
+    def _note(self, note: str) -> None:
+        last = self.findings[-1]
+        self.findings[-1] = last._replace(notes=[*last.notes, note])
+
+
+def _mend(error: Exception, status: int | None, reason: str) -> str:
+    if status is None:
+        return _mend_silence(error, reason.lower())
+    if isinstance(error, UpstreamMisshapen):
+        return _DATA
+    if isinstance(error, UpstreamTimeout):
+        return _TIMEOUT
+    if isinstance(error, UpstreamNonsense) and "more than" in reason:
+        return _MAX_BODY
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return _FAILS if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _PATHS
+
+
+def _mend_silence(error: Exception, reason: str) -> str:
+    if isinstance(error, UpstreamTimeout):
+        return f"{_TIMEOUT}; {_URL}"
+    return _CA if "certificate" in reason or "tls" in reason else _URL
+
+
+def report(findings: Sequence[Finding]) -> str:
+    """The findings as a table for a terminal, faults and notes below their operations."""
+    width = max(len(f"{finding.operation} {finding.key}") for finding in findings)
+    lines = [f"{'operation':{width}}  status      time  records"]
+    for finding in findings:
+        name = f"{finding.operation} {finding.key}".strip()
+        if finding.seconds is None:
+            lines.append(f"{name:{width}}  -              -        -  {finding.notes[0]}")
+            continue
+        status = "none" if finding.status is None else finding.status
+        took = f"{finding.seconds * 1000:.0f} ms"
+        records = "-" if finding.records is None else finding.records
+        verdict = "wrong" if finding.fault else "ok"
+        lines.append(f"{name:{width}}  {status!s:6}  {took:>8}  {records!s:>7}  {verdict}")
+        lines += [f"    {note}" for note in finding.notes]
+        if finding.fault:
+            lines += [f"    {finding.fault}", f"    mend it with: {finding.mend}"]
+    return "\n".join(lines)
