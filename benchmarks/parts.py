@@ -14,7 +14,7 @@ from benchmarks import data
 from benchmarks.in_process import BY_USER, Client, Work, answer, nothing, scope
 from event_service.app import build_breakers, build_policies
 from event_service.dashboard.live import Identity, LiveFeed
-from event_service.http.request_watch import RequestWatch
+from event_service.http.request_watch import RequestWatches
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.fan_out import fan_out
 from event_service.libs.retry import Retries, RetryBudget
@@ -111,7 +111,7 @@ def parts(settings: Settings) -> dict[str, Work]:
         upstream_calls=1,
         error=None,
     )
-    flights, client = SingleFlight(), Client()
+    flights, client, watches = SingleFlight(), Client(), RequestWatches()
     keys = range(10)
     event = data.encode(data.event("u1-10-1")).encode()
     decode, encode = msgspec.json.Decoder(Event).decode, msgspec.json.Encoder().encode
@@ -131,7 +131,7 @@ def parts(settings: Settings) -> dict[str, Work]:
                 pass
 
     async def watched() -> None:
-        with RequestWatch(nothing, deadline=loop.time() + settings.request_deadline):
+        with watches(nothing, deadline=loop.time() + settings.request_deadline):
             pass
 
     async def limited() -> None:

@@ -40,7 +40,7 @@ async def read_json(request: Request, decoder: msgspec.json.Decoder[S]) -> S:
         raise InvalidRequest("The body is not valid JSON.") from None
     except RecursionError:
         raise InvalidRequest("The body is nested too deeply.") from None
-    if may_repeat_a_key(body, value):
+    if may_repeat_a_name(body, decoder.type):
         _parse(body)
     return value
 
@@ -96,18 +96,17 @@ async def _read(request: Request, *, declared: bytes) -> bytes:
     return bytes(body)
 
 
-def may_repeat_a_key(body: bytes, value: msgspec.Struct) -> bool:
-    r"""Whether `body`, which decoded to `value`, could hold a key twice; False is certain.
+def may_repeat_a_name(body: bytes, kind: type[msgspec.Struct]) -> bool:
+    r"""Whether `body`, which decoded to a `kind`, could hold a member twice; False is certain.
 
-    An object has a ':' for each member, and each field that is not None was a member. If no ':'
-    is left beyond those, and those inside of strings, every member was another field's. A string
-    stands in the body as it reads only where no '\' is.
+    Its members can only be fields of `kind`, and without a '\\' each is spelled like its field.
     """
-    members = [field for field in msgspec.structs.astuple(value) if field is not None]
-    colons = body.count(b":") - len(members)
-    if colons and b"\\" not in body:
-        colons -= sum(member.count(":") for member in members if isinstance(member, str))
-    return colons > 0
+    return b"\\" in body or any(body.count(name) > 1 for name in _quoted_names(kind))
+
+
+@cache
+def _quoted_names(kind: type[msgspec.Struct]) -> tuple[bytes, ...]:
+    return tuple(f'"{name}"'.encode() for name in _fields(kind))
 
 
 def _parse(body: bytes) -> Any:

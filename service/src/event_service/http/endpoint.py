@@ -5,7 +5,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from event_service import context
-from event_service.http.request_watch import RequestWatch
+from event_service.http.request_watch import RequestWatches
 
 
 class Reply(NamedTuple):
@@ -23,11 +23,17 @@ class Endpoint:
     leaves (ClientGone). Every error passes to the outer layers.
     """
 
-    def __init__(self, handler: Callable[[Request], Awaitable[Reply]]) -> None:
+    def __init__(
+        self,
+        handler: Callable[[Request], Awaitable[Reply]],
+        *,
+        watches: RequestWatches | None = None,
+    ) -> None:
         self._handler = handler
+        self._watched = watches or RequestWatches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with RequestWatch(receive, deadline=context.require().deadline) as watch:
+        with self._watched(receive, deadline=context.require().deadline) as watch:
             reply = await self._handler(Request(scope, watch.receive))
         headers = [
             (b"content-type", reply.media_type.encode()),

@@ -5,61 +5,57 @@ from typing import Self
 from starlette.types import Message, Receive
 
 from event_service.errors import ClientGone, DeadlineExceeded, RequestTimeout
-from event_service.libs.bulkhead import Bulkhead
 
-# Most requests are over sooner and never cost the task that listens for the client's leaving.
-PATIENCE = 0.05
-# So many are listened for at once: where more are slow than that, to serve them for nobody costs
-# less than to know who left. Without a bound, an overload would feed itself.
+# Seconds from one look at all requests to the next. A request that is over before its second look,
+# as most are, never costs the task that listens for its client's leaving.
+TICK = 0.05
+# Requests that are listened for at once. Above this, finishing is cheaper than watching for
+# disconnects, and without a bound an overload would feed itself.
 LISTENERS = 512
-
-_listeners = Bulkhead(LISTENERS, max_waiting=0)
 
 
 class RequestWatch:
     """Cancels the block it stands around when the request's deadline passes or its client leaves.
 
     The block then ends with DeadlineExceeded, with RequestTimeout if it was waiting for the
-    request's body, or with ClientGone. A cancellation from elsewhere stays one. The server does
-    not cancel by itself: it says that a client left only to those who receive. So the body is
-    to be read through `receive`, and what comes after it is listened for here: soon, while no
-    more than LISTENERS requests are slow at once, else when another's turn is over.
+    request's body, or with ClientGone. A cancellation from elsewhere stays one.
+
+    The server tells that a client left only to those who receive. So the body is to be read
+    through `receive`, and what comes after it is listened for here.
     """
 
     __slots__ = (
-        "_deadline",
         "_listener",
-        "_loop",
-        "_pause",
-        "_reading",
         "_receive",
         "_task",
-        "_timer",
         "_verdict",
+        "_watches",
+        "deadline",
+        "looked_at",
+        "reading",
     )
 
-    def __init__(self, receive: Receive, *, deadline: float) -> None:
-        """`deadline` is in seconds on the event loop's clock."""
+    def __init__(self, watches: "RequestWatches", receive: Receive, deadline: float) -> None:
+        self._watches = watches
         self._receive = receive
-        self._deadline = deadline
-        self._pause = PATIENCE
-        self._reading = False
         self._listener: asyncio.Task[None] | None = None
         self._verdict: Exception | None = None
+        self.deadline = deadline
+        self.reading = False
+        self.looked_at = False
 
     async def receive(self) -> Message:
-        self._reading = True
+        self.reading = True
         message = await self._receive()
-        self._reading = False
+        self.reading = False
         return message
 
     def __enter__(self) -> Self:
-        self._loop = asyncio.get_running_loop()
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("a request must run in a task")
         self._task = task
-        self._look_later(self._loop.time())
+        self._watches.begin(self)
         return self
 
     def __exit__(
@@ -68,13 +64,12 @@ class RequestWatch:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        self._timer.cancel()
+        self._watches.end(self)
         if self._listener is not None:
             self._listener.cancel()
             # Its end holds its frame, and that holds us: together they would be left to the
             # garbage collector, with all that the request had.
             self._listener = None
-            _listeners.release()
         if self._verdict is None:
             return
         others = self._task.uncancel()
@@ -86,37 +81,79 @@ class RequestWatch:
             self._verdict = None
             del error
 
-    def _look(self) -> None:
-        now = self._loop.time()
-        if now >= self._deadline:
-            self._end(
-                RequestTimeout("The body did not arrive within the time a request has.")
-                if self._reading
-                else DeadlineExceeded("There was no answer within the time a request has.")
-            )
-            return
-        if self._listener is None and not self._reading:
-            if _listeners.try_acquire():
-                self._listener = self._loop.create_task(self._listen())
-            else:
-                self._pause *= 2
-        self._look_later(now)
+    @property
+    def listening(self) -> bool:
+        return self._listener is not None
 
-    def _look_later(self, now: float) -> None:
-        due = self._deadline if self._listener else min(now + self._pause, self._deadline)
-        self._timer = self._loop.call_at(due, self._look)
+    def listen(self) -> None:
+        """Hear when the client leaves, from now on."""
+        self._listener = asyncio.create_task(self._until_gone())
 
-    async def _listen(self) -> None:
+    def expire(self) -> None:
+        """The deadline has passed."""
+        self._cancel(
+            RequestTimeout("The body did not arrive within the time a request has.")
+            if self.reading
+            else DeadlineExceeded("There was no answer within the time a request has.")
+        )
+
+    async def _until_gone(self) -> None:
         while True:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                self._end(ClientGone())
+                self._cancel(ClientGone())
                 return
             if message.get("more_body"):
                 # A body that nobody asked for; to read it would be to ask for more of it.
                 return
 
-    def _end(self, verdict: Exception) -> None:
+    def _cancel(self, verdict: Exception) -> None:
         if self._verdict is None:
             self._verdict = verdict
             self._task.cancel()
+
+
+class RequestWatches:
+    """Watches requests, all with one timer; for one event loop. A deadline is kept within a tick.
+
+    While `listeners` requests are listened for, the leaving of other clients is not noticed.
+    """
+
+    def __init__(self, *, tick: float = TICK, listeners: int = LISTENERS) -> None:
+        self._tick = tick
+        self._listeners = listeners
+        self._listened_for = 0
+        self._watches: dict[RequestWatch, None] = {}  # the oldest first
+        self._ticking = False
+
+    def __call__(self, receive: Receive, *, deadline: float) -> RequestWatch:
+        """`deadline` is in seconds on the event loop's clock."""
+        return RequestWatch(self, receive, deadline)
+
+    def begin(self, watch: RequestWatch) -> None:
+        self._watches[watch] = None
+        if not self._ticking:
+            self._look_later()
+
+    def end(self, watch: RequestWatch) -> None:
+        del self._watches[watch]
+        self._listened_for -= watch.listening
+
+    def _look_later(self) -> None:
+        self._ticking = True
+        asyncio.get_running_loop().call_later(self._tick, self._look)
+
+    def _look(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for watch in self._watches:
+            if watch.deadline <= now:
+                watch.expire()
+            elif watch.reading or watch.listening:
+                continue
+            elif watch.looked_at and self._listened_for < self._listeners:
+                watch.listen()
+                self._listened_for += 1
+            watch.looked_at = True
+        self._ticking = False
+        if self._watches:
+            self._look_later()

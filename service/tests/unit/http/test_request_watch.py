@@ -8,9 +8,8 @@ from starlette.requests import Request
 from starlette.types import Message, Scope
 
 from event_service.errors import DeadlineExceeded, InvalidRequest, RequestTimeout
-from event_service.http import request_watch
 from event_service.http.endpoint import Endpoint, Reply
-from event_service.libs.bulkhead import Bulkhead
+from event_service.http.request_watch import RequestWatches
 from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.middleware.request_context import RequestContext
 from event_service.signals import RequestDone, Signal
@@ -58,9 +57,16 @@ class Ends:
 
 
 async def run(
-    act: Callable[[Request], Awaitable[None]], *messages: Message, deadline: float
+    act: Callable[[Request], Awaitable[None]],
+    *messages: Message,
+    deadline: float,
+    watches: RequestWatches | None = None,
+    heard: asyncio.Event | None = None,
 ) -> tuple[list[Message], Ends, "weakref.ref[Held]"]:
-    """What was sent, what was told of its end, and whether its connection is free."""
+    """What was sent, what was told of its end, and whether its connection is free.
+
+    `heard` is set when somebody listens on after the messages.
+    """
     sent: list[Message] = []
     held = Held()
     ends = Ends()
@@ -73,13 +79,17 @@ async def run(
     async def receive() -> Message:
         assert held
         if not left:
+            if heard is not None:
+                heard.set()
             await forever()
         return left.pop(0)
 
     async def send(message: Message) -> None:
         sent.append(message)
 
-    app = RequestContext(Endpoint(handler), deadline=deadline, emit=ends, notice=ShutdownNotice())
+    app = RequestContext(
+        Endpoint(handler, watches=watches), deadline=deadline, emit=ends, notice=ShutdownNotice()
+    )
     await app(dict(SCOPE), receive, send)
     await asyncio.sleep(0)  # the loop itself holds the cancellation until its next turn
     return sent, ends, weakref.ref(held)
@@ -118,22 +128,17 @@ async def test_every_end_frees_at_once_what_the_request_held(
     assert sent[0]["status"] == status
 
 
-async def test_a_slow_success_frees_at_once_what_the_request_held(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    listeners = Bulkhead(1, max_waiting=0)
-    monkeypatch.setattr(request_watch, "_listeners", listeners)
-    monkeypatch.setattr(request_watch, "PATIENCE", 0.0)
+async def test_a_slow_success_frees_at_once_what_the_request_held():
+    watches = RequestWatches(tick=0.001)
+
+    heard = asyncio.Event()
 
     async def until_listened_for(_request: Request) -> None:
-        while listeners.try_acquire():
-            listeners.release()
-            await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await heard.wait()
 
     gc.disable()
     try:
-        sent, _, held = await run(until_listened_for, deadline=60)
+        sent, _, held = await run(until_listened_for, deadline=60, watches=watches, heard=heard)
 
         assert held() is None
     finally:
@@ -171,12 +176,10 @@ async def test_a_cancellation_from_elsewhere_stays_one():
         await task
 
 
-async def test_no_more_than_so_many_slow_requests_are_listened_for_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-):
-    monkeypatch.setattr(request_watch, "_listeners", Bulkhead(1, max_waiting=0))
-    first = asyncio.create_task(run(wait, deadline=0.3))
-    second = asyncio.create_task(run(wait, BODY, GONE, deadline=60))
+async def test_no_more_than_so_many_slow_requests_are_listened_for_at_once():
+    watches = RequestWatches(tick=0.01, listeners=1)
+    first = asyncio.create_task(run(wait, deadline=0.3, watches=watches))
+    second = asyncio.create_task(run(wait, BODY, GONE, deadline=60, watches=watches))
 
     over, _ = await asyncio.wait([first, second], return_when=asyncio.FIRST_COMPLETED)
     assert over == {first}, "nobody hears the second leave while the first is listened for"
