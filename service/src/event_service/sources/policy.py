@@ -38,6 +38,8 @@ BACKOFF_CAP = 1.0
 # An attempt that is cut short was the upstream's failure if no byte came for this part of the time
 # that an attempt may take.
 QUIET = 0.4
+# Seconds; an upstream that asks to be left alone for longer is probed all the same.
+LONGEST_OPEN = 600.0
 
 # By operation and key, so that one bound holds for all that is kept.
 ReplyCache = StaleCache[tuple[str, ...], Any]
@@ -70,6 +72,7 @@ class Guard:
         self._emit = policies.emit
         self._timeout = policies.attempt_timeout
         self._clock = policies.clock
+        self._not_before = -inf
         self._limits = policies.limits
 
     async def attempt(
@@ -80,13 +83,15 @@ class Guard:
         Raises CircuitOpen, Overloaded or DeadlineExceeded when it may not start, UpstreamTimeout
         when it takes too long.
         """
+        call, now = context.current.get(), _loop_time()
+        if call is not None and now >= call.latest:
+            raise self._too_late("deadline: no time left to begin")
         breaker = self._breaker
         # Here a call is refused while the circuit is open.
         permit = breaker.acquire() if breaker.state is State.CLOSED else await self._claim()
         if not self._bulkhead.try_acquire():
             permit = await self._wait_for_a_slot(permit)
-        call = context.current.get()
-        now = asyncio.get_running_loop().time()
+            now = _loop_time()
         limit = self._limits(now + self._timeout, sooner=context.latest)
         if call is not None:
             call.upstream_calls += 1
@@ -131,11 +136,7 @@ class Guard:
             raise Overloaded("Too many calls wait for the upstream.") from None
         except TimeoutError:
             permit.ignore()
-            raise DeadlineExceeded(
-                "There was no free slot for the call within the time a request has.",
-                operation=self.operation,
-                reason="no free slot in time",
-            ) from None
+            raise self._too_late("deadline: no free slot in time") from None
         except BaseException:
             permit.ignore()
             raise
@@ -151,8 +152,12 @@ class Guard:
     def _judge(self, permit: Permit, error: BaseException, attempt: Attempt) -> str:
         """Tell the breaker how the attempt ended; the outcome for metrics."""
         match error:
+            case UpstreamUnavailable():
+                permit.failure(error)
+                self._stay_open(error.retry_after or 0.0)
             case UpstreamFault():
                 permit.failure(error)
+                self._stay_open(0.0)
             case Overloaded() | DeadlineExceeded() | CircuitOpen():
                 permit.ignore()  # nothing reached the upstream
             case UpstreamMisshapen():
@@ -171,12 +176,29 @@ class Guard:
         It is a failure if it had all the time of an attempt, or if the upstream was quiet for
         long: else the deadlines and the patience of callers would hide that it is down.
         """
-        now = asyncio.get_running_loop().time()
+        now = _loop_time()
         if now < began + self._timeout and now - attempt.quiet_since < QUIET * self._timeout:
             permit.ignore()
             return "cancelled"
         permit.failure(self._timed_out(attempt))
+        self._stay_open(0.0)
         return UpstreamTimeout.outcome
+
+    def _stay_open(self, asked: float) -> None:
+        """An open circuit stays open for as long as the upstream last asked to be left alone."""
+        now = self._clock()
+        self._not_before = max(self._not_before, now + min(asked, LONGEST_OPEN))
+        if self._not_before > now and self._breaker.state is State.OPEN:
+            left = self._not_before - now
+            if left > self._breaker.snapshot().retry_after:
+                self._breaker.trip(for_=left)
+
+    def _too_late(self, reason: str) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            "There was no answer within the time a request has.",
+            operation=self.operation,
+            reason=reason,
+        )
 
     def _timed_out(self, attempt: Attempt) -> UpstreamTimeout:
         return UpstreamTimeout(
