@@ -39,6 +39,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.Overloaded: Row(503, "overloaded", "Overloaded"),
     errors.UpstreamTimeout: UPSTREAM_TIMEOUT,
     errors.DeadlineExceeded: UPSTREAM_TIMEOUT,
+    errors.IdempotencyKeyReused: Row(422, "idempotency-key-reused", "Idempotency-Key reused"),
     errors.RateLimited: Row(429, "rate-limited", "Rate limited"),
     Exception: INTERNAL_ERROR,
 }

@@ -1,7 +1,10 @@
+import asyncio
+
 import pytest
 
 from mock_upstream import Fault, MockUpstream
 
+from .crowd import until
 from .observed_service import ObservedService, observed, problem
 from .scripted_upstream import replies, scripted
 
@@ -144,3 +147,18 @@ async def test_an_open_circuit_fails_fast_and_says_when_to_come_back(mock: MockU
         assert (status, slug, members["breaker"]) == (503, "circuit-open", "addEvent")
         assert reply.headers["Retry-After"] == "10"
         assert mock.journal.counts["addEvent"] == 3
+
+
+@pytest.mark.parametrize("other", [{**NEW, "title": "Coffee"}, {**NEW, "userId": "2"}])
+async def test_a_key_that_is_under_way_with_another_body_is_refused(
+    mock: MockUpstream, other: dict[str, str]
+):
+    mock.faults.set("addEvent", Fault(delay=0.5))
+    async with observed(upstream_url=mock.url) as service:
+        first = asyncio.create_task(add(service, "mine"))
+        await until(lambda: mock.journal.counts["addEvent"] == 1)
+        status, members = await add(service, "mine", other)
+
+        assert (status, members["type"]) == (422, "/problems/idempotency-key-reused")
+        assert (await first)[0] == 200
+        assert mock.journal.counts["addEvent"] == 1

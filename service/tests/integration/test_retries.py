@@ -116,7 +116,7 @@ async def test_a_hanging_upstream_costs_a_request_its_deadline_and_three_calls(
 ):
     mock.faults.set("getUsers", Fault(mode="hang"))
     async with observed(
-        upstream_url=mock.url, upstream_timeout=0.4, request_deadline=1.0
+        upstream_url=mock.url, upstream_timeout=0.4, request_deadline=1.2
     ) as service:
         async with service.client.get("/api/getUsers") as reply:
             assert (await problem(reply))[:2] == (504, "upstream-timeout")

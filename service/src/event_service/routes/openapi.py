@@ -39,7 +39,12 @@ _BODY_REFUSED = (
     "validation-failed",
     "request-timeout",
 )
-_EVENT_REFUSED = ("user-not-found", "upstream-rejected", "upstream-conflict")
+_EVENT_REFUSED = (
+    "idempotency-key-reused",
+    "user-not-found",
+    "upstream-rejected",
+    "upstream-conflict",
+)
 _STATUS_HEADERS = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"]}
 
 

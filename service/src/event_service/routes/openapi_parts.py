@@ -63,6 +63,7 @@ _SAMPLES: tuple[tuple[Exception, str], ...] = (
         ),
         "/api/getUsers",
     ),
+    (errors.IdempotencyKeyReused(), "/api/addEvent"),
     (CircuitOpen("addEvent", State.OPEN, 9.2, None), "/api/addEvent"),
     (errors.Overloaded("Too many requests are in flight."), "/api/getUsers"),
     (

@@ -47,6 +47,10 @@ GUIDE: dict[str, Guide] = {
         "The path exists, but does not answer to this method.",
         "Use one of the methods in the `Allow` header.",
     ),
+    "idempotency-key-reused": Guide(
+        "This `Idempotency-Key` came before, with another body.",
+        "Use a new key for each new event; send a retry with the body of the first try.",
+    ),
     "user-not-found": Guide(
         "The events API does not know the user.",
         "Do not try again with the same id; list the users to see which there are.",

@@ -1,5 +1,7 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from event_service.errors import IdempotencyKeyReused
 from event_service.models import NewEvent
 from event_service.services.event_identity import identify
 from event_service.services.source import EventsSource
@@ -11,6 +13,7 @@ class AddEvent:
     def __init__(self, source: EventsSource, *, new_id: Callable[[], str]) -> None:
         self._source = source
         self._new_id = new_id
+        self._under_way: dict[tuple[str, str], _UnderWay] = {}
 
     async def add(
         self, event: NewEvent, *, idempotency_key: str | None = None, api_key: str | None = None
@@ -18,11 +21,36 @@ class AddEvent:
         """The id under which the event is stored.
 
         With the idempotency key of an earlier call, that call's id: nothing is stored twice.
-        `api_key` as in `identify`.
+        `api_key` as in `identify`. Raises IdempotencyKeyReused while another event with the same
+        client's key is under way in this process.
         """
         identity = identify(
             event.userId, client_key=idempotency_key, api_key=api_key, new_id=self._new_id
         )
-        return await self._source.add_event(
-            event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
-        )
+        with self._alone(event, (api_key or "", idempotency_key or identity.event_id)):
+            return await self._source.add_event(
+                event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
+            )
+
+    @contextmanager
+    def _alone(self, event: NewEvent, key: tuple[str, str]) -> Iterator[None]:
+        under_way = self._under_way.setdefault(key, _UnderWay(event))
+        if under_way.event != event:
+            raise IdempotencyKeyReused
+        under_way.calls += 1
+        try:
+            yield
+        finally:
+            under_way.calls -= 1
+            if not under_way.calls:
+                del self._under_way[key]
+
+
+class _UnderWay:
+    """An event that is being added, by so many calls at once."""
+
+    __slots__ = ("calls", "event")
+
+    def __init__(self, event: NewEvent) -> None:
+        self.event = event
+        self.calls = 0

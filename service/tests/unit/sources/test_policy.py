@@ -12,15 +12,18 @@ import pytest
 from event_service import context
 from event_service.context import CallContext
 from event_service.errors import (
+    DeadlineExceeded,
     Overloaded,
     UpstreamFailed,
     UpstreamNonsense,
     UpstreamRefused,
+    UpstreamTimeout,
     UpstreamUnavailable,
 )
 from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.retry import RetryBudget
 from event_service.sources.policy import Guard, Read
-from halfopen import CircuitOpen, State
+from halfopen import CallFailed, CallIgnored, CallSucceeded, CircuitOpen, State
 
 from .guards import Told, breaker, policies
 
@@ -230,3 +233,90 @@ async def test_a_read_that_costs_nothing_costs_little():
 
     # In tasks, so that a slow machine is slow on both sides.
     assert await best_of(read(fetch)) < 12 * await best_of(task)
+
+
+@pytest.mark.parametrize(
+    ("quiet_for", "verdict"), [(0.0, "CallIgnored"), (39.9, "CallIgnored"), (40.1, "CallFailed")]
+)
+async def test_an_attempt_cut_short_is_a_failure_if_no_byte_came_for_long(
+    quiet_for: float, verdict: str
+):
+    circuit = breaker()
+    verdicts: list[str] = []
+    for kind in (CallIgnored, CallFailed, CallSucceeded):
+        circuit.on(kind, lambda event: verdicts.append(type(event).__name__))
+    started = asyncio.Event()
+
+    async def attempt() -> str:
+        own = context.attempt.get()
+        assert own is not None
+        own.quiet_since -= quiet_for
+        started.set()
+        return await asyncio.get_running_loop().create_future()
+
+    task = asyncio.create_task(guard(circuit=circuit, attempt_timeout=100)(attempt))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert verdicts == [verdict]
+
+
+async def test_an_attempt_that_waits_for_something_of_ours_is_not_the_upstreams_failure():
+    circuit = breaker(failures=1)
+    waiting = asyncio.Event()
+
+    async def attempt() -> str:
+        own = context.attempt.get()
+        assert own is not None
+        own.quiet_since = inf
+        waiting.set()
+        return await asyncio.get_running_loop().create_future()
+
+    call = CallContext("r")
+    context.current.set(call)
+    now = asyncio.get_running_loop().time()
+    call.set_deadline(now + 0.2, answer_by=now + 0.1)
+    with pytest.raises(UpstreamTimeout):
+        await guard(circuit=circuit, attempt_timeout=0.15)(attempt)
+
+    assert circuit.state is State.CLOSED
+
+
+async def test_what_begins_too_late_is_not_begun():
+    call = CallContext("r")
+    context.current.set(call)
+    now = asyncio.get_running_loop().time()
+    call.set_deadline(now, answer_by=now)
+    told = Told()
+
+    async def attempt() -> str:
+        raise AssertionError("it began")
+
+    with pytest.raises(DeadlineExceeded) as raised:
+        await guard(told=told)(attempt)
+
+    assert raised.value.operation == "op"
+    assert told.attempts == []
+
+
+async def test_the_budget_of_retries_grows_with_attempts_that_started_alone():
+    budget = RetryBudget(0.1, floor=0)
+    circuit = breaker()
+    reading = read(fails, circuit=circuit, budget=budget)
+    circuit.trip()
+    for _ in range(1000):
+        with pytest.raises(CircuitOpen):
+            await reading("k")
+    assert budget.remaining == 0
+
+    circuit.reset()
+    for _ in range(50):
+        with pytest.raises(UpstreamFailed):
+            await reading("k")
+    assert budget.remaining == 5
+
+
+async def fails(_key: str) -> str:
+    raise failure()
