@@ -11,26 +11,32 @@ if sys.argv[1:2] in (["serve"], ["dev"]):
         signal.signal(_number, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
-import http.client
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
-from types import FrameType
-from typing import NoReturn
-from urllib.parse import urlsplit
+from typing import Annotated, Any, NoReturn
 
 import typer
 
+from event_service.libs.http_client import parse_base_url
 from event_service.libs.listener import CannotListen, Listener
 from event_service.settings import (
+    PREFIX,
     ConfigurationError,
     Environment,
     Settings,
     load_settings,
 )
+
+
+def _option(flag: str, metavar: str, text: str) -> Any:
+    variable = PREFIX + flag.removeprefix("--").replace("-", "_").upper()
+    return typer.Option(flag, metavar=metavar, help=f"{text} In place of {variable}.")
+
+
+Host = Annotated[str | None, _option("--host", "ADDRESS", "Where to listen.")]
+Port = Annotated[str | None, _option("--port", "NUMBER", "The port to listen on.")]
+UpstreamUrl = Annotated[str | None, _option("--upstream-url", "URL", "Where the events API is.")]
 
 main = typer.Typer(
     help="A fast, dependable service in front of a slow, fragile events API.",
@@ -40,10 +46,29 @@ main = typer.Typer(
 )
 
 
+def _print_version(value: bool) -> None:  # noqa: FBT001  how typer calls it
+    if value:
+        typer.echo(f"event-service {version('event-service')}")
+        raise typer.Exit
+
+
+@main.callback()
+def about(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Its commands; see the help of each."""
+
+
 @main.command()
-def serve() -> None:
+def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) -> None:
     """Run the service. EVENT_SERVICE_* variables configure it; SIGTERM ends it gracefully."""
-    settings = _settings()
+    settings = _settings(host=host, port=port, upstream_url=upstream_url)
     # Before all else that takes time: of two that start at once, one learns it here.
     listener = _listen(settings.host, settings.port, "EVENT_SERVICE_PORT", count=settings.workers)
     # The upstream client's allocator would take huge pages where few small ones do: a tenth of an
@@ -62,72 +87,28 @@ def check_config() -> None:
 
 
 @main.command()
-def dev() -> None:
-    """Run the mock upstream and the service together until Ctrl-C."""
-    settings = _settings()
+def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) -> None:
+    """Run the service until Ctrl-C, restarted when its source changes. Without an upstream of
+    yours it has a mock of one.
+    """
+    from event_service import dev as development  # noqa: PLC0415  `serve` need not wait for it
+
+    settings = _settings(host=host, port=port, upstream_url=upstream_url)
     if settings.env is not Environment.DEVELOPMENT:
         _fail(f"`dev` is for development; EVENT_SERVICE_ENV is {settings.env.value}", code=2)
-    if find_spec("mock_upstream") is None:
-        _fail("`dev` runs the mock upstream, too: pip install 'event-service[dev]'", code=1)
-    upstream = urlsplit(settings.upstream_url)
-    host, port = upstream.hostname or "", upstream.port or 80
-    _listen(host, port, "EVENT_SERVICE_UPSTREAM_URL").close()
+    mocked = development.wants_mock(settings)
+    if mocked:
+        if find_spec("mock_upstream") is None:
+            _fail("`dev` runs the mock upstream, too: pip install 'event-service[dev]'", code=1)
+        upstream = parse_base_url(settings.upstream_url)
+        _listen(upstream.host, upstream.port, "EVENT_SERVICE_UPSTREAM_URL").close()
     _listen(settings.host, settings.port, "EVENT_SERVICE_PORT").close()
-    try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _raise_interrupt)
-        with (
-            _child("mock_upstream", "--host", host, "--port", str(port)) as mock,
-            _child("event_service", "serve") as service,
-        ):
-            _wait_until_it_answers(service, settings.host, settings.port)
-            typer.echo(_greeting(settings))
-            ended, _ = os.wait()
-            name = {mock.pid: "the mock upstream", service.pid: "the service"}[ended]
-            _fail(f"{name} ended by itself; its last lines above say why", code=1)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped")
+    sys.exit(development.run(settings, mocked=mocked))
 
 
-def _greeting(settings: Settings) -> str:
-    base = f"http://{settings.host}:{settings.port}"
-    add = """-H 'content-type: application/json' -d '{"userId":"1","title":"Standup"}'"""
-    return f"""
-The event service listens on {base}, the mock upstream on {settings.upstream_url}.
-Try (Ctrl-C stops both):
-
-  curl {base}/api/getUsers
-  curl {base}/api/getEvents
-  curl {base}/api/getEventsByUserId/1
-  curl {base}/api/addEvent {add}
-
-The mock accepts 5 new events, then refuses 10: the third refusal opens the circuit.
-"""
-
-
-def _wait_until_it_answers(child: subprocess.Popen[bytes], host: str, port: int) -> None:
-    while child.poll() is None:
-        connection = http.client.HTTPConnection(host, port, timeout=1)
-        try:
-            connection.request("GET", "/livez")
-            connection.getresponse()
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
-        else:
-            return
-        finally:
-            connection.close()
-    _fail("the service did not start; its last lines above say why", code=1)
-
-
-def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Once is enough: nothing may interrupt the end of our children.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    raise KeyboardInterrupt
-
-
-def _settings() -> Settings:
+def _settings(**flags: str | None) -> Settings:
+    # As variables, because the workers read their settings anew.
+    os.environ.update({PREFIX + k.upper(): v for k, v in flags.items() if v is not None})
     try:
         return load_settings(on_note=partial(typer.echo, err=True))
     except ConfigurationError as error:
@@ -145,16 +126,3 @@ def _listen(host: str, port: int, variable: str, *, count: int = 1) -> Listener:
     except CannotListen as error:
         other = f"; choose another with {variable}" if error.port_is_at_fault else ""
         _fail(f"{error}{other}.", code=1)
-
-
-@contextmanager
-def _child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
-    # A session of its own: Ctrl-C reaches us alone, and we stop our children in order.
-    with subprocess.Popen(  # noqa: S603  our own modules under our own interpreter
-        [sys.executable, "-m", module, *arguments], start_new_session=True
-    ) as child:
-        try:
-            yield child
-        finally:
-            child.terminate()
-            child.wait()

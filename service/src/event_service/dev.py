@@ -1,0 +1,203 @@
+"""`event-service dev`: the service, restarted when its source changes, and a mock upstream."""
+
+import http.client
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn, Self
+
+import typer
+from watchfiles import watch
+
+import halfopen
+from event_service.libs.http_client import parse_base_url
+from event_service.settings import Settings
+
+SOURCES = [Path(__file__).parent, Path(halfopen.__file__).parent]
+LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  to be shown, not to be listened on
+# Milliseconds between looks at the children.
+GLANCE = 250
+# The mock's outage, in cooldowns. Above one, so that whoever types its three refusals by hand has
+# the time; below two, so that the second canary at the latest closes the circuit.
+OUTAGE = 1.2
+ADD = """-H 'content-type: application/json' -d '{"userId":"1","title":"Standup"}'"""
+
+
+def wants_mock(settings: Settings) -> bool:
+    """Whether the upstream is the mock's to be: no other was named, or none runs where it would."""
+    if "upstream_url" not in settings.model_fields_set:
+        return True
+    if not settings.upstream_url.startswith("http://"):
+        return False
+    url = parse_base_url(settings.upstream_url)
+    return url.host in LOOPBACK and not url.path and not _is_served(url.host, url.port)
+
+
+def _is_served(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def run(settings: Settings, *, mocked: bool) -> int:
+    """Run the service, and the mock if it is to be `mocked`, until Ctrl-C; the exit code."""
+    typer.echo(_addresses(settings, mocked=mocked))
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, _raise_interrupt)
+        with ExitStack() as stack:
+            mock = stack.enter_context(_mock(settings)) if mocked else None
+            service = stack.enter_context(Restartable("event_service", "serve"))
+            if not _answers(service, settings):
+                typer.echo("the service did not start; its last lines above say why", err=True)
+                return 1
+            typer.echo(_hints(settings, mocked=mocked))
+            return _watch(service, mock)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped")
+        return 0
+
+
+def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None) -> int:
+    restarted = told = False
+    for changes in watch(*SOURCES, rust_timeout=GLANCE, yield_on_timeout=True, debounce=400):
+        if mock is not None and mock.poll() is not None:
+            typer.echo("the mock upstream ended by itself; its last lines above say why", err=True)
+            return 1
+        if changes:
+            names = ", ".join(sorted({Path(path).name for _, path in changes}))
+            typer.echo(f"{names} changed: the service starts anew")
+            service.restart()
+            restarted, told = True, False
+        elif service.ended and not restarted:
+            typer.echo("the service ended by itself; its last lines above say why", err=True)
+            return 1
+        elif service.ended and not told:
+            typer.echo(
+                "the service does not run; the next change of its source starts it", err=True
+            )
+            told = True
+    return 0
+
+
+class Restartable:
+    """A module of ours that runs as a program, between entering and leaving."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._command = (module, *arguments)
+        self._stack = ExitStack()
+        self._process: subprocess.Popen[bytes]
+
+    def __enter__(self) -> Self:
+        self._process = self._stack.enter_context(_child(*self._command))
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stack.close()
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+    def restart(self) -> None:
+        self.__exit__()
+        self.__enter__()
+
+
+def _mock(settings: Settings) -> AbstractContextManager[subprocess.Popen[bytes]]:
+    url = parse_base_url(settings.upstream_url)
+    outage = OUTAGE * settings.breaker_cooldown
+    options = ("--host", url.host, "--port", str(url.port), "--outage", f"{outage:g}")
+    return _child("mock_upstream", *options)
+
+
+@contextmanager
+def _child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+    # A session of its own: Ctrl-C reaches us alone, and we stop our children in order.
+    with subprocess.Popen(  # noqa: S603  our own modules under our own interpreter
+        [sys.executable, "-m", module, *arguments], start_new_session=True
+    ) as child:
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait()
+            except KeyboardInterrupt:
+                child.wait()  # no second one comes
+                raise
+
+
+def _answers(service: Restartable, settings: Settings) -> bool:
+    """Waits until the service answers; whether it does, or has ended."""
+    while not service.ended:
+        connection = http.client.HTTPConnection(_reachable(settings), settings.port, timeout=1)
+        try:
+            connection.request("GET", "/livez")
+            connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            time.sleep(0.05)
+        else:
+            return True
+        finally:
+            connection.close()
+    return False
+
+
+def _addresses(settings: Settings, *, mocked: bool) -> str:
+    base = _base(settings)
+    upstream = "the mock of its upstream" if mocked else "its upstream, as you have set it"
+    rows = [
+        (base, "the service"),
+        (f"{base}/dashboard", "what goes on, live"),
+        (f"{base}/docs", "the API, to read and to try"),
+        (settings.masked()["EVENT_SERVICE_UPSTREAM_URL"], upstream),
+    ]
+    width = max(len(address) for address, _ in rows)
+    lines = [f"  {address:{width}}  {text}" for address, text in rows]
+    return "\n".join([f"Event Service {version('event-service')}", "", *lines, ""])
+
+
+def _hints(settings: Settings, *, mocked: bool) -> str:
+    base = _base(settings)
+    cooldown, failures = f"{settings.breaker_cooldown:g}", settings.breaker_failures
+    outage = f"{OUTAGE * settings.breaker_cooldown:g}"
+    story = f"""
+The mock accepts 5 new events, then it is down for {outage} s. Its refusal number {failures} opens
+the circuit: the service answers at once, without a call. After {cooldown} s one call is let
+through, the canary; the first or the second canary closes the circuit again.
+"""
+    return f"""
+Try (Ctrl-C stops {"both" if mocked else "it"}; a change of the source starts the service anew):
+
+  curl {base}/api/getUsers
+  curl {base}/api/getEvents
+  curl {base}/api/getEventsByUserId/1
+  curl {base}/api/addEvent {ADD}
+{story if mocked else ""}"""
+
+
+def _base(settings: Settings) -> str:
+    host = _reachable(settings)
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def _reachable(settings: Settings) -> str:
+    return ANYWHERE.get(settings.host, settings.host)
+
+
+def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+    # Once is enough: nothing may interrupt the end of our children.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    raise KeyboardInterrupt
