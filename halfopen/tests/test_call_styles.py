@@ -305,14 +305,47 @@ def test_a_guard_may_be_left_in_another_thread_and_context(make, clock):
     assert breaker.state is State.CLOSED
 
 
-def test_calls_may_be_nested(make, fail):
-    outer, inner = make(trip=ConsecutiveFailures(1)), make(trip=ConsecutiveFailures(1))
+def test_the_refusal_of_an_inner_breaker_is_no_failure_of_the_outer_one(make):
+    outer, inner = make(trip=ConsecutiveFailures(1)), make()
+    inner.trip()
+
+    with pytest.raises(CircuitOpen):
+        outer.call(inner.call, int)
+
+    assert outer.state is State.CLOSED
+    assert outer.snapshot().failed == 0
+
+
+def test_the_refusal_of_an_inner_breaker_counts_where_it_is_named(make):
+    outer, inner = make(trip=ConsecutiveFailures(1), failure_on=CircuitOpen), make()
     inner.trip()
 
     with pytest.raises(CircuitOpen):
         outer.call(inner.call, int)
 
     assert outer.state is State.OPEN
+
+
+def test_stacked_breakers_do_not_quote_themselves(make, clock):
+    breaker = make(trip=ConsecutiveFailures(1), cooldown=10, failure_on=(OSError, CircuitOpen))
+    other = make(trip=ConsecutiveFailures(1), cooldown=10, failure_on=(OSError, CircuitOpen))
+
+    def broken():
+        raise ConnectionError("down")
+
+    guarded = breaker(other(broken))
+    for _ in range(18):
+        with contextlib.suppress(ConnectionError, CircuitOpen):
+            guarded()
+        other.trip()
+        clock.advance(10)
+        with contextlib.suppress(ConnectionError, CircuitOpen):
+            breaker.call(other.call, broken)
+    with pytest.raises(CircuitOpen) as refused:
+        breaker.call(int)
+
+    assert len(str(refused.value)) < 600
+    assert len(repr(refused.value.last_failure)) < 600
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, GeneratorExit])

@@ -365,7 +365,6 @@ def test_what_an_operator_does_is_told(breaker, cluster):
         (State.OPEN, 60),
         (State.CLOSED, 0),
         (State.ISOLATED, 0),
-        (State.ISOLATED, 0),
         (State.CLOSED, 0),
     ]
 

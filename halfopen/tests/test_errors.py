@@ -4,10 +4,19 @@ import gc
 import math
 import pickle
 import weakref
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import pytest
 
-from halfopen import CircuitBreakerError, CircuitOpen, ConsecutiveFailures, State, StateChanged
+from halfopen import (
+    CircuitBreaker,
+    CircuitBreakerError,
+    CircuitOpen,
+    ConsecutiveFailures,
+    State,
+    StateChanged,
+)
 
 
 @pytest.fixture
@@ -157,15 +166,13 @@ def test_a_listener_finds_the_failure_that_opened_the_circuit(breaker):
 def test_a_failure_described_too_late_describes_no_later_opening(breaker):
     class Slow(Exception):
         def __str__(self):
-            if breaker.state is State.OPEN and self.args:
-                breaker.reset()
+            if self.args and breaker.state is State.CLOSED:
                 breaker.trip()
             return "slow"
 
-    breaker.acquire().failure(Slow())
-    breaker.reset()
-    breaker.acquire().failure(Slow("once"))
+    assert not breaker.acquire().failure(Slow("once"))
 
+    assert breaker.state is State.OPEN
     assert breaker.snapshot().last_failure is None
 
 
@@ -272,8 +279,66 @@ def test_what_cannot_be_copied_is_quoted(breaker, error, text):
     assert str(kept).endswith(text)
 
 
-def test_a_picky_exception_is_kept_without_its_arguments(breaker):
-    assert type(last_failure(breaker, Picky(code=3))) is Picky
+class Worded(Exception):
+    """Has its text from an attribute, which is not kept."""
+
+    def __init__(self, code):
+        super().__init__()
+        self.code = code
+
+    def __str__(self):
+        return f"code {getattr(self, 'code', None)}"
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (Picky(code=3), "Picky"),
+        (Carrier("down", payload=1), "Carrier: down"),
+        (Worded(7), "Worded: code 7"),
+        (type("Local", (ValueError,), {})("down"), "Local: down"),
+    ],
+)
+def test_what_would_not_survive_pickling_with_its_text_is_quoted(breaker, error, text):
+    kept = last_failure(breaker, error)
+
+    assert type(kept) is CircuitBreakerError
+    assert str(kept).endswith(text)
+    assert str(pickle.loads(pickle.dumps(refusal(breaker))).last_failure) == str(kept)
+
+
+def guarded_in_another_process():
+    breaker = CircuitBreaker("x", trip=ConsecutiveFailures(1))
+    with contextlib.suppress(Picky):
+        breaker.call(raise_, Picky(code=3))
+    breaker.call(int)
+
+
+def test_a_refusal_comes_back_from_a_process_pool():
+    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as pool:
+        for _ in range(2):
+            with pytest.raises(CircuitOpen) as refused:
+                pool.submit(guarded_in_another_process).result(60)
+
+    assert "Picky" in str(refused.value.last_failure)
+
+
+def test_a_refusal_made_by_hand_can_be_printed():
+    assert str(CircuitOpen("x")) == "circuit 'x' is open, retry in 0 s"
+    assert str(CircuitOpen()).startswith("circuit ''")
+    refused = CircuitOpen("x", State.HALF_OPEN, 2.5)
+    assert (refused.state, refused.retry_after, refused.last_failure) == (
+        State.HALF_OPEN,
+        2.5,
+        None,
+    )
+
+
+def test_a_very_long_failure_is_cut_in_the_text_of_a_refusal(breaker):
+    last_failure(breaker, ValueError("x" * 100_000))
+
+    assert len(str(refusal(breaker))) < 600
+    assert len(str(refusal(breaker).last_failure)) == 100_000
 
 
 def test_a_system_error_keeps_its_number(breaker):

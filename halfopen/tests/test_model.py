@@ -13,6 +13,7 @@ from halfopen import (
     ConsecutiveFailures,
     FailureCount,
     FailureRate,
+    ProbeExpired,
     SlowCallRate,
     State,
     StateChanged,
@@ -25,10 +26,12 @@ WINDOW, COOLDOWN, PROBE_TIMEOUT = 8, 4, 3
 class Model:
     """Remembers everything since the circuit was closed and works all out of it each time."""
 
-    def __init__(self, trip, backoff, success_threshold):
+    def __init__(self, trip, backoff, success_threshold, success_share):
         self.trip = trip
         self.backoff = backoff
         self.success_threshold = success_threshold
+        self.success_share = success_share
+        self.expired = 0
         self.now = 0
         self.isolations = set()
         self.changes = []
@@ -46,20 +49,49 @@ class Model:
         self.state = state
         self.epoch = object()
         self.probes = {}  # permit: when it was let in
+        self.overdue = set()
         self.probe_successes = 0
+        self.probe_failures = 0
 
     def open(self, lasting=None):
+        if self.state is State.OPEN:  # the same opening begins again
+            self.openings = max(self.openings - 1, 0) if lasting is None else self.openings
         if lasting is None:
             lasting = self.cooldown()
             self.openings += 1
         self.open_until = self.now + lasting
         self.go(State.OPEN)
 
+    def isolate(self):
+        if self.state is State.ISOLATED:
+            return
+        self.was_open = self.state is not State.CLOSED
+        if self.state is State.HALF_OPEN:
+            self.open_until = self.now
+        self.go(State.ISOLATED)
+
+    def release(self):
+        if self.was_open:
+            self.go(State.OPEN)
+        else:
+            self.close()
+
     def cooldown(self):
         return min(COOLDOWN * 2**self.openings, 16) if self.backoff else COOLDOWN
 
+    def needed(self):
+        shares = [n / self.success_threshold for n in range(1, self.success_threshold + 1)]
+        return 1 + [share >= self.success_share for share in shares].index(True)
+
     def may_be_in_flight(self):
-        return 2**self.probe_successes
+        return min(2**self.probe_successes, self.needed() - self.probe_successes)
+
+    def expire(self):
+        late = {p for p, since in self.probes.items() if self.now >= since + PROBE_TIMEOUT}
+        self.overdue |= late
+        for probe in late:
+            del self.probes[probe]
+            self.expired += 1
 
     def admit(self, permit):
         """How long the caller must wait; 0 if it is let in."""
@@ -70,11 +102,7 @@ class Model:
                 return self.open_until - self.now
             self.go(State.HALF_OPEN)
         if self.state is State.HALF_OPEN:
-            self.probes = {
-                probe: since
-                for probe, since in self.probes.items()
-                if self.now < since + PROBE_TIMEOUT
-            }
+            self.expire()
             if len(self.probes) >= self.may_be_in_flight():
                 return min(self.probes.values()) + PROBE_TIMEOUT - self.now
             self.probes[permit] = self.now
@@ -84,22 +112,25 @@ class Model:
         if epoch is not self.epoch:
             return False
         if self.state is State.HALF_OPEN:
-            since = self.probes.pop(permit, None)
-            if since is None:
-                return False
+            self.expire()
+            had_a_slot = self.probes.pop(permit, None) is not None
             if verdict == "ignore":
-                return True
-            if self.now >= since + PROBE_TIMEOUT:
+                self.overdue.discard(permit)
+                return had_a_slot
+            if not had_a_slot and permit not in self.overdue:
                 return False
+            self.overdue.discard(permit)
             slow = any(
                 isinstance(rule, SlowCallRate) and self.now - began > rule.slower_than
                 for rule in self.trip
             )
             if verdict == "failure" or slow:
-                self.open()
+                self.probe_failures += 1
+                if self.probe_failures > self.success_threshold - self.needed():
+                    self.open()
             else:
                 self.probe_successes += 1
-                if self.probe_successes == self.success_threshold:
+                if self.probe_successes == self.needed():
                     self.close()
         elif verdict != "ignore":
             self.calls.append((self.now, self.now - began, verdict == "failure"))
@@ -145,20 +176,24 @@ class Breaker(RuleBasedStateMachine):
             max_size=3,
         ).map(tuple),
         backoff=st.booleans(),
-        success_threshold=st.integers(1, 4),
+        success_threshold=st.integers(1, 6),
+        success_share=st.sampled_from([1.0, 1.0, 0.5, 0.7]),
     )
-    def begin(self, trip, backoff, success_threshold):
-        self.model = Model(trip, backoff, success_threshold)
+    def begin(self, trip, backoff, success_threshold, success_share):
+        self.model = Model(trip, backoff, success_threshold, success_share)
         self.breaker = CircuitBreaker(
             "x",
             trip=trip,
             cooldown=Backoff(COOLDOWN, maximum=16) if backoff else COOLDOWN,
             success_threshold=success_threshold,
+            success_share=success_share,
             probe_timeout=PROBE_TIMEOUT,
             clock=lambda: self.model.now,
         )
         self.changes = []
         self.breaker.on(StateChanged, lambda change: self.changes.append((change.old, change.new)))
+        self.expired = []
+        self.breaker.on(ProbeExpired, self.expired.append)
 
     @rule(seconds=st.sampled_from([1, 1, 2, 3, 4, 8, 9, 1000]))
     def wait(self, seconds):
@@ -210,8 +245,7 @@ class Breaker(RuleBasedStateMachine):
     def isolate(self):
         handle = self.breaker.isolate()
         self.model.isolations.add(handle)
-        if self.model.state is not State.ISOLATED:
-            self.model.go(State.ISOLATED)
+        self.model.isolate()
         return handle
 
     @rule(handle=handles)
@@ -220,7 +254,7 @@ class Breaker(RuleBasedStateMachine):
         if handle in self.model.isolations:
             self.model.isolations.remove(handle)
             if not self.model.isolations:
-                self.model.close()
+                self.model.release()
 
     @rule()
     def reset(self):
@@ -234,6 +268,7 @@ class Breaker(RuleBasedStateMachine):
             return
         assert self.breaker.state is self.model.state
         assert self.changes == self.model.changes
+        assert len(self.expired) == self.model.expired
         snapshot = self.breaker.snapshot()
         assert snapshot.next_cooldown == self.model.cooldown()
         live = [at for at in self.model.probes.values() if self.model.now < at + PROBE_TIMEOUT]

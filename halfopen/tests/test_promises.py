@@ -1,7 +1,8 @@
-"""A healthy call takes no lock, reads no clock, stores nothing; no lock is held over your code."""
+"""A healthy call reads no clock and stores nothing; no call waits for another."""
 
 import asyncio
 import contextlib
+import gc
 import threading
 import tracemalloc
 
@@ -30,38 +31,6 @@ from halfopen import (
 QUIET = [FailureCount(5, within=60), ConsecutiveFailures(5)]
 
 
-class CountingLock:
-    """Stands in for threading.Lock and counts who takes it."""
-
-    taken = 0
-
-    def __init__(self):
-        self._lock = threading.RLock()
-
-    def acquire(self, *args, **kwargs):
-        CountingLock.taken += 1
-        return self._lock.acquire(*args, **kwargs)
-
-    def release(self):
-        self._lock.release()
-
-    def locked(self):
-        return False
-
-    def __enter__(self):
-        self.acquire()
-
-    def __exit__(self, *_):
-        self.release()
-
-
-@pytest.fixture
-def locks(monkeypatch):
-    monkeypatch.setattr("halfopen.breaker.Lock", CountingLock)
-    monkeypatch.setattr("halfopen.events.Lock", CountingLock)
-    return CountingLock
-
-
 async def answer():
     return 42
 
@@ -78,76 +47,79 @@ def in_every_style(breaker):
 
 
 @pytest.mark.parametrize("trip", [*QUIET, tuple(QUIET)])
-def test_a_healthy_call_takes_no_lock_and_reads_no_clock(locks, make, clock, trip):
+def test_a_healthy_call_reads_no_clock(make, clock, trip):
     breaker = make(trip=trip)
-    clock.reads = locks.taken = 0
+    clock.reads = 0
 
     in_every_style(breaker)
 
-    assert (clock.reads, locks.taken) == (0, 0)
+    assert clock.reads == 0
 
 
-def test_the_count_of_locks_can_fail(locks, make, clock):
+def test_the_count_of_reads_can_fail(make, clock):
     breaker = make(trip=FailureRate(0.5, over=CallWindow(10), minimum_calls=5))
-    clock.reads = locks.taken = 0
+    clock.reads = 0
 
     in_every_style(breaker)
 
-    assert locks.taken >= 7
     assert clock.reads >= 7
 
 
-def test_to_be_let_in_costs_neither_where_only_results_count(locks, make, clock):
+def test_to_be_let_in_reads_no_clock_where_only_results_count(make, clock):
     breaker = make(trip=FailureRate(0.5, over=CallWindow(10), minimum_calls=5))
-    clock.reads = locks.taken = 0
+    clock.reads = 0
 
     breaker.acquire()
 
-    assert (clock.reads, locks.taken) == (0, 0)
+    assert clock.reads == 0
 
 
-def test_a_refusal_takes_no_lock_while_nobody_listens(locks, make):
+def test_a_refusal_is_told_or_counted_in_every_style(make):
     breaker = make()
     breaker.trip()
-    styles = [breaker(int), lambda: breaker.call(int), lambda: asyncio.run(breaker(answer)())]
+    styles = [
+        breaker(int),
+        lambda: breaker.call(int),
+        lambda: asyncio.run(breaker(answer)()),
+        lambda: asyncio.run(breaker.acall(answer)),
+    ]
 
     def refused(style):
-        locks.taken = 0
         with pytest.raises(CircuitOpen) as refusal:
             style()
         assert (refusal.value.state, refusal.value.retry_after) == (State.OPEN, 10)
-        return locks.taken
 
-    assert [refused(style) for style in styles] == [0, 0, 0]
-    leave = breaker.on(CallRejected, print)
-    assert all(refused(style) for style in styles)
+    told = []
+    for style in styles:
+        refused(style)
+    leave = breaker.on(CallRejected, told.append)
+    for style in styles:
+        refused(style)
     leave()
-    assert breaker.snapshot().rejected == 6
+    refused(styles[0])
+
+    assert told == [CallRejected(breaker, State.OPEN, 10)] * 4
+    assert breaker.snapshot().rejected == 9
 
 
 @pytest.mark.parametrize("trip", QUIET)
 def test_calls_are_healthy_again_after_a_failure_and_after_an_outage(
-    locks, make, clock, fail, succeed, trip
+    make, clock, fail, succeed, trip
 ):
     breaker = make(trip=trip)
     fail(breaker)
     succeed(breaker)
-    clock.reads = locks.taken = 0
+    clock.reads = 0
     in_every_style(breaker)
-    assert (clock.reads, locks.taken) == (0, 0)
-
-    breaker.reset()
-    locks.taken = 0
-    in_every_style(breaker)
-    assert locks.taken == 0
+    assert clock.reads == 0
 
     while breaker.state is State.CLOSED:
         fail(breaker)
     clock.advance(10)
     succeed(breaker)
-    clock.reads = locks.taken = 0
+    clock.reads = 0
     in_every_style(breaker)
-    assert (clock.reads, locks.taken) == (0, 0)
+    assert clock.reads == 0
 
 
 @pytest.mark.parametrize("trip", QUIET)
@@ -281,76 +253,54 @@ def test_a_registrys_factory_runs_without_its_lock():
     assert free == [True, True]
 
 
-class HookedLock:
-    """A lock that has something happen once, while it is held."""
+@pytest.mark.parametrize(
+    "kept", ["a refusal", "a fast refusal", "a failure", "a generator", "a permit"]
+)
+def test_what_one_keeps_keeps_no_history_alive(make, kept):
+    """A traceback or a long call must not hold all that happened to the circuit since."""
+    breaker = make(trip=ConsecutiveFailures(2))
+    held = []
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        self.on_entry = self.on_release = None
-        made.append(self)
+    def fail():
+        raise ValueError
 
-    def acquire(self, *, blocking=True):
-        return self._lock.acquire(blocking)
+    if kept == "a failure":
+        for _ in range(2):
+            try:
+                breaker(fail)()
+            except ValueError as exc:
+                held.append(exc)
+    elif kept in {"a refusal", "a fast refusal"}:
+        breaker.trip()
+        try:
+            breaker(int)() if kept == "a fast refusal" else breaker.acquire()
+        except CircuitOpen as exc:
+            held.append(exc)
+    elif kept == "a generator":
+        held.append(breaker(lambda: iter((1, 2)))())
+        held.append(breaker(numbers)())
+        next(held[-1])
+    else:
+        held.append(breaker.acquire())
 
-    def release(self):
-        hook, self.on_release = self.on_release, None
-        if hook is not None:
-            hook()
-        self._lock.release()
+    def history():
+        for _ in range(100):
+            breaker.reset()
+            breaker.acquire().failure()
 
-    def locked(self):
-        return self._lock.locked()
+    history()
+    gc.collect()
+    before = len(gc.get_objects())
+    history()
+    gc.collect()
 
-    def __enter__(self):
-        self._lock.acquire()
-        hook, self.on_entry = self.on_entry, None
-        if hook is not None:
-            hook()
-
-    def __exit__(self, *_):
-        self.release()
-
-
-made = []
-
-
-def test_an_event_queued_as_a_delivery_ends_is_delivered(make, monkeypatch):
-    monkeypatch.setattr("halfopen.events.Lock", HookedLock)
-    made.clear()
-    breaker = make()
-    heard = []
-    breaker.on(CallFailed, heard.append)
-    for lock in made:
-        lock.on_release = lambda: breaker.acquire().failure()
-
-    breaker.acquire().failure()
-
-    assert len(heard) == breaker.snapshot().failed > 1
+    assert held
+    assert len(gc.get_objects()) - before < 50
 
 
-def test_a_generator_collected_under_the_lock_tells_its_event_after_it(make, monkeypatch):
-    monkeypatch.setattr("halfopen.breaker.Lock", HookedLock)
-    made.clear()
-    breaker = make()
-    (lock,) = made
-    heard = []
-
-    def listener(event):
-        heard.append(event)
-        breaker.snapshot()  # takes the lock
-
-    breaker.on(CallIgnored, listener)
-
-    @breaker
-    def stream():
-        yield 1
-
-    items = stream()
-    next(items)
-    lock.on_entry = items.close
-
-    assert in_another_thread(breaker.snapshot)
-    assert len(heard) == 1
+def numbers():
+    yield 1
+    yield 2
 
 
 def test_the_predicate_is_not_asked_about_a_block_that_gave_its_verdict(make):

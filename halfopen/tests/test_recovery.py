@@ -4,6 +4,7 @@ import pytest
 
 from halfopen import (
     Backoff,
+    CallRejected,
     CallWindow,
     CircuitOpen,
     ConsecutiveFailures,
@@ -67,7 +68,7 @@ def test_exactly_one_probe_is_let_in_first(opened, clock):
 
 
 def test_each_success_doubles_how_many_probes_may_be_in_flight(opened, clock):
-    breaker = opened(cooldown=10, success_threshold=4)
+    breaker = opened(cooldown=10, success_threshold=12)
     clock.advance(10)
 
     in_flight = [breaker.acquire()]
@@ -75,19 +76,67 @@ def test_each_success_doubles_how_many_probes_may_be_in_flight(opened, clock):
         assert in_flight.pop().success()
         in_flight += [breaker.acquire() for _ in range(allowed - len(in_flight))]
         assert refusal(breaker).state is State.HALF_OPEN
+    while in_flight:
+        assert in_flight.pop().success()
+
+    assert breaker.snapshot().successes == 11
+
+
+def test_no_more_probes_are_in_flight_than_successes_are_missing(opened, clock):
+    breaker = opened(cooldown=10, success_threshold=5)
+    clock.advance(10)
+    for _ in range(2):
+        breaker.acquire().success()
+
+    in_flight = [breaker.acquire() for _ in range(3)]
+    assert refusal(breaker).state is State.HALF_OPEN
+    assert in_flight.pop().success()
+    refusal(breaker)
+    assert in_flight.pop().success()
     assert in_flight.pop().success()
 
     assert breaker.state is State.CLOSED
 
 
 def test_doubling_has_an_end(opened, clock, succeed):
-    breaker = opened(success_threshold=50)
+    breaker = opened(success_threshold=2**21)
     clock.advance(10)
 
     succeed(breaker, 40)
 
     assert breaker.snapshot().probes_allowed == 2**20
-    succeed(breaker, 10)
+
+
+def test_a_share_of_the_probes_may_fail_where_asked(opened, clock, fail, succeed):
+    breaker = opened(cooldown=10, success_threshold=10, success_share=0.7)
+    clock.advance(10)
+
+    fail(breaker, 3)
+    succeed(breaker, 6)
+    assert breaker.state is State.HALF_OPEN
+    succeed(breaker)
+    assert breaker.state is State.CLOSED
+
+    breaker.trip()
+    clock.advance(10)
+    succeed(breaker, 6)
+    fail(breaker, 3)
+    assert breaker.state is State.HALF_OPEN
+    fail(breaker)
+    assert breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize(
+    ("share", "needed"), [(0.07, 7), (0.29, 29), (0.071, 8), (1, 100), (0.001, 1)]
+)
+def test_rounding_does_not_move_the_share_of_probes(opened, clock, succeed, share, needed):
+    breaker = opened(success_threshold=100, success_share=share)
+    clock.advance(10)
+
+    succeed(breaker, needed - 1)
+    assert breaker.state is (State.HALF_OPEN if needed > 1 else State.OPEN)
+    succeed(breaker)
+
     assert breaker.state is State.CLOSED
 
 
@@ -133,7 +182,7 @@ def test_half_open_tells_when_the_probe_will_lose_its_slot(opened, clock):
     assert probe.success()
 
 
-def test_a_hung_probe_loses_its_slot_and_its_late_result_is_ignored(opened, clock, fail):
+def test_a_hung_probe_loses_its_slot(opened, clock):
     breaker = opened(cooldown=10, probe_timeout=4)
     expired = []
     breaker.on(ProbeExpired, expired.append)
@@ -144,26 +193,57 @@ def test_a_hung_probe_loses_its_slot_and_its_late_result_is_ignored(opened, cloc
 
     clock.advance(0.001)
     second = breaker.acquire()
-    assert expired == [ProbeExpired(breaker)]
-    assert not hung.failure()
-    assert breaker.state is State.HALF_OPEN
-    refusal(breaker)
 
+    assert expired == [ProbeExpired(breaker)]
+    refusal(breaker)
     assert second.success()
     assert breaker.state is State.CLOSED
+    assert not hung.success()
 
 
-def test_a_probe_that_answers_too_late_counts_nowhere_though_nobody_took_its_slot(opened, clock):
+@pytest.mark.parametrize("noticed", [True, False])
+def test_the_verdict_of_a_probe_that_lost_its_slot_counts_while_half_open(opened, clock, noticed):
+    """Else calls that take longer than the cooldown would never close a circuit."""
+    breaker = opened(cooldown=10, success_threshold=5)
+    expired = []
+    breaker.on(ProbeExpired, expired.append)
+    clock.advance(10)
+    permits = []
+    for _ in range(5):
+        permits.append(breaker.acquire())
+        clock.advance(12)
+        if noticed:
+            permits.append(breaker.acquire())
+            permits.pop().ignore()
+        assert permits.pop().success()
+
+    assert breaker.state is State.CLOSED
+    assert len(expired) == 5
+
+
+def test_a_probe_that_lost_its_slot_and_fails_opens_the_circuit(opened, clock):
+    breaker = opened(probe_timeout=4)
+    clock.advance(10)
+    hung = breaker.acquire()
+    clock.advance(4)
+    second = breaker.acquire()
+
+    assert hung.failure()
+
+    assert breaker.state is State.OPEN
+    assert not second.success()
+
+
+def test_to_ignore_a_probe_that_lost_its_slot_gives_nothing_back_and_tells_it(opened, clock):
     breaker = opened(probe_timeout=4)
     expired = []
     breaker.on(ProbeExpired, expired.append)
     clock.advance(10)
-
-    probe = breaker.acquire()
+    hung = breaker.acquire()
     clock.advance(4)
 
-    assert not probe.success()
-    assert breaker.state is State.HALF_OPEN
+    assert not hung.ignore()
+
     assert expired == [ProbeExpired(breaker)]
     assert breaker.acquire().success()
 
@@ -192,7 +272,7 @@ def test_a_probe_may_take_as_long_as_the_cooldown_that_has_grown(opened, clock, 
 
 
 def test_all_of_several_hung_probes_lose_their_slots(opened, clock):
-    breaker = opened(success_threshold=5, probe_timeout=4)
+    breaker = opened(success_threshold=9, probe_timeout=4)
     clock.advance(10)
     assert breaker.acquire().success()
 
@@ -204,7 +284,7 @@ def test_all_of_several_hung_probes_lose_their_slots(opened, clock):
     assert breaker.snapshot().probes == 0
     fresh = [breaker.acquire(), breaker.acquire()]
     refusal(breaker)
-    assert [probe.success() for probe in hung] == [False, False]
+    assert [probe.success() for probe in hung] == [True, True]
     assert [probe.success() for probe in fresh] == [True, True]
 
 
@@ -274,7 +354,8 @@ def test_a_probe_that_lost_its_slot_is_told_though_another_settles_first(opened,
     assert other.success()
 
     assert expired == [ProbeExpired(breaker)]
-    assert not hung.success()
+    assert hung.success()
+    assert breaker.state is State.CLOSED
 
 
 def test_a_slow_probe_counts_as_a_failed_one_where_slowness_does(make, clock):
@@ -372,6 +453,7 @@ def test_nothing_is_drawn_without_jitter(make, fail):
 def test_a_circuit_that_closes_while_a_caller_reads_the_clock_lets_it_in(make, clock):
     breaker = make(trip=SlowCallRate(1, slower_than=2, over=CallWindow(1), minimum_calls=1))
     breaker.trip()
+    breaker.on(CallRejected, print)  # else it is refused at a glance
 
     def reset():
         clock.when_read = None

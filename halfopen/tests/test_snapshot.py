@@ -76,7 +76,7 @@ def test_a_snapshot_follows_an_outage(make, clock, fail):
     assert (snapshot.probes, snapshot.retry_after, snapshot.rejected) == (2, 6, 3)
     clock.advance(6)
     assert (breaker.snapshot().probes, breaker.snapshot().retry_after) == (1, 0)
-    assert not probe.success()
+    assert probe.success()
     assert other.failure()
     assert breaker.snapshot().opened == 2
 

@@ -1,23 +1,26 @@
-from halfopen.breaker import CircuitBreaker
-from halfopen.calls import Guard, Isolation, Permit
-from halfopen.cluster import Coordinator, Denied, Grant, Verdict
-from halfopen.events import (
+from halfopen.breaker import (
     CallFailed,
     CallIgnored,
     CallRejected,
     CallSucceeded,
+    CircuitBreaker,
     Event,
     ProbeExpired,
     StateChanged,
 )
+from halfopen.calls import Guard, Isolation
+from halfopen.cluster import Coordinator, Denied, Grant, Verdict
+from halfopen.cooldowns import Backoff
+from halfopen.core import Permit
 from halfopen.registry import BreakerRegistry
 from halfopen.rules import (
-    Backoff,
     CallWindow,
     ConsecutiveFailures,
+    Counter,
     FailureCount,
     FailureRate,
     Reading,
+    Rule,
     SlowCallRate,
     TimeWindow,
 )
@@ -36,6 +39,7 @@ __all__ = [
     "CircuitOpen",
     "ConsecutiveFailures",
     "Coordinator",
+    "Counter",
     "Denied",
     "Event",
     "FailureCount",
@@ -46,6 +50,7 @@ __all__ = [
     "Permit",
     "ProbeExpired",
     "Reading",
+    "Rule",
     "SlowCallRate",
     "Snapshot",
     "State",

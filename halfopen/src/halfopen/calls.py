@@ -1,62 +1,25 @@
-"""Permits, and how functions of each kind are called under guard.
+"""How functions of each kind are called under guard.
 
-The short ways are repeated in `function` and `coroutine_function`, because a call between would
-cost as much as the breaker itself. While `_calm` holds, a call needs no permit on its way in, and
-on its way out only another look. Until `_refused_until` it is refused without asking further.
+The fast paths are repeated in `function` and `coroutine_function`, because one more call would
+cost as much as the breaker itself. See `Moment` for what they look at. They let go of the moment
+before the call starts, because it leads to all that follow, however long the call takes.
 """
 
-from __future__ import annotations
+import contextlib
+import inspect
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
+from functools import partial, wraps
+from types import AsyncGeneratorType, CoroutineType, GeneratorType, TracebackType
+from typing import Any, Self, TypeAlias
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
-
-from halfopen.cluster import Grant, Verdict
+from halfopen.core import Core, Permit
 from halfopen.state import OPEN, CircuitOpen
-
-if TYPE_CHECKING:
-    from halfopen.breaker import CircuitBreaker
 
 Function: TypeAlias = Callable[..., Any]
 
-
-class Permit:
-    """The right to make one call, and the duty to say how it went.
-
-    Each verdict returns whether it counted: not if there was one before, nor if the circuit has
-    changed its state since (the result is late), nor if the probe had lost its slot. `failure_on`
-    and `ignore` are not asked: who settles by hand decides by hand.
-    """
-
-    __slots__ = ("__weakref__", "_breaker", "grant", "number", "settled", "started")
-
-    def __init__(self, breaker: CircuitBreaker, number: int, started: float = 0.0) -> None:
-        self._breaker = breaker
-        self.number = number  # of the closed period, or of the probe
-        self.started = started
-        self.settled = False
-        self.grant: Grant | None = None  # of a cluster
-
-    def success(self) -> bool:
-        return self._breaker._settle(self, failed=False)
-
-    def failure(self, exc: BaseException | None = None) -> bool:
-        return self._breaker._settle(self, exc, failed=True)
-
-    def ignore(self) -> bool:
-        return self._breaker._ignore(self)
-
-
-class Probe(Permit):
-    """A permit in the half-open state, which holds a slot. Abandoned, it gives the slot back."""
-
-    __slots__ = ()
-
-    def __del__(self) -> None:
-        if not self.settled:
-            self._breaker._given_back.append(self.number)
-            if self.grant is not None:
-                self._breaker._tell_settled(self, Verdict.NEUTRAL)
+_HEAP_TYPE = 1 << 9  # Py_TPFLAGS_HEAPTYPE: made by a class statement
+_SIMPLE = frozenset({type(None), bool, int, float, str, bytes, list, dict, tuple, set})
 
 
 class Guard:
@@ -65,36 +28,40 @@ class Guard:
     It serves one `with` or `async with`, whose ends may lie in different threads and contexts.
     """
 
-    __slots__ = ("_breaker", "_permit")
+    __slots__ = ("_core", "_permit")
 
-    def __init__(self, breaker: CircuitBreaker) -> None:
-        self._breaker = breaker
+    def __init__(self, core: Core) -> None:
+        self._core = core
         self._permit: Permit | None = None
 
     def __enter__(self) -> Permit:
         self._serve_once()
-        self._permit = self._breaker.acquire()
+        self._permit = self._core.acquire()
         return self._permit
 
-    def _serve_once(self) -> None:
-        if self._permit is not None:
-            raise RuntimeError("a guard serves once: call guard() again")
-
-    def __exit__(self, _type: object, exc: BaseException | None, _traceback: object) -> None:
+    def __exit__(
+        self, _type: object, exc: BaseException | None, _traceback: TracebackType | None
+    ) -> None:
         if self._permit is None or self._permit.settled:
             return
         if exc is None:
             self._permit.success()
         else:
-            self._breaker._raised(self._permit, exc)
+            self._core.raised(self._permit, exc)
 
     async def __aenter__(self) -> Permit:
         self._serve_once()
-        self._permit = await self._breaker._acquire()
+        self._permit = await self._core.acquire_or_wait()
         return self._permit
 
-    async def __aexit__(self, kind: object, exc: BaseException | None, traceback: object) -> None:
+    async def __aexit__(
+        self, kind: object, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.__exit__(kind, exc, traceback)
+
+    def _serve_once(self) -> None:
+        if self._permit is not None:
+            raise RuntimeError("a guard serves once: call guard() again")
 
 
 class Isolation:
@@ -103,13 +70,13 @@ class Isolation:
     Calling it releases it, too. To release it again does nothing.
     """
 
-    __slots__ = ("_breaker",)
+    __slots__ = ("_release",)
 
-    def __init__(self, breaker: CircuitBreaker) -> None:
-        self._breaker = breaker
+    def __init__(self, release: "Callable[[Isolation], None]") -> None:
+        self._release = release
 
     def release(self) -> None:
-        self._breaker._release(self)
+        self._release(self)
 
     __call__ = release
 
@@ -120,61 +87,152 @@ class Isolation:
         self.release()
 
 
-Acquire: TypeAlias = Callable[[], Permit]
-RUNS_LATER = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
+def decorate(core: Core, fn: Any) -> Any:
+    """The function under guard, of the same kind. Raises `TypeError` for what is no function."""
+    if isinstance(fn, classmethod | staticmethod):
+        return type(fn)(decorate(core, fn.__func__))
+    check_callable(fn)
+    if isinstance(fn, type) and fn.__flags__ & _HEAP_TYPE:
+        raise TypeError(
+            f"a breaker cannot decorate the class {fn.__name__}, which would be a class no more: "
+            "decorate its methods, or make instances with breaker.call()"
+        )
+    code = getattr(fn, "__code__", None)
+    if code is not None and code.co_filename == contextlib.__file__:
+        raise TypeError(_GUARD_BENEATH)
+    guarded: Function
+    if inspect.iscoroutinefunction(fn) or _is_old_style_coroutine(code):
+        guarded = coroutine_function(core, fn)
+    elif inspect.isgeneratorfunction(fn):
+        guarded = generator_function(core, fn)
+    elif inspect.isasyncgenfunction(fn):
+        guarded = async_generator_function(core, fn)
+    else:
+        guarded = function(core, fn)
+    return wraps(fn)(guarded)
 
 
-def function(breaker: CircuitBreaker, fn: Function) -> Function:
+_GUARD_BENEATH = (
+    "a breaker cannot guard a context manager before it is entered: put the breaker beneath "
+    "@contextmanager or @asynccontextmanager, on the generator function itself"
+)
+
+
+def check_callable(fn: Any) -> None:
+    if callable(fn):
+        return
+    if inspect.isawaitable(fn):
+        if isinstance(fn, Coroutine):
+            fn.close()  # its caller is told here; that nobody awaited it is no news
+        raise TypeError(
+            "a breaker calls the function itself: pass it and its arguments, fetch, url, "
+            "instead of fetch(url), which has begun already"
+        )
+    raise TypeError(
+        f"a breaker guards functions, and {type(fn).__name__} is none: "
+        "put the breaker on the function beneath"
+    )
+
+
+def _is_old_style_coroutine(code: Any) -> bool:
+    return code is not None and bool(code.co_flags & inspect.CO_ITERABLE_COROUTINE)
+
+
+def function(core: Core, fn: Function) -> Function:
     def guarded(*args: Any, **kwargs: Any) -> Any:
-        number = breaker._calm
-        permit = None
-        if not number:
-            until = breaker._refused_until
-            if until and (wait := until - breaker._clock()) > 0:
-                breaker._rejected += 1
-                raise CircuitOpen(breaker.name, OPEN, wait, breaker._last_failure)
-            permit = breaker.acquire()
+        moment = core.moment
+        period = moment.healthy
+        if period is None or moment.following:
+            until = moment.refuses_until
+            if until and not moment.following and (wait := until - core.clock()) > 0:
+                last_failure = moment.period.last_failure
+                del moment
+                core.rejected += 1
+                raise CircuitOpen(core.name, OPEN, wait, last_failure)
+            del moment
+            return _permitted(core, fn, args, kwargs)
+        del moment
         try:
             result = fn(*args, **kwargs)
         except BaseException as exc:
-            breaker._raised(permit or Permit(breaker, number), exc)
+            core.raised(Permit(core, period), exc)
             raise
-        if permit or breaker._calm != number or type(result) in RUNS_LATER:
-            return _returned(breaker, permit or Permit(breaker, number), result)
-        return result
+        if (type(result) in _SIMPLE or not runs_on(result)) and core.moment.healthy is period:
+            return result
+        return returned(core, Permit(core, period), result)
 
     return guarded
 
 
-def coroutine_function(breaker: CircuitBreaker, fn: Function) -> Function:
+def _permitted(core: Core, fn: Function, args: Any, kwargs: Any) -> Any:
+    permit = core.acquire()
+    try:
+        result = fn(*args, **kwargs)
+    except BaseException as exc:
+        core.raised(permit, exc)
+        raise
+    return returned(core, permit, result)
+
+
+def coroutine_function(core: Core, fn: Function) -> Function:
     async def guarded(*args: Any, **kwargs: Any) -> Any:
-        number = breaker._calm
-        permit = None
-        if not number:
-            until = breaker._refused_until
-            if until and (wait := until - breaker._clock()) > 0:
-                breaker._rejected += 1
-                raise CircuitOpen(breaker.name, OPEN, wait, breaker._last_failure)
-            permit = await breaker._acquire()
+        moment = core.moment
+        period = moment.healthy
+        if period is None or moment.following:
+            until = moment.refuses_until
+            if until and not moment.following and (wait := until - core.clock()) > 0:
+                last_failure = moment.period.last_failure
+                del moment
+                core.rejected += 1
+                raise CircuitOpen(core.name, OPEN, wait, last_failure)
+            del moment
+            permit = await core.acquire_or_wait()
+            return await _awaited(core, permit, fn(*args, **kwargs))
+        del moment
         try:
             result = await fn(*args, **kwargs)
         except BaseException as exc:
-            breaker._raised(permit or Permit(breaker, number), exc)
+            core.raised(Permit(core, period), exc)
             raise
-        if permit or breaker._calm != number:
-            breaker._returned(permit or Permit(breaker, number), result)
+        if core.moment.healthy is period:
+            return result
+        core.returned(Permit(core, period), result)
         return result
 
     return guarded
 
 
-def generator_function(breaker: CircuitBreaker, fn: Function, acquire: Acquire) -> Function:
+async def awaiting(core: Core, fn: Function, /, *args: Any, **kwargs: Any) -> Any:
+    """Call a function and await what it returns, whatever awaitable that is."""
+    permit = await core.acquire_or_wait()
+    try:
+        running = fn(*args, **kwargs)
+        if type(running) is not CoroutineType and not inspect.isawaitable(running):
+            permit.ignore()
+            raise TypeError(  # noqa: TRY301
+                f"acall() awaits what the function returns, and {type(running).__name__} cannot "
+                "be awaited: use call()"
+            )
+        result = await running
+    except BaseException as exc:
+        if not permit.settled:
+            core.raised(permit, exc)
+        raise
+    core.returned(permit, result)
+    return result
+
+
+def generator_function(core: Core, fn: Function, admitted: Permit | None = None) -> Function:
     def guarded(*args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        permit = acquire()
+        permit = admitted or core.acquire()
         try:
-            result = yield from fn(*args, **kwargs)
+            source = fn(*args, **kwargs)
+            if type(permit) is Permit:
+                result = yield from source
+            else:
+                result = yield from _timed(permit, source)
         except BaseException as exc:
-            breaker._raised(permit, exc)
+            core.raised(permit, exc)
             raise
         permit.success()
         return result
@@ -182,53 +240,146 @@ def generator_function(breaker: CircuitBreaker, fn: Function, acquire: Acquire) 
     return guarded
 
 
-def async_generator_function(
-    breaker: CircuitBreaker, fn: Function, admitted: Permit | None = None
-) -> Function:
+def _timed(permit: Permit, source: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """`yield from source`, with its time stopped while the consumer has the item."""
+    step = partial(source.send, None)
+    while True:
+        try:
+            item = step()
+        except StopIteration as end:
+            return end.value
+        permit.pause()
+        try:
+            sent = yield item
+        except GeneratorExit:
+            permit.resume()
+            source.close()
+            raise
+        except BaseException as exc:  # noqa: BLE001 - thrown in by the consumer, passed on
+            permit.resume()
+            step = partial(source.throw, exc)
+        else:
+            permit.resume()
+            step = partial(source.send, sent)
+
+
+def async_generator_function(core: Core, fn: Function, admitted: Permit | None = None) -> Function:
     async def guarded(*args: Any, **kwargs: Any) -> AsyncGenerator[Any, Any]:
-        permit = admitted or await breaker._acquire()
+        permit = admitted or await core.acquire_or_wait()
         try:
             source = fn(*args, **kwargs)
-            step = source.asend(None)
+            step = _first_step(source)
             while True:
                 try:
                     item = await step
                 except StopAsyncIteration:
                     break
+                permit.pause()
                 try:
                     sent = yield item
                 except GeneratorExit:
+                    permit.resume()
                     await source.aclose()
                     raise
                 except BaseException as exc:  # noqa: BLE001 - thrown in by the consumer, passed on
+                    permit.resume()
                     step = source.athrow(exc)
                 else:
+                    permit.resume()
                     step = source.asend(sent)
         except BaseException as exc:
-            breaker._raised(permit, exc)
+            core.raised(permit, exc)
             raise
         permit.success()
 
     return guarded
 
 
-def _returned(breaker: CircuitBreaker, permit: Permit, result: Any) -> Any:
+def _first_step(source: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
+    """Start it without telling the event loop.
+
+    A loop that shuts down closes the generators that it knows, all at once. It knows the guarded
+    one, which closes this one; to close it from two sides is an error.
+    """
+    hooks = sys.get_asyncgen_hooks()
+    try:
+        sys.set_asyncgen_hooks(None, None)
+        return source.asend(None)
+    finally:
+        sys.set_asyncgen_hooks(*hooks)
+
+
+def runs_on(result: object) -> bool:
+    """Whether the work is still to come, or under way, that this result stands for."""
+    kind = type(result)
+    return (
+        hasattr(kind, "__await__")
+        or hasattr(kind, "add_done_callback")
+        or kind is GeneratorType
+        or kind is AsyncGeneratorType
+        or isinstance(result, contextlib.ContextDecorator | contextlib.AsyncContextDecorator)
+    )
+
+
+def returned(core: Core, permit: Permit, result: Any) -> Any:  # noqa: PLR0911 - one a kind
     """What a call gives its caller. Where the work is still to come, the permit goes with it."""
+    if type(result) in _SIMPLE or not runs_on(result):
+        core.returned(permit, result)
+        return result
     if isinstance(result, CoroutineType):
-        return _awaited(breaker, permit, result)
+        return _awaited(core, permit, result)
     if isinstance(result, GeneratorType):
-        return generator_function(breaker, lambda: result, lambda: permit)()
+        if _is_old_style_coroutine(result.gi_code):
+            return _awaited(core, permit, result)
+        return generator_function(core, lambda: result, permit)()
     if isinstance(result, AsyncGeneratorType):
-        return async_generator_function(breaker, lambda: result, permit)()
-    breaker._returned(permit, result)
-    return result
+        return async_generator_function(core, lambda: result, permit)()
+    if hasattr(type(result), "add_done_callback"):
+        result.add_done_callback(partial(_done, core, permit))
+        return result
+    if hasattr(type(result), "__await__"):
+        return _Awaitable(core, permit, result)
+    permit.ignore()
+    raise TypeError(_GUARD_BENEATH)
 
 
-async def _awaited(breaker: CircuitBreaker, permit: Permit, running: Awaitable[Any]) -> Any:
+async def _awaited(core: Core, permit: Permit, running: Any) -> Any:
     try:
         result = await running
     except BaseException as exc:
-        breaker._raised(permit, exc)
+        core.raised(permit, exc)
         raise
-    breaker._returned(permit, result)
+    core.returned(permit, result)
     return result
+
+
+def _done(core: Core, permit: Permit, future: Any) -> None:
+    """The verdict on a future or task, when it is done, whoever waits for it."""
+    if future.cancelled():
+        permit.ignore()
+    elif (error := future.exception()) is not None:
+        core.raised(permit, error)
+    else:
+        core.returned(permit, future.result())
+
+
+class _Awaitable:
+    """Stands for an awaitable object, or one that `async with` enters, such as aiohttp's requests.
+
+    The verdict falls once it has been awaited, or entered. All else is the object's own.
+    """
+
+    def __init__(self, core: Core, permit: Permit, inner: Any) -> None:
+        self._core, self._permit, self._inner = core, permit, inner
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return _awaited(self._core, self._permit, self._inner).__await__()
+
+    async def __aenter__(self) -> Any:
+        return await _awaited(self._core, self._permit, self._inner.__aenter__())
+
+    async def __aexit__(self, *exc: object) -> Any:
+        return await self._inner.__aexit__(*exc)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

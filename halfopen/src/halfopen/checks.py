@@ -1,7 +1,6 @@
 """Settings are checked where they are given; every error names the one that is wrong."""
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 _LARGEST = sys.float_info.max
@@ -30,14 +29,27 @@ def count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be at least 1, not {value}")
 
 
+def a_number(name: str, value: object) -> float:
+    """The same for a value of which nothing is known."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number, not {value!r}")
+    number(name, value)
+    return value
+
+
+def flag(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+
+
 def function(name: str, value: Any) -> None:
     if not callable(value):
         raise TypeError(f"{name} must be callable, not {value!r}")
 
 
-def exception_types(name: str, value: Any) -> Callable[[BaseException], bool]:
-    """Returns what asks an exception whether it is of these types."""
-    for kind in value if isinstance(value, tuple) else (value,):
+def exception_types(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    kinds = value if isinstance(value, tuple) else (value,)
+    for kind in kinds:
         if not (isinstance(kind, type) and issubclass(kind, BaseException)):
             raise TypeError(f"{name} must hold exception types, not {kind!r}")
-    return lambda exc: isinstance(exc, value)
+    return kinds

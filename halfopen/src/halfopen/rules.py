@@ -1,61 +1,163 @@
-"""When a circuit opens, and for how long. Settings are shared freely; counters never."""
+"""When a circuit opens. Rules are settings and shared freely; what they have counted is a value.
 
-from collections import deque
-from collections.abc import Callable
+A counter never changes: `after` returns the one that has also heard of this call. So a call that
+is interrupted in the middle, or that another thread overtakes, leaves nothing half counted.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from halfopen import checks
 
 _BUCKETS = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
-    """Cooldowns that grow while the circuit opens again and again, and start over once it closes.
+@runtime_checkable
+class Rule(Protocol):
+    """What `CircuitBreaker(trip=...)` takes. Write your own with one method; `str()` names it.
 
-    The first lasts `initial` seconds, each next one `multiplier` times as long, none longer than
-    `maximum`. Each is then shortened by a random share of up to `jitter` (0 to 1), so that many
-    processes do not probe at one instant; shortened, because at the ceiling nothing can be added.
-    A jitter of 0.5 is known as equal jitter, of 1 as full jitter
-    (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
+    A rule with an attribute `slower_than` (seconds) also hears of calls that run for longer than
+    that and have not ended: as `hung`, which is 0 for all other rules.
     """
 
-    initial: float
-    multiplier: float = 2.0
-    maximum: float = 300.0
-    jitter: float = 0.0
+    def start(self) -> "Counter":
+        """A counter that has heard of no call. Called whenever the circuit closes."""
+
+
+class Counter(Protocol):
+    """What a rule has counted since the circuit closed. Times are the breaker's clock, in seconds.
+
+    Its methods return at once, change nothing and may be called more often than there are calls.
+    """
+
+    @property
+    def hears_successes(self) -> bool:
+        """False if a success would change nothing: then healthy calls skip the counter."""
+
+    def after(self, now: float, duration: float, *, failed: bool) -> "Counter":
+        """The counter that has also heard of a call that ended `now`, after `duration` seconds."""
+
+    def trips(self, now: float, hung: int) -> bool:
+        """Whether the circuit opens. Asked after each call that it hears of."""
+
+    def reading(self, now: float, hung: int) -> "Reading":
+        """How far it is, for `Snapshot.rules`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How far a rule is: it trips when `value` reaches `threshold`.
+
+    Both are numbers of failures, or shares (0 to 1) for the rates, which also wait for `calls` to
+    reach their `minimum_calls`. `bad` of the `calls` in the window failed, or were slow; the
+    counting rules hear of failures alone, so that both are one number there.
+    """
+
+    rule: Rule
+    value: float
+    threshold: float
+    bad: int
+    calls: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConsecutiveFailures:
+    """`n` failures without a success between them."""
+
+    n: int
 
     def __post_init__(self) -> None:
-        checks.positive("initial", self.initial)
-        checks.number("multiplier", self.multiplier, at_least=1.0)
-        checks.positive("maximum", self.maximum)
-        checks.number("jitter", self.jitter, at_most=1.0)
-        if self.maximum < self.initial:
-            raise ValueError(f"maximum ({self.maximum}) must not be below initial ({self.initial})")
+        checks.count("n", self.n)
+
+    def start(self) -> Counter:
+        return _Row(self, 0)
 
 
-class Cooldowns:
-    """How long one circuit stays open, time after time."""
+class _Row(NamedTuple):
+    rule: ConsecutiveFailures
+    failures: int
 
-    def __init__(self, backoff: Backoff, random: Callable[[], float]) -> None:
-        self._backoff = backoff
-        self._random = random
-        self._chance: float | None = None  # one number for each cooldown, kept until it is used
-        self.next = backoff.initial
+    @property
+    def hears_successes(self) -> bool:
+        return self.failures > 0
 
-    def draw(self) -> None:
-        if self._backoff.jitter and self._chance is None:
-            self._chance = self._random()
+    def after(self, _now: float, _duration: float, *, failed: bool) -> Counter:
+        return _Row(self.rule, self.failures + 1 if failed else 0)
 
-    def take(self) -> float:
-        lasting = self.next * (1.0 - self._backoff.jitter * (self._chance or 0.0))
-        self._chance = None
-        self.next = min(self.next * self._backoff.multiplier, self._backoff.maximum)
-        return lasting
+    def trips(self, _now: float, _hung: int) -> bool:
+        return self.failures >= self.rule.n
 
-    def start_over(self) -> None:
-        self.next = self._backoff.initial
+    def reading(self, _now: float, _hung: int) -> Reading:
+        return Reading(self.rule, self.failures, self.rule.n, self.failures, self.failures)
+
+
+@dataclass(frozen=True, slots=True)
+class FailureCount:
+    """`n` failures within the last `within` seconds; one exactly that old still counts."""
+
+    n: int
+    within: float
+
+    def __post_init__(self) -> None:
+        checks.count("n", self.n)
+        checks.positive("within", self.within)
+
+    def start(self) -> Counter:
+        return _Recent(self)
+
+
+class _Pile(NamedTuple):
+    time: float
+    below: "_Pile | None"
+
+
+class _Recent(NamedTuple):
+    """The times of the last `n` failures: the rule trips when the first of them is young enough.
+
+    A queue of two parts: from `older[start:]` the first is taken, onto `newer` the next is put, the
+    latest on top. Once `n` are known, `older` is never empty: all of `newer` moves there at once.
+    """
+
+    rule: FailureCount
+    older: tuple[float, ...] = ()
+    start: int = 0
+    newer: _Pile | None = None
+    size: int = 0
+
+    @property
+    def hears_successes(self) -> bool:
+        return False
+
+    def after(self, now: float, _duration: float, *, failed: bool) -> Counter:
+        if not failed:
+            return self
+        n = self.rule.n
+        older = self.older
+        newer: _Pile | None = _Pile(now, self.newer)
+        start = self.start + (self.size == n)
+        size = min(self.size + 1, n)
+        if size == n and start >= len(older):
+            older, start, newer = tuple(reversed(list(_from_the_top(newer)))), 0, None
+        return _Recent(self.rule, older, start, newer, size)
+
+    def trips(self, now: float, _hung: int) -> bool:
+        return self.size == self.rule.n and self._counts(self.older[self.start], now)
+
+    def reading(self, now: float, _hung: int) -> Reading:
+        times = (*self.older[self.start :], *_from_the_top(self.newer))
+        failures = sum(self._counts(time, now) for time in times)
+        return Reading(self.rule, failures, self.rule.n, failures, failures)
+
+    def _counts(self, time: float, now: float) -> bool:
+        # A sum, not a difference: a clock moved by exactly `within` must not lose to rounding.
+        return time + self.rule.within >= now
+
+
+def _from_the_top(pile: _Pile | None) -> Iterator[float]:
+    while pile is not None:
+        yield pile.time
+        pile = pile.below
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +168,9 @@ class CallWindow:
 
     def __post_init__(self) -> None:
         checks.count("n", self.n)
+
+    def start(self) -> "_Tally":
+        return _LastCalls(self.n, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,27 +187,82 @@ class TimeWindow:
     def __post_init__(self) -> None:
         checks.positive("seconds", self.seconds)
 
+    def start(self) -> "_Tally":
+        return _LastSeconds(self.seconds, (), 0, 0)
 
-@dataclass(frozen=True, slots=True)
-class ConsecutiveFailures:
-    """`n` failures without a success between them."""
+
+class _Tally(Protocol):
+    """Calls, and how many of them were bad, in a window."""
+
+    @property
+    def calls(self) -> int: ...
+    @property
+    def bad(self) -> int: ...
+
+    def after(self, now: float, *, bad: bool) -> "_Tally": ...
+
+    def at(self, now: float, hung: int) -> tuple[int, int]:
+        """Calls and bad calls in the window that ends now, with `hung` bad ones on top."""
+
+
+class _LastCalls(NamedTuple):
+    """One bit for each call, the latest lowest: a million calls are 125 kB and 0.1 ms a call."""
 
     n: int
+    bits: int
+    calls: int
+    bad: int
 
-    def __post_init__(self) -> None:
-        checks.count("n", self.n)
+    def after(self, _now: float, *, bad: bool) -> _Tally:
+        leaving = self.bits >> (self.n - 1)
+        kept = self.bits ^ (leaving << (self.n - 1)) if leaving else self.bits
+        return _LastCalls(
+            self.n, kept << 1 | bad, min(self.calls + 1, self.n), self.bad + bad - leaving
+        )
+
+    def at(self, _now: float, hung: int) -> tuple[int, int]:
+        if not hung:
+            return self.calls, self.bad
+        room = max(self.n - hung, 0)
+        ended = (self.bits & ((1 << room) - 1)).bit_count()
+        return min(self.calls + hung, self.n), ended + min(hung, self.n)
 
 
-@dataclass(frozen=True, slots=True)
-class FailureCount:
-    """`n` failures within the last `within` seconds; one exactly that old still counts."""
+class _Bucket(NamedTuple):
+    first: float
+    last: float
+    calls: int
+    bad: int
 
-    n: int
-    within: float
 
-    def __post_init__(self) -> None:
-        checks.count("n", self.n)
-        checks.positive("within", self.within)
+class _LastSeconds(NamedTuple):
+    seconds: float
+    buckets: tuple[_Bucket, ...]
+    calls: int
+    bad: int
+
+    def after(self, now: float, *, bad: bool) -> _Tally:
+        buckets, calls, bads = self.buckets, self.calls, self.bad
+        gone = 0
+        while gone < len(buckets) and not self._counts(buckets[gone], now):  # a hundred at most
+            calls -= buckets[gone].calls
+            bads -= buckets[gone].bad
+            gone += 1
+        if gone == len(buckets) or now >= buckets[-1].first + self.seconds / _BUCKETS:
+            kept, latest = buckets[gone:], _Bucket(now, now, 1, bad)
+        else:
+            kept, old = buckets[gone:-1], buckets[-1]
+            # Threads may come with their times out of order.
+            latest = _Bucket(old.first, max(old.last, now), old.calls + 1, old.bad + bad)
+        return _LastSeconds(self.seconds, (*kept, latest), calls + 1, bads + bad)
+
+    def at(self, now: float, hung: int) -> tuple[int, int]:
+        live = [bucket for bucket in self.buckets if self._counts(bucket, now)]
+        calls, bad = sum(bucket.calls for bucket in live), sum(bucket.bad for bucket in live)
+        return calls + hung, bad + hung
+
+    def _counts(self, bucket: _Bucket, now: float) -> bool:
+        return bucket.last + self.seconds >= now
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +284,17 @@ class _Rate:
 class FailureRate(_Rate):
     """At least the share `rate` of the calls `over` a window failed, out of `minimum_calls`."""
 
+    def start(self) -> Counter:
+        return _Share(self, None, self.over.start())
+
 
 @dataclass(frozen=True, slots=True)
 class SlowCallRate(_Rate):
     """At least the share `rate` of the calls took longer than `slower_than` seconds.
 
-    Whether they failed does not matter. A half-open circuit takes a slow probe for a failed one.
+    Whether they failed does not matter. A call counts as slow as soon as it has run for longer,
+    even if it never ends. The time between the items of a generator, which its consumer takes,
+    does not count. A half-open circuit takes a slow probe for a failed one.
     """
 
     slower_than: float = field(kw_only=True)
@@ -138,149 +303,29 @@ class SlowCallRate(_Rate):
         _Rate.__post_init__(self)
         checks.positive("slower_than", self.slower_than)
 
-
-Rule: TypeAlias = ConsecutiveFailures | FailureCount | FailureRate | SlowCallRate
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How far a rule is: it trips when `value` reaches `threshold`.
-
-    Both are numbers of failures, or shares (0 to 1) for the rates, which also wait for `calls` to
-    reach their `minimum_calls`. `bad` of the `calls` in the window failed, or were slow; the
-    counting rules hear of failures alone, so that both are one number there.
-    """
-
-    rule: Rule
-    value: float
-    threshold: float
-    bad: int
-    calls: int
+    def start(self) -> Counter:
+        return _Share(self, self.slower_than, self.over.start())
 
 
-class _Consecutive:
-    def __init__(self, rule: ConsecutiveFailures) -> None:
-        self.rule = rule
-        self._failures = 0
-        self.hears_successes = False
+class _Share(NamedTuple):
+    rule: FailureRate | SlowCallRate
+    slower_than: float | None
+    tally: _Tally
 
-    def trips(self, _now: float, _duration: float, *, failed: bool) -> bool:
-        self._failures = self._failures + 1 if failed else 0
-        self.hears_successes = failed
-        return self._failures >= self.rule.n
+    @property
+    def hears_successes(self) -> bool:
+        return True
 
-    def reading(self, _now: float) -> Reading:
-        return Reading(self.rule, self._failures, self.rule.n, self._failures, self._failures)
+    def after(self, now: float, duration: float, *, failed: bool) -> Counter:
+        bad = failed if self.slower_than is None else duration > self.slower_than
+        return _Share(self.rule, self.slower_than, self.tally.after(now, bad=bad))
 
-
-class _Recent:
-    """The times of the last `n` failures: the rule trips when the first of them is young enough."""
-
-    hears_successes = False
-
-    def __init__(self, rule: FailureCount) -> None:
-        self.rule = rule
-        self._times: deque[float] = deque(maxlen=rule.n)
-
-    def trips(self, now: float, _duration: float, *, failed: bool) -> bool:
-        if not failed:
-            return False
-        self._times.append(now)
-        return len(self._times) == self.rule.n and self._counts(self._times[0], now)
-
-    def reading(self, now: float) -> Reading:
-        failures = sum(self._counts(time, now) for time in self._times)
-        return Reading(self.rule, failures, self.rule.n, failures, failures)
-
-    def _counts(self, time: float, now: float) -> bool:
-        # A sum, not a difference: a clock moved by exactly `within` must not lose to rounding.
-        return time + self.rule.within >= now
-
-
-class _LastCalls:
-    """A ring of outcomes, a byte each."""
-
-    def __init__(self, n: int) -> None:
-        self._outcomes = bytearray(n)
-        self._next = self.calls = self.bad = 0
-
-    def add(self, _now: float, *, bad: bool) -> None:
-        ring = self._outcomes
-        self.bad += bad - ring[self._next]
-        ring[self._next] = bad
-        self._next = (self._next + 1) % len(ring)
-        self.calls = min(self.calls + 1, len(ring))
-
-    def at(self, _now: float) -> tuple[int, int]:
-        return self.calls, self.bad
-
-
-@dataclass(slots=True)
-class _Bucket:
-    first: float
-    last: float
-    calls: int = 0
-    bad: int = 0
-
-
-class _LastSeconds:
-    def __init__(self, seconds: float) -> None:
-        self._buckets: deque[_Bucket] = deque()
-        self._seconds = seconds
-        self.calls = self.bad = 0
-
-    def add(self, now: float, *, bad: bool) -> None:
-        buckets = self._buckets
-        while buckets and not self._counts(buckets[0], now):  # a hundred times at most
-            old = buckets.popleft()
-            self.calls -= old.calls
-            self.bad -= old.bad
-        if not buckets or now >= buckets[-1].first + self._seconds / _BUCKETS:
-            buckets.append(_Bucket(now, now))
-        bucket = buckets[-1]
-        bucket.last = max(bucket.last, now)  # threads may come with their times out of order
-        bucket.calls += 1
-        bucket.bad += bad
-        self.calls += 1
-        self.bad += bad
-
-    def at(self, now: float) -> tuple[int, int]:
-        """Calls and bad calls in the window that ends now. Changes nothing."""
-        live = [bucket for bucket in self._buckets if self._counts(bucket, now)]
-        return sum(bucket.calls for bucket in live), sum(bucket.bad for bucket in live)
-
-    def _counts(self, bucket: _Bucket, now: float) -> bool:
-        return bucket.last + self._seconds >= now
-
-
-class _Share:
-    hears_successes = True
-
-    def __init__(self, rule: FailureRate | SlowCallRate) -> None:
-        self.rule = rule
-        self._slower_than = rule.slower_than if isinstance(rule, SlowCallRate) else None
-        self._tally: _LastCalls | _LastSeconds
-        if isinstance(rule.over, CallWindow):
-            self._tally = _LastCalls(rule.over.n)
-        else:
-            self._tally = _LastSeconds(rule.over.seconds)
-
-    def trips(self, now: float, duration: float, *, failed: bool) -> bool:
-        rule, tally = self.rule, self._tally
-        bad = failed if self._slower_than is None else duration > self._slower_than
-        tally.add(now, bad=bad)
+    def trips(self, now: float, hung: int) -> bool:
+        # What was just heard has brought the tally up to now.
+        calls, bad = self.tally.at(now, hung) if hung else (self.tally.calls, self.tally.bad)
         # A quotient, not a product: 7 / 100 is the float 0.07, but 0.07 * 100 is more than 7.
-        return tally.calls >= rule.minimum_calls and tally.bad / tally.calls >= rule.rate
+        return calls >= self.rule.minimum_calls and bad / calls >= self.rule.rate
 
-    def reading(self, now: float) -> Reading:
-        calls, bad = self._tally.at(now)
+    def reading(self, now: float, hung: int) -> Reading:
+        calls, bad = self.tally.at(now, hung)
         return Reading(self.rule, bad / calls if calls else 0.0, self.rule.rate, bad, calls)
-
-
-Counter: TypeAlias = _Consecutive | _Recent | _Share
-
-
-def start(rule: Rule) -> Counter:
-    if isinstance(rule, ConsecutiveFailures):
-        return _Consecutive(rule)
-    return _Recent(rule) if isinstance(rule, FailureCount) else _Share(rule)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from traceback import format_exception_only
+from typing import Any
 
 from halfopen.rules import Reading
 
@@ -25,7 +25,7 @@ class Snapshot:
     """A breaker at one instant; times in seconds, totals since it was made.
 
     There is no total of successes, because a healthy call stores nothing. `rejected` is counted
-    without a lock: threads without a GIL may miss some.
+    without waiting for other threads and may miss some of what they refuse at the same instant.
     """
 
     name: str
@@ -48,20 +48,26 @@ class CircuitBreakerError(Exception):
     """The base of the errors that this package raises on its own account."""
 
 
-class CircuitOpen(CircuitBreakerError):
-    """The circuit refused the call, which never started. Every refusal is a new instance."""
+_LONGEST_CAUSE = 500
 
-    # The attributes are the arguments, which makes it cheap to raise and to pickle.
-    args: tuple[str, State, float, BaseException | None]
+
+class CircuitOpen(CircuitBreakerError):
+    """The circuit refused the call, which never started. Every refusal is a new instance.
+
+    Its arguments are its attributes, in this order; in a test, those at the end may be left out.
+    """
+
+    # This makes it cheap to raise and to pickle.
+    args: tuple[Any, ...]
 
     @property
     def name(self) -> str:
-        return self.args[0]
+        return str(self._argument(0, ""))
 
     @property
     def state(self) -> State:
         """`OPEN`, `HALF_OPEN` (as many probes as may be are in flight) or `ISOLATED`."""
-        return self.args[1]
+        return State(self._argument(1, OPEN))
 
     @property
     def retry_after(self) -> float:
@@ -69,31 +75,22 @@ class CircuitOpen(CircuitBreakerError):
 
         An isolated breaker, whose end nobody knows, answers with its cooldown.
         """
-        return self.args[2]
+        return float(self._argument(2, 0.0))
 
     @property
     def last_failure(self) -> BaseException | None:
         """A `stand_in` for the exception that opened the circuit; None if nothing was raised."""
-        return self.args[3]
+        failure: BaseException | None = self._argument(3, None)
+        return failure
+
+    def _argument(self, position: int, default: object) -> Any:
+        return self.args[position] if position < len(self.args) else default
 
     def __str__(self) -> str:
-        cause = "" if self.last_failure is None else f"; last failure: {self.last_failure!r}"
-        return f"circuit {self.name!r} is {self.state}, retry in {self.retry_after:.3g} s{cause}"
-
-
-_PLAIN = (str, bytes, int, float, bool, type(None))
-
-
-def stand_in(exc: BaseException) -> BaseException:
-    """An exception of the same type and text that keeps nothing alive that the call touched.
-
-    It has no traceback, cause, context or attributes, and texts for arguments that are no plain
-    values. Where a type cannot be built like that, a `CircuitBreakerError` quotes it.
-    """
-    try:
-        plain = (arg if type(arg) in _PLAIN else str(arg) for arg in exc.args)
-        copy = type(exc).__new__(type(exc), *plain)
-        str(copy), repr(copy)
-    except Exception:  # noqa: BLE001 - the exception's own code ran, whatever it does
-        return CircuitBreakerError("".join(format_exception_only(exc)).strip())
-    return copy
+        text = f"circuit {self.name!r} is {self.state}, retry in {self.retry_after:.3g} s"
+        if self.last_failure is None:
+            return text
+        cause = repr(self.last_failure)
+        if len(cause) > _LONGEST_CAUSE:  # maybe another refusal, which quotes one itself
+            cause = cause[:_LONGEST_CAUSE] + "..."
+        return f"{text}; last failure: {cause}"

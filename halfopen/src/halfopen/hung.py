@@ -1,0 +1,39 @@
+from collections.abc import Callable
+
+
+class CallsInFlight:
+    """When each call started that has not ended, for rules that ask how long calls take.
+
+    The one part of a circuit that changes in place: each method is a single step of a dictionary,
+    which neither a thread nor a signal can cut in two.
+    """
+
+    __slots__ = ("_starts",)
+
+    def __init__(self) -> None:
+        self._starts: dict[object, float] = {}
+
+    def begin(self, key: object, started: float) -> None:
+        self._starts[key] = started
+
+    def end(self, key: object) -> None:
+        self._starts.pop(key, None)
+
+    def longer_than(self, limit: float | None, now: float) -> int:
+        """How many have run for longer than so many seconds. They began in their order."""
+        if limit is None:
+            return 0
+        while True:
+            try:
+                return _leading(self._starts, lambda started: now - started > limit)
+            except RuntimeError:  # a call began or ended meanwhile
+                continue
+
+
+def _leading(starts: dict[object, float], hangs: Callable[[float], bool]) -> int:
+    count = 0
+    for started in starts.values():
+        if not hangs(started):
+            break
+        count += 1
+    return count
