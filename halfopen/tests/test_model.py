@@ -50,6 +50,7 @@ class Model:
         self.epoch = object()
         self.probes = {}  # permit: when it was let in
         self.overdue = set()
+        self.in_flight = {}  # calls while closed: when they began
         self.probe_successes = 0
         self.probe_failures = 0
 
@@ -106,11 +107,24 @@ class Model:
             if len(self.probes) >= self.may_be_in_flight():
                 return min(self.probes.values()) + PROBE_TIMEOUT - self.now
             self.probes[permit] = self.now
+        elif any(self.hung(rule) and self.trips(rule, failed=False) for rule in self.trip):
+            self.open()
+            return self.open_until - self.now
+        else:
+            self.in_flight[permit] = self.now
         return 0
+
+    def hung(self, rule):
+        """Calls that have run for too long and not ended: slow ones, the latest of all."""
+        if not isinstance(rule, SlowCallRate):
+            return []
+        slow = [began for began in self.in_flight.values() if self.now - began > rule.slower_than]
+        return [(self.now, rule.slower_than + 1, False)] * len(slow)
 
     def settle(self, permit, epoch, began, verdict):
         if epoch is not self.epoch:
             return False
+        self.in_flight.pop(permit, None)
         if self.state is State.HALF_OPEN:
             self.expire()
             had_a_slot = self.probes.pop(permit, None) is not None
@@ -145,10 +159,11 @@ class Model:
         if isinstance(rule, FailureCount):
             recent = [end for end, _, bad in self.calls if bad and self.now - end <= rule.within]
             return failed and len(recent) >= rule.n
+        heard = self.calls + self.hung(rule)
         if isinstance(rule.over, CallWindow):
-            calls = self.calls[-rule.over.n :]
+            calls = heard[-rule.over.n :]
         else:
-            calls = [call for call in self.calls if self.now - call[0] <= rule.over.seconds]
+            calls = [call for call in heard if self.now - call[0] <= rule.over.seconds]
         if isinstance(rule, SlowCallRate):
             bad = sum(duration > rule.slower_than for _, duration, _ in calls)
         else:
