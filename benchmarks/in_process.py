@@ -90,6 +90,15 @@ class Exchange:
         return body
 
 
+class Unanswering:
+    """A source of events that never says anything."""
+
+    async def user(self, *_: object, **__: object) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    users = events = event = add_event = user
+
+
 async def request(app, path: str, body: bytes = b"") -> tuple[int, bytes]:
     """Send one request, in a task of its own as the server does, and return its reply."""
     reply = []
@@ -137,13 +146,15 @@ async def answer(_scope: object, _receive: object, send: Callable[[dict], Awaita
 @asynccontextmanager
 async def whole_requests(settings: Settings) -> AsyncIterator[dict[str, Work]]:
     """The work of each row, by its title."""
-    full_after_one = settings.model_copy(update={"max_in_flight": 1})
+    full_after_one = settings.model_copy(
+        update={"max_in_flight": 1, "upstream_timeout": settings.request_deadline}
+    )
     with patch.object(event_service.app, "build_client", lambda **_: Client()):
         app = event_service.app.create_app(settings)
-        full = event_service.app.create_app(full_after_one)
+    full = event_service.app.create_app(full_after_one, source=Unanswering())
     for _ in range(settings.breaker_failures):
         await request(app, ADD_EVENT, NEW_EVENT)
-    unending = full(scope(ADD_EVENT, NEW_EVENT), asyncio.Event().wait, nothing)
+    unending = full(scope(BY_USER + "u0-0"), asyncio.Event().wait, nothing)
     held = asyncio.create_task(unending)
     try:
         yield {

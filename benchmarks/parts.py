@@ -76,7 +76,7 @@ def parts(settings: Settings) -> dict[str, Work]:
     for listener in (log, metrics, dashboard):
         listener.listen(signals)
     breaker, heard = (build_breakers(settings, [OPERATION], clock=clock)[OPERATION] for _ in "ab")
-    policies = build_policies(settings, [OPERATION], emit=signals.emit, clock=clock)
+    policies = build_policies(settings, [OPERATION], emit=signals.emit, clock=clock, cluster=None)
     policies = replace(policies, breakers={OPERATION: heard}, budget=budget, bulkhead=bulkhead)
     signals.emit(GuardsBuilt(policies.breakers, bulkhead, budget))
     guard, read = Guard(OPERATION, policies), Read(OPERATION, nothing, policies)
