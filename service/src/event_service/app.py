@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -45,7 +44,6 @@ from event_service.routes.users import user_routes
 from event_service.services.add_event import AddEvent
 from event_service.services.user_events import UserEvents
 from event_service.settings import (
-    WORKERS_DIR,
     ConfigurationError,
     Environment,
     Settings,
@@ -56,12 +54,13 @@ from event_service.sources.guarded import GuardedEvents, Source, operations_of
 from event_service.sources.http_events import HttpEvents, Trace, build_client
 from event_service.sources.mock_admin import MockAdmin
 from event_service.sources.policy import Policies, ReplyCache
-from event_service.telemetry.cells import Cells
+from event_service.telemetry.cells import Cells, Pages
 from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import Output, configure_logging
 from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.tracing import tracing_wanted
+from event_service.telemetry.vitals import Vitals
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
 if TYPE_CHECKING:
@@ -98,6 +97,15 @@ class Worker:
     """Tells the app when the process is to end."""
     output: Output | None = None
     """Where log lines go; None: straight to standard output."""
+    dropped: Callable[[], int] = lambda: 0
+    """How many log lines were lost so far."""
+    pages: Pages | None = None
+    place: int = 0
+    """Where all processes of the service count, and this one's place there."""
+    most_files: int | None = None
+    """How many files may be open before connections have to wait."""
+    most_calls: int | None = None
+    """How many upstream calls can be under way, as each takes a file."""
 
 
 def create_app(
@@ -106,26 +114,27 @@ def create_app(
     source: Source | None = None,
     clock: Callable[[], float] = time.monotonic,
     listeners: Sequence[Listener] = (),
-    workers_dir: Path | None = None,
     tracing: bool = False,
     worker: Worker | None = None,
 ) -> ASGIApp:
     """The whole service as one ASGI app, in front of the source that the settings name.
 
     `source` takes that one's place, under the same policies; whoever hands it in closes it.
-    `listeners` hear all that logs, metrics and the dashboard hear. `workers_dir` is a folder that
-    all workers of one server share, where there are several. `tracing` sends spans to where the
-    OTEL_* variables say. `worker` is the process it runs in.
+    `listeners` hear all that logs, metrics and the dashboard hear. `tracing` sends
+    spans to where the OTEL_* variables say. `worker` is the process it runs in.
     """
-    notice = (worker or Worker()).notice
+    worker = worker or Worker()
+    notice, pages = worker.notice, worker.pages
     release = version("event-service")
     lifetimes = Lifetimes()
     signals = Signals()
     spans = build_spans(settings, version=release) if tracing else None
     trace: Trace | None = None
-    metrics = Metrics(Cells(workers_dir), version=release)
-    log_level = LogLevel(workers_dir)
-    lifetimes.background.append(log_level.follow)
+    cells = Cells(pages, worker.place)
+    metrics = Metrics(cells, version=release)
+    vitals = Vitals(cells, dropped=worker.dropped, most_files=worker.most_files)
+    log_level = LogLevel(pages.word if pages is not None else None)
+    lifetimes.background += [log_level.follow, vitals.watch]
     if spans is not None:
         # First: it may give a request other ids.
         spans.listen(signals)
@@ -148,7 +157,7 @@ def create_app(
         clock=clock,
     )
     log_lines = LogLines(slow_request=settings.slow_request)
-    heard_by: list[Listener] = [log_lines, metrics, feed, *listeners]
+    heard_by: list[Listener] = [log_lines, metrics, vitals, feed, *listeners]
     for listener in heard_by:
         listener.listen(signals)
     signals.emit(GuardsBuilt(policies.breakers, policies.bulkhead, policies.budget))
@@ -167,7 +176,11 @@ def create_app(
     # Open dashboards would hold up a graceful stop.
     notice.on_leaving(stream.close)
 
-    ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
+    def expose(accept: str) -> tuple[bytes, str]:
+        vitals.look()
+        return metrics.expose(accept)
+
+    ops_routes = [metrics_route(expose), log_level_route(log_level)]
     document = openapi(
         release=release,
         operations=exposes_operations(settings),
@@ -270,16 +283,16 @@ def build_edge(
 def from_environment(worker: Worker) -> ASGIApp:
     """What a server process runs: logging set up, settings from the environment."""
     settings = load_settings()
+    if worker.most_calls is not None and worker.most_calls < settings.upstream_concurrency:
+        settings = settings.model_copy(update={"upstream_concurrency": worker.most_calls})
     configure_logging(
         level=settings.log_level,
         log_format=settings.log_format,
         worker=worker.number,
         output=worker.output,
     )
-    shared = os.environ.get(WORKERS_DIR)
     app = create_app(
         settings,
-        workers_dir=Path(shared) if shared else None,
         tracing=tracing_wanted(os.environ),
         worker=worker,
     )

@@ -5,7 +5,6 @@ from event_service.settings.fields import (
     DATABASE_CONCURRENCY,
     HTTP_CONCURRENCY,
     UPSTREAM_TIMEOUT,
-    WORKERS_DIR,
     Environment,
     Settings,
 )
@@ -16,7 +15,6 @@ __all__ = [
     "HTTP_CONCURRENCY",
     "PREFIX",
     "UPSTREAM_TIMEOUT",
-    "WORKERS_DIR",
     "ConfigurationError",
     "Environment",
     "Settings",

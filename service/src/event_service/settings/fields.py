@@ -24,7 +24,7 @@ from pydantic_settings import (
 from event_service.libs.env_file import env_line
 from event_service.libs.http_client import tls_context
 from event_service.settings import values
-from event_service.settings.faults import PREFIX, as_text, variable
+from event_service.settings.faults import as_text, variable
 from event_service.settings.sources import Variables
 from event_service.settings.values import (
     HIDDEN,
@@ -33,8 +33,6 @@ from event_service.settings.values import (
     is_database,
 )
 
-# Set by `serve` for its workers, where there are several; nobody else's to set.
-WORKERS_DIR = f"_{PREFIX}WORKERS_DIR"
 DEVELOPMENT_UPSTREAM = "http://127.0.0.1:4010"
 UPSTREAM_TIMEOUT = 2.0
 WITH_CREDENTIALS = ("upstream_url", "upstream_proxy", "outbox_url", "cluster_url")
