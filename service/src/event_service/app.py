@@ -82,8 +82,11 @@ RATE_WINDOWS = 100_000
 
 @dataclass
 class Lifetimes:
-    """What lives as long as the app: what closes, in reverse order, and what runs meanwhile."""
+    """What lives as long as the app: what opens, what closes, in reverse order, and what runs
+    meanwhile.
+    """
 
+    openers: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     closers: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
     background: list[Callable[[], Coroutine[Any, Any, None]]] = field(default_factory=list)
 
@@ -217,6 +220,8 @@ async def lifespan(
     async with AsyncExitStack() as stack:
         for close in lifetimes.closers:
             stack.push_async_callback(close)
+        for opened in lifetimes.openers:
+            await opened()
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         for work in lifetimes.background:
             task = tasks.create_task(_in_background(work))
@@ -326,6 +331,18 @@ def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetime
             )
             lifetimes.closers.append(source.close)
             return source
+        case "sqlite" | "postgresql" | "postgres":
+            # What is not used is not loaded.
+            from event_service.sources.databases import build_database  # noqa: PLC0415
+
+            database = build_database(
+                settings.upstream_url,
+                connections=settings.upstream_concurrency,
+                timeout=settings.upstream_timeout,
+            )
+            lifetimes.openers.append(database.open)
+            lifetimes.closers.append(database.close)
+            return database
         case scheme:
             raise ConfigurationError(f"EVENT_SERVICE_UPSTREAM_URL: no source speaks {scheme}")
 

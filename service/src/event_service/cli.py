@@ -18,6 +18,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from event_service.database_commands import export, import_
 from event_service.libs.http_client import parse_base_url
 from event_service.libs.listener import CannotListen, Listener
 from event_service.settings import (
@@ -77,6 +78,10 @@ def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None
     from event_service import server  # noqa: PLC0415  who cannot listen need not wait for it
 
     sys.exit(server.run(settings, listener))
+
+
+main.command("import")(import_)
+main.command()(export)
 
 
 @main.command("check-config")
