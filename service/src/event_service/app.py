@@ -55,6 +55,7 @@ from event_service.sources.http_events import HttpEvents, Trace, build_client
 from event_service.sources.mock_admin import MockAdmin
 from event_service.sources.policy import Policies, ReplyCache
 from event_service.telemetry.cells import Cells, Pages
+from event_service.telemetry.circuits import circuits
 from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import Output, configure_logging
@@ -194,7 +195,7 @@ def create_app(
         routes=matching_exactly(
             [
                 *api_routes,
-                *health_routes(policies.breakers, notice),
+                *health_routes(partial(circuits, cells), notice),
                 *docs_routes(document),
                 *home_routes(document),
                 *for_operators(ops_routes, settings),
