@@ -1,12 +1,14 @@
 """`event-service dev`: the service, restarted when its source changes, and a mock upstream."""
 
 import http.client
+import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -18,9 +20,10 @@ from watchfiles import watch
 
 import halfopen
 from event_service.libs.http_client import parse_base_url
-from event_service.settings import Settings
+from event_service.settings import PREFIX, Settings, is_database
 
 SOURCES = [Path(__file__).parent, Path(halfopen.__file__).parent]
+FOLDER = Path(".event-service")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  to be shown, not to be listened on
 # Milliseconds between looks at the children.
@@ -57,7 +60,8 @@ def run(settings: Settings, *, mocked: bool) -> int:
             signal.signal(number, _raise_interrupt)
         with ExitStack() as stack:
             mock = stack.enter_context(_mock(settings)) if mocked else None
-            service = stack.enter_context(Restartable("event_service", "serve"))
+            environ = {**os.environ, **_outbox(settings)}
+            service = stack.enter_context(Restartable("event_service", "serve", environ=environ))
             if not _answers(service, settings):
                 typer.echo("the service did not start; its last lines above say why", err=True)
                 return 1
@@ -93,13 +97,14 @@ def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None) -> int:
 class Restartable:
     """A module of ours that runs as a program, between entering and leaving."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, environ: Mapping[str, str]) -> None:
         self._command = (module, *arguments)
+        self._environ = environ
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        self._process = self._stack.enter_context(_child(*self._command))
+        self._process = self._stack.enter_context(_child(*self._command, environ=self._environ))
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -114,6 +119,20 @@ class Restartable:
         self.__enter__()
 
 
+def _outbox(settings: Settings) -> dict[str, str]:
+    """An outbox, unless the settings say something else: one for each upstream, so that none gets
+    what was meant for another. Its folder keeps itself out of version control.
+    """
+    variable = f"{PREFIX}OUTBOX_URL"
+    if settings.outbox_url or variable in os.environ or is_database(settings.upstream_url):
+        return {}
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / ".gitignore").write_text("*\n")
+    url = parse_base_url(settings.upstream_url)
+    name = re.sub(r"[^a-z0-9.-]", "_", f"{url.host.lower()}-{url.port}{url.path}")
+    return {variable: f"sqlite:///{FOLDER}/outbox-{name}.db"}
+
+
 def _mock(settings: Settings) -> AbstractContextManager[subprocess.Popen[bytes]]:
     url = parse_base_url(settings.upstream_url)
     outage = OUTAGE * settings.breaker_cooldown
@@ -122,10 +141,12 @@ def _mock(settings: Settings) -> AbstractContextManager[subprocess.Popen[bytes]]
 
 
 @contextmanager
-def _child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _child(
+    module: str, *arguments: str, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C reaches us alone, and we stop our children in order.
     with subprocess.Popen(  # noqa: S603  our own modules under our own interpreter
-        [sys.executable, "-m", module, *arguments], start_new_session=True
+        [sys.executable, "-m", module, *arguments], env=environ, start_new_session=True
     ) as child:
         try:
             yield child

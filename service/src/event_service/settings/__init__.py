@@ -9,6 +9,7 @@ from event_service.settings.fields import (
     Settings,
 )
 from event_service.settings.loading import ConfigurationError, load_settings
+from event_service.settings.values import is_database
 
 __all__ = [
     "DATABASE_CONCURRENCY",
@@ -18,5 +19,6 @@ __all__ = [
     "ConfigurationError",
     "Environment",
     "Settings",
+    "is_database",
     "load_settings",
 ]
