@@ -54,6 +54,7 @@ from event_service.sources.guarded import GuardedEvents, Source, operations_of
 from event_service.sources.http_events import HttpEvents, Trace, build_client
 from event_service.sources.mock_admin import MockAdmin
 from event_service.sources.policy import Policies, ReplyCache
+from event_service.sources.upstream_check import Finding, Recorder, UpstreamCheck
 from event_service.telemetry.cells import Cells, Pages
 from event_service.telemetry.circuits import circuits
 from event_service.telemetry.log_level import LogLevel
@@ -319,17 +320,7 @@ def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetime
     """The source that UPSTREAM_URL names by its scheme."""
     match settings.upstream_url.partition(":")[0]:
         case "http" | "https":
-            source = HttpEvents(
-                build_client(
-                    headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
-                    timeout=settings.upstream_timeout,
-                    concurrency=settings.upstream_concurrency,
-                ),
-                url=settings.upstream_url,
-                paths=settings.upstream_paths,
-                max_body=settings.upstream_max_body,
-                trace=trace,
-            )
+            source = build_http_events(settings, trace=trace)
             lifetimes.closers.append(source.close)
             return source
         case "sqlite" | "postgresql" | "postgres":
@@ -346,6 +337,39 @@ def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetime
             return database
         case scheme:
             raise ConfigurationError(f"EVENT_SERVICE_UPSTREAM_URL: no source speaks {scheme}")
+
+
+def build_http_events(
+    settings: Settings,
+    *,
+    trace: Trace | None = None,
+    on_body: Callable[[bytes], None] | None = None,
+) -> HttpEvents:
+    return HttpEvents(
+        build_client(
+            headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
+            timeout=settings.upstream_timeout,
+            concurrency=settings.upstream_concurrency,
+        ),
+        url=settings.upstream_url,
+        paths=settings.upstream_paths,
+        max_body=settings.upstream_max_body,
+        trace=trace,
+        on_body=on_body,
+    )
+
+
+async def check_upstream(
+    settings: Settings, *, user_id: str | None, event_id: str | None, write: bool
+) -> list[Finding]:
+    """What comes of each operation of the upstream over HTTP, called once as settings say."""
+    recorder = Recorder()
+    source = build_http_events(settings, trace=recorder, on_body=recorder.on_body)
+    try:
+        check = UpstreamCheck(source, recorder, timeout=settings.upstream_timeout, new_id=_new_id)
+        return await check.run(user_id=user_id, event_id=event_id, write=write)
+    finally:
+        await source.close()
 
 
 def build_policies(
