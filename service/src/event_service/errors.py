@@ -85,8 +85,10 @@ class IdempotencyKeyReused(EventServiceError):
 class OutboxUnavailable(EventServiceError):
     """The outbox cannot store or read at the moment."""
 
+    retry_after = 5.0  # seconds
+
     def __init__(self) -> None:
-        super().__init__("The event could not be stored for delivery; nothing is promised.")
+        super().__init__("The outbox does not work at the moment; no promise was made.")
 
 
 class Overloaded(EventServiceError):

@@ -31,6 +31,9 @@ TABLE: dict[type[Exception], Row] = {
     errors.Unauthorized: Row(401, "unauthorized", "Unauthorized"),
     errors.Forbidden: Row(403, "forbidden", "Forbidden"),
     errors.UserNotFound: Row(404, "user-not-found", "User not found"),
+    errors.DeliveryNotFound: Row(404, "delivery-not-found", "Delivery not found"),
+    errors.IdempotencyKeyReused: Row(422, "idempotency-key-reused", "Idempotency-Key reused"),
+    errors.OutboxUnavailable: Row(503, "outbox-unavailable", "The outbox cannot store"),
     errors.UpstreamError: UPSTREAM_ERROR,
     errors.UpstreamRejected: Row(422, "upstream-rejected", "The upstream refused the event"),
     errors.UpstreamConflict: Row(409, "upstream-conflict", "The event conflicts with another"),
@@ -39,7 +42,6 @@ TABLE: dict[type[Exception], Row] = {
     errors.Overloaded: Row(503, "overloaded", "Overloaded"),
     errors.UpstreamTimeout: UPSTREAM_TIMEOUT,
     errors.DeadlineExceeded: UPSTREAM_TIMEOUT,
-    errors.IdempotencyKeyReused: Row(422, "idempotency-key-reused", "Idempotency-Key reused"),
     errors.RateLimited: Row(429, "rate-limited", "Rate limited"),
     Exception: INTERNAL_ERROR,
 }
@@ -83,6 +85,8 @@ def problem_for(error: Exception) -> Problem:
             members["breaker"] = error.name
             headers["retry-after"] = _whole_seconds(error.retry_after)
         case errors.Overloaded() | errors.RateLimited():
+            headers["retry-after"] = _whole_seconds(error.retry_after)
+        case errors.OutboxUnavailable():
             headers["retry-after"] = _whole_seconds(error.retry_after)
         case errors.UpstreamUnavailable():
             headers["retry-after"] = _whole_seconds(error.retry_after or 1.0)

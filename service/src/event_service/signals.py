@@ -140,6 +140,75 @@ class ClusterSeen(Signal, frozen=True, gc=False):
     figures: ClusterFigures
 
 
+class DeliveryAccepted(Signal, frozen=True, gc=False):
+    """An event is on disk, to be delivered; not `new` if it was before. `duration`: the commit."""
+
+    delivery_id: str
+    new: bool
+    duration: float
+
+
+class DeliveryBegan(Signal, frozen=True, gc=False):
+    """An attempt to deliver begins, in a call of its own, which is current until it has ended.
+
+    The call's parent is the request that brought the event, if that was part of a trace.
+    """
+
+    call: CallContext
+    delivery_id: str
+
+
+class DeliveryEnded(Signal, frozen=True, gc=False):
+    """A delivery is delivered, refused or dead. `age` is the time since it was accepted.
+
+    `accepted_as` is the id of the request that brought the event.
+    """
+
+    delivery_id: str
+    state: str
+    attempts: int
+    age: float
+    accepted_as: str
+    error: Exception | None
+
+
+class DeliveryFailed(Signal, frozen=True, gc=False):
+    """An attempt failed; the next one of this user comes after `rest`."""
+
+    delivery_id: str
+    attempts: int
+    rest: float
+    accepted_as: str
+    error: Exception
+
+
+class DeliveryFenced(Signal, frozen=True, gc=False):
+    """An attempt ended after another worker had taken the user over: its outcome is void."""
+
+    delivery_id: str
+    accepted_as: str
+
+
+class DeliveryPutOff(Signal, frozen=True, gc=False):
+    """An attempt could not begin: the circuit is open, or there was no room."""
+
+    delivery_id: str
+
+
+class OutboxFailed(Signal, frozen=True, gc=False):
+    """The outbox's database failed while it was `doing` something."""
+
+    doing: str
+    error: Exception
+
+
+class OutboxSeen(Signal, frozen=True, gc=False):
+    """How many deliveries are queued in all, and the age of the oldest."""
+
+    pending: int
+    oldest: float
+
+
 S = TypeVar("S", bound=Signal)
 Emit = Callable[[Signal], None]
 

@@ -21,7 +21,9 @@ INTERNAL = ("/dashboard/", "/favicon.ico")
 
 @pytest.fixture
 def document() -> Json:
-    return openapi(release="1.0.0", operations=True, guarded=True, api_key_header="X-Api-Key")
+    return openapi(
+        release="1.0.0", operations=True, guarded=True, api_key_header="X-Api-Key", outbox=True
+    )
 
 
 def operations(document: Json) -> list[Json]:

@@ -5,7 +5,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from event_service import context
 
 ANY_ORIGIN = "*"
-_EXPOSED = "Age, Cache-Status, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID"
+_EXPOSED = (
+    "Age, Cache-Status, Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, "
+    "X-Request-ID"
+)
 _ALLOWED_METHODS = "GET, HEAD, POST"
 _MAX_AGE = "600"  # seconds for which a browser need not ask again
 

@@ -48,7 +48,7 @@ class Courier:
         *,
         window: Window,
         rests: Rests,
-        describe: Callable[[Exception], bytes],
+        describe: Callable[[str, Exception], bytes],
         attempt_limit: float,
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = chance,
@@ -56,7 +56,7 @@ class Courier:
         """`deliver` returns the id under which the upstream stores the event.
 
         An attempt is broken off after `attempt_limit` seconds; `clock` is Unix time. `describe`
-        makes JSON of an error, for whoever asks for the delivery.
+        makes JSON of a delivery's id and its error, for whoever asks for the delivery.
         """
         self._deliver = deliver
         self._circuit = circuit
@@ -103,7 +103,7 @@ class Courier:
     ) -> Attempted:
         problem = delivery.last_error if attempts == 0 else None
         outcome = Outcome(
-            delivery.seq, state, attempts, last_error=problem or self._describe(error)
+            delivery.seq, state, attempts, last_error=problem or self._describe(delivery.id, error)
         )
         if state is State.REFUSED:
             # The upstream works, it refused this one.
@@ -116,7 +116,7 @@ class Courier:
         failures = delivery.failures + closed
         state = State.DEAD if failures >= MOST_FAILURES else State.QUEUED
         outcome = Outcome(
-            delivery.seq, state, failures=int(closed), last_error=self._describe(error)
+            delivery.seq, state, failures=int(closed), last_error=self._describe(delivery.id, error)
         )
         if state is State.DEAD:
             return Attempted(outcome, None, error)

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Protocol
 
 import structlog
 
@@ -13,21 +12,13 @@ from event_service.libs.group_commit import GroupCommit
 from event_service.outbox.records import Accepted, Delivery, Figures, NewDelivery, State
 from event_service.outbox.relay import POLL, Relay
 from event_service.outbox.store import Store, StoreFailed
+from event_service.signals import DeliveryAccepted, Emit, OutboxFailed, OutboxSeen
 
 # Seconds between two looks at the figures, and how many of them between two times to tidy up.
 LOOK = 2.0
 TIDY_EVERY = 30
 # Deliveries that are forgotten at once, and at most so many times in a row.
 MOST_PURGES = 20
-
-
-class Observer(Protocol):
-    """Told what is accepted. Times are in seconds."""
-
-    def delivery_accepted(self, accepted: Accepted, duration: float) -> None: ...
-
-    def outbox_failed(self, error: Exception) -> None:
-        """An event was not accepted because the store failed."""
 
 
 class Outbox:
@@ -42,7 +33,7 @@ class Outbox:
         *,
         keep: float,
         may_write: Callable[[], bool],
-        observer: Observer,
+        emit: Emit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Delivered events can be asked for during `keep` seconds.
@@ -53,13 +44,13 @@ class Outbox:
         self._relay = relay
         self._keep = keep
         self._may_write = may_write
-        self._observer = observer
+        self._emit = emit
         self._clock = clock
         self._accepts: GroupCommit[NewDelivery, Accepted] = GroupCommit(store.accept)
         self._figures = Figures(0, 0.0)
         self._stopping = asyncio.Event()
+        self._ended = asyncio.Event()
         self._is_open = False
-        self._log = structlog.get_logger()
 
     @property
     def figures(self) -> Figures:
@@ -74,29 +65,38 @@ class Outbox:
         try:
             applied = await self._store.open()
         except StoreFailed as error:
-            self._log.error("outbox failed", doing="open", reason=str(error))
+            self._emit(OutboxFailed("open", error))
             return
         self._is_open = True
         if applied:
-            self._log.info("outbox migrated", applied=applied)
+            structlog.get_logger().info("outbox migrated", applied=applied)
 
     async def run(self) -> None:
-        """Deliver, count and tidy up until `stop`; then close the store."""
+        """Deliver, count and tidy up until `stop`."""
+        while not (self._is_open or self._stopping.is_set()):
+            await self._pause(LOOK)
+            await self.open()
         try:
-            while not (self._is_open or self._stopping.is_set()):
-                await self._pause(LOOK)
-                await self.open()
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._relay.run())
                 tasks.create_task(self._look_after())
-            await self._accepts.drain()
         finally:
-            await self._store.close()
+            self._ended.set()
 
     def stop(self) -> None:
-        """Have `run` return once the attempts under way have ended."""
+        """Have `run` return once the attempts under way have ended. Others may deliver the rest."""
         self._stopping.set()
         self._relay.stop()
+
+    async def end(self) -> None:
+        """`stop`, and wait until `run` has returned."""
+        self.stop()
+        await self._ended.wait()
+
+    async def close(self) -> None:
+        """Close the store, once all that is to be accepted is."""
+        await self._accepts.drain()
+        await self._store.close()
 
     async def accept(self, new: NewDelivery) -> Accepted:
         """The delivery, on disk; that of an earlier request with the same key.
@@ -107,9 +107,9 @@ class Outbox:
         try:
             accepted = await self._accepts.submit(new)
         except StoreFailed as error:
-            self._observer.outbox_failed(error)
+            self._emit(OutboxFailed("accept", error))
             raise OutboxUnavailable from error
-        self._observer.delivery_accepted(accepted, self._clock() - began)
+        self._emit(DeliveryAccepted(accepted.id, accepted.new, self._clock() - began))
         self._relay.wake()
         return accepted
 
@@ -187,11 +187,12 @@ class Outbox:
         while not self._stopping.is_set():
             try:
                 self._figures = await self._store.figures()
+                self._emit(OutboxSeen(*self._figures))
                 if looks >= TIDY_EVERY and self._may_write():
                     looks = 0
                     await self._tidy_up()
             except StoreFailed as error:
-                self._log.error("outbox failed", doing="look", reason=str(error))
+                self._emit(OutboxFailed("look", error))
             looks += 1
             await self._pause(LOOK)
 

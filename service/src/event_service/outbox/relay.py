@@ -5,9 +5,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from math import inf
-from typing import Protocol
-
-import structlog
 
 from event_service.errors import Overloaded
 from event_service.libs.group_commit import GroupCommit
@@ -15,6 +12,14 @@ from event_service.outbox.courier import Attempted, Courier
 from event_service.outbox.pacing import Rests, Window
 from event_service.outbox.records import Claim, Delivery, Outcome, Progress, Step, Then
 from event_service.outbox.store import LEASE, Store, StoreFailed
+from event_service.signals import (
+    DeliveryEnded,
+    DeliveryFailed,
+    DeliveryFenced,
+    DeliveryPutOff,
+    Emit,
+    OutboxFailed,
+)
 from halfopen import CircuitBreaker, CircuitOpen, StateChanged
 from halfopen import State as Circuit
 
@@ -24,19 +29,6 @@ POLL = 1.0
 MARGIN = 0.03
 # Seconds to wait after there was no room among the calls to the upstream.
 CROWDED = 1.0
-
-
-class Observer(Protocol):
-    """Told what becomes of deliveries, once it is on disk. Times are in seconds."""
-
-    def delivery_done(self, delivery: Delivery, outcome: Outcome, error: Exception | None) -> None:
-        """It was delivered or refused, or is dead."""
-
-    def delivery_failed(self, delivery: Delivery, error: Exception | None, rest: float) -> None:
-        """An attempt failed; the next one of its lane comes after `rest`."""
-
-    def delivery_fenced(self, delivery: Delivery) -> None:
-        """Its lane was another worker's by the time that an attempt had ended."""
 
 
 class Lane:
@@ -83,9 +75,10 @@ class Relay:
         window: Window,
         rests: Rests,
         attempt_limit: float,
-        observer: Observer,
+        emit: Emit,
         lease: float = LEASE,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """`owner` is this relay's alone; `lease` is the store's, longer than `attempt_limit`."""
         self._store = store
@@ -94,10 +87,11 @@ class Relay:
         self._owner = owner
         self._window = window
         self._rests = rests
-        self._observer = observer
+        self._emit = emit
         self._lease = lease
         self._least_lease = attempt_limit + MARGIN * lease
         self._clock = clock
+        self._wall_clock = wall_clock
         self._steps: GroupCommit[Step, Progress] = GroupCommit(store.advance)
         self._active: set[Lane] = set()
         self._held: list[Lane] = []
@@ -105,7 +99,6 @@ class Relay:
         self._stopping = False
         self._woken = asyncio.Event()
         self._watched: dict[str, set[asyncio.Event]] = {}
-        self._log = structlog.get_logger()
 
     def wake(self) -> None:
         """Something was accepted: look at once."""
@@ -171,7 +164,7 @@ class Relay:
         try:
             claims = await self._store.claim(self._owner, limit)
         except StoreFailed as error:
-            self._log.error("outbox failed", doing="claim", reason=str(error))
+            self._emit(OutboxFailed("claim", error))
             return []
         return [Lane(claim, lease_ends) for claim in claims]
 
@@ -204,7 +197,7 @@ class Relay:
                 pass
         except StoreFailed as error:
             # The lane stays ours until its lease ends, and then is anybody's.
-            self._log.error("outbox failed", doing="record", reason=str(error))
+            self._emit(OutboxFailed("record", error))
         finally:
             self._active.discard(lane)
             if not self._active:
@@ -228,6 +221,7 @@ class Relay:
             if isinstance(error, Overloaded):
                 self._crowded_until = self._clock() + CROWDED
             self._held.append(lane)
+            self._emit(DeliveryPutOff(delivery.id))
             return False
         lane.maybe_sent = False
         return await self._record(lane, delivery, attempted)
@@ -238,13 +232,17 @@ class Relay:
         if rest is not None:
             then = Then.REST
         made = await self._step(lane, then, outcome, rest or 0.0)
+        attempts = delivery.attempts + outcome.attempts
         if made is Progress.FENCED:
-            self._observer.delivery_fenced(delivery)
+            self._emit(DeliveryFenced(delivery.id, delivery.request_id))
             return False
-        if rest is not None:
-            self._observer.delivery_failed(delivery, error, rest)
+        if rest is not None and error is not None:
+            self._emit(DeliveryFailed(delivery.id, attempts, rest, delivery.request_id, error))
             return False
-        self._observer.delivery_done(delivery, outcome, error)
+        age = max(0.0, self._wall_clock() - delivery.accepted_at)
+        self._emit(
+            DeliveryEnded(delivery.id, outcome.state, attempts, age, delivery.request_id, error)
+        )
         for event in self._watched.get(delivery.id, ()):
             event.set()
         lane.go_on()
@@ -284,7 +282,7 @@ class Relay:
             for lane in held:
                 await self._step(lane, Then.REST)
         except StoreFailed as error:
-            self._log.error("outbox failed", doing="give back", reason=str(error))
+            self._emit(OutboxFailed("give back", error))
 
 
 def _attempts(lane: Lane) -> int:

@@ -8,6 +8,8 @@ from event_service.errors import InvalidRequest
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
 from event_service.models import NewEvent
+from event_service.routes.deliveries import Deliveries
+from event_service.routes.prefer import parse_prefer
 from event_service.services.add_event import AddEvent
 from event_service.services.source import EventsSource
 
@@ -21,8 +23,12 @@ def event_routes(
     add_event: AddEvent,
     *,
     api_key_header: str = "",
+    deliveries: Deliveries | None = None,
 ) -> list[BaseRoute]:
-    """`api_key_header` tells clients apart, where it is not empty."""
+    """`api_key_header` tells clients apart, where it is not empty.
+
+    Without `deliveries` nobody can have an answer before the event is stored.
+    """
 
     async def get_events(_request: Request) -> Reply:
         return Reply(_encode(await source.events()))
@@ -30,6 +36,13 @@ def event_routes(
     async def post_add_event(request: Request) -> Reply:
         key = _idempotency_key(request)
         event = await read_json(request, _new_event)
+        if deliveries is not None:
+            preference = parse_prefer(request.headers.getlist("prefer"))
+            if preference.respond_async:
+                identity = add_event.identify(event, idempotency_key=key, api_key=api_key(request))
+                return await deliveries.accept(
+                    event, identity, preference, client_key=key, api_key=api_key(request)
+                )
         event_id = await add_event.add(event, idempotency_key=key, api_key=api_key(request))
         return Reply(_encode({"success": True, "id": event_id}))
 
@@ -39,6 +52,7 @@ def event_routes(
     return [
         Route("/api/getEvents", Endpoint(get_events), methods=["GET"]),
         Route("/api/addEvent", Endpoint(post_add_event), methods=["POST"]),
+        *(deliveries.routes(api_key) if deliveries is not None else []),
     ]
 
 

@@ -48,12 +48,18 @@ _EVENT_REFUSED = (
 _STATUS_HEADERS = {401: ["WWW-Authenticate"], 405: ["Allow"], 429: ["Retry-After"]}
 
 
-def openapi(*, release: str, operations: bool, guarded: bool, api_key_header: str) -> Json:
+def openapi(
+    *, release: str, operations: bool, guarded: bool, api_key_header: str, outbox: bool
+) -> Json:
     """The document of one instance.
 
     `operations`: whether it has anything for operators; `guarded`: whether that needs the token.
+    `outbox`: whether it takes events for later.
     """
-    paths = _api_paths([api_key(api_key_header)] if api_key_header else [])
+    everywhere = [api_key(api_key_header)] if api_key_header else []
+    paths = _api_paths(everywhere)
+    if outbox:
+        _add_deliveries(paths, everywhere)
     paths |= _health_paths() | _document_paths()
     if operations:
         paths |= _operator_paths(guarded=guarded)
@@ -154,6 +160,41 @@ def _api_paths(everywhere: Sequence[Json]) -> Json:
                 },
             }
         },
+    }
+
+
+def _add_deliveries(paths: Json, everywhere: Sequence[Json]) -> None:
+    add_event = paths["/api/addEvent"]["post"]
+    add_event["parameters"].insert(0, _parameter("Prefer"))
+    add_event["responses"]["202"] = {
+        **_json(
+            _ref("Accepted"),
+            {"id": EVENT_ID, "status": "queued"},
+            (*_LIMITED, "Location", "Preference-Applied", "Retry-After"),
+        ),
+        "description": "On disk, and delivered as soon as the events API takes it",
+    }
+    status = PROBLEMS["outbox-unavailable"][0].row.status
+    slugs = add_event["responses"][str(status)]["content"]["application/problem+json"]["examples"]
+    add_event["responses"][str(status)] = _refusal(status, [*slugs, "outbox-unavailable"])
+    paths["/api/addEvent/{id}"] = {
+        "get": _operation(
+            "getDelivery",
+            "events",
+            "What became of an event that was accepted for later",
+            _json(
+                _ref("Delivery"),
+                RESULTS["Delivery"]["example"],
+                _LIMITED,
+            ),
+            (*_ANYWHERE, "delivery-not-found", "outbox-unavailable", "upstream-timeout"),
+            [
+                _parameter("delivery"),
+                _parameter("X-Request-ID"),
+                _parameter("traceparent"),
+                *everywhere,
+            ],
+        )
     }
 
 

@@ -46,6 +46,9 @@ _SAMPLES: tuple[tuple[Exception, str], ...] = (
         ),
         "/api/addEvent",
     ),
+    (errors.DeliveryNotFound(), f"/api/addEvent/{EVENT_ID}"),
+    (errors.IdempotencyKeyReused(), "/api/addEvent"),
+    (errors.OutboxUnavailable(), "/api/addEvent"),
     (HTTPException(404), "/api/getUser"),
     (HTTPException(405, headers={"Allow": "GET, HEAD"}), "/api/getUsers"),
     (
@@ -63,7 +66,6 @@ _SAMPLES: tuple[tuple[Exception, str], ...] = (
         ),
         "/api/getUsers",
     ),
-    (errors.IdempotencyKeyReused(), "/api/addEvent"),
     (CircuitOpen("addEvent", State.OPEN, 9.2, None), "/api/addEvent"),
     (errors.Overloaded("Too many requests are in flight."), "/api/getUsers"),
     (
@@ -165,6 +167,42 @@ RESULTS: Json = {
         },
         {"success": True, "id": EVENT_ID},
     ),
+    "Accepted": _result(
+        {
+            "id": {"type": "string", "description": "Of the delivery, and the event's own"},
+            "status": {"enum": ["queued", "delivered", "refused", "dead"]},
+        },
+        {"id": EVENT_ID, "status": "queued"},
+    ),
+    "Delivery": _result(
+        {
+            "id": {"type": "string"},
+            "status": {
+                "enum": ["queued", "delivered", "refused", "dead"],
+                "description": "`refused`: the events API said no for good; `dead`: given up",
+            },
+            "attempts": {"type": "integer", "minimum": 0},
+            "acceptedAt": {"type": "string", "format": "date-time"},
+            "finishedAt": {"type": ["string", "null"], "format": "date-time"},
+            "eventId": {
+                "type": ["string", "null"],
+                "description": "Under which the event is stored, once it is delivered",
+            },
+            "problem": {
+                "description": "Why it is refused or dead",
+                "anyOf": [{"type": "null"}, {"$ref": "#/components/schemas/Problem"}],
+            },
+        },
+        {
+            "id": EVENT_ID,
+            "status": "delivered",
+            "attempts": 1,
+            "acceptedAt": "2026-01-02T03:04:05.678Z",
+            "finishedAt": "2026-01-02T03:04:06.012Z",
+            "eventId": EVENT_ID,
+            "problem": None,
+        },
+    ),
     "Alive": _result({"status": {"const": "ok"}}, {"status": "ok"}),
     "Ready": _result(
         {
@@ -198,6 +236,10 @@ HEADERS: Json = {
         "The request's id: the client's own if it sent a fit one", EVENT_ID, required=True
     ),
     "Retry-After": _header("Seconds to wait", 5, required=True, kind="integer"),
+    "Location": _header(
+        "Where to ask what became of it", f"/api/addEvent/{EVENT_ID}", required=True
+    ),
+    "Preference-Applied": _header("What of `Prefer` was heeded", "respond-async", required=True),
     "RateLimit-Policy": _header("Requests (q) in so many seconds (w)", '"default";q=100;w=1'),
     "RateLimit": _header(
         "Requests that are left (r) for so many seconds (t)", '"default";r=57;t=1'
@@ -232,6 +274,20 @@ PARAMETERS: Json = {
         "schema": {"type": "string", "pattern": ID_PATTERN.replace(r"\Z", "$")},
         "example": "1",
     },
+    "delivery": {
+        "name": "id",
+        "in": "path",
+        "required": True,
+        "description": "The delivery's id: the last part of `Location`",
+        "schema": {"type": "string", "pattern": ID_PATTERN.replace(r"\Z", "$")},
+        "example": EVENT_ID,
+    },
+    "Prefer": _from_header(
+        "Prefer",
+        "`respond-async`: answer 202 once the event is on disk, and deliver it later; with "
+        "`wait=N` only if that takes more than N seconds (RFC 7240)",
+        "respond-async, wait=2",
+    ),
     "slug": {
         "name": "slug",
         "in": "path",

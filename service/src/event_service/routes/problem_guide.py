@@ -66,6 +66,17 @@ GUIDE: dict[str, Guide] = {
         "the same id.",
         "Do not repeat the call. List the user's events to see whether the event is there.",
     ),
+    "delivery-not-found": Guide(
+        "No event was accepted under this id, it is another client's, or it is forgotten: a "
+        "delivered one after a day, any other after 30 days.",
+        "Compare the id with the `Location` that the service gave, and send the same API key.",
+    ),
+    "outbox-unavailable": Guide(
+        "The place where events wait for their delivery does not work: its disk is full or fails, "
+        "or its database cannot be reached. The event was not accepted.",
+        "Try again after as many seconds as `Retry-After` says with the same `Idempotency-Key`, or "
+        "without `Prefer: respond-async`, which needs no outbox.",
+    ),
     "rate-limited": Guide(
         "The client sent more requests than its rate allows. `RateLimit-Policy` says how many it "
         "may send in how many seconds, `RateLimit` how many are left.",
@@ -92,8 +103,9 @@ GUIDE: dict[str, Guide] = {
         "Wait for as many seconds as `Retry-After` says, then try again.",
     ),
     "overloaded": Guide(
-        "The service has as many requests in hand as it can serve in time. This one was refused "
-        "before anything was done for it.",
+        "The service has as many requests in hand as it can serve in time, or as many events that "
+        "wait for their delivery as it may keep. This one was refused before anything was done "
+        "for it.",
         "Wait for as many seconds as `Retry-After` says, and a random part of a second more.",
     ),
     "upstream-timeout": Guide(

@@ -3,7 +3,7 @@ from contextlib import contextmanager
 
 from event_service.errors import IdempotencyKeyReused
 from event_service.models import NewEvent
-from event_service.services.event_identity import identify
+from event_service.services.event_identity import EventIdentity, identify
 from event_service.services.source import EventsSource
 
 
@@ -15,6 +15,14 @@ class AddEvent:
         self._new_id = new_id
         self._under_way: dict[tuple[str, str], _UnderWay] = {}
 
+    def identify(
+        self, event: NewEvent, *, idempotency_key: str | None, api_key: str | None
+    ) -> EventIdentity:
+        """What the event is stored under, however it gets there; parameters as those of `add`."""
+        return identify(
+            event.userId, client_key=idempotency_key, api_key=api_key, new_id=self._new_id
+        )
+
     async def add(
         self, event: NewEvent, *, idempotency_key: str | None = None, api_key: str | None = None
     ) -> str:
@@ -24,9 +32,7 @@ class AddEvent:
         `api_key` as in `identify`. Raises IdempotencyKeyReused while another event with the same
         client's key is under way in this process.
         """
-        identity = identify(
-            event.userId, client_key=idempotency_key, api_key=api_key, new_id=self._new_id
-        )
+        identity = self.identify(event, idempotency_key=idempotency_key, api_key=api_key)
         with self._alone(event, (api_key or "", idempotency_key or identity.event_id)):
             return await self._source.add_event(
                 event, event_id=identity.event_id, idempotency_key=identity.idempotency_key

@@ -35,6 +35,11 @@ from event_service.errors import UpstreamTimeout
 from event_service.libs.trace_context import Parent
 from event_service.signals import (
     UNMATCHED,
+    DeliveryBegan,
+    DeliveryEnded,
+    DeliveryFailed,
+    DeliveryFenced,
+    DeliveryPutOff,
     GuardsBuilt,
     RequestDone,
     RequestIdentified,
@@ -86,6 +91,11 @@ class Spans:
         signals.on(RequestIdentified, self._request_identified)
         signals.on(RequestDone, self._request_done)
         signals.on(Shared, self._shared)
+        signals.on(DeliveryBegan, self._delivery_began)
+        signals.on(DeliveryEnded, self._delivery_ended)
+        signals.on(DeliveryFailed, self._delivery_ended)
+        signals.on(DeliveryFenced, self._delivery_ended)
+        signals.on(DeliveryPutOff, self._delivery_ended)
 
     def _request_identified(self, signal: RequestIdentified) -> None:
         call, scope = signal.call, signal.scope
@@ -135,6 +145,36 @@ class Spans:
         follower.add_link(
             _span(signal.leader).get_span_context(), {"upstream.operation": signal.operation}
         )
+
+    def _delivery_began(self, signal: DeliveryBegan) -> None:
+        call = signal.call
+        accepting = _remote(call.parent)
+        # A trace of its own: it may come days later. The link leads to the accepting request.
+        link = trace.Link(trace.get_current_span(accepting).get_span_context())
+        span = self._tracer.start_span(
+            "deliver addEvent",
+            Context(),
+            SpanKind.CONSUMER,
+            {"delivery.id": signal.delivery_id},
+            [link] if link.context.is_valid else [],
+        )
+        call.span = span
+        placed = span.get_span_context()
+        call.trace_id = trace.format_trace_id(placed.trace_id)
+        call.sampled = placed.trace_flags.sampled
+        sent = _outgoing(span)
+        call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
+
+    def _delivery_ended(
+        self, signal: DeliveryEnded | DeliveryFailed | DeliveryFenced | DeliveryPutOff
+    ) -> None:
+        span = _span(context.current.get())
+        state = signal.state if isinstance(signal, DeliveryEnded) else type(signal).__name__
+        span.set_attribute("delivery.outcome", state)
+        if isinstance(signal, DeliveryEnded | DeliveryFailed) and signal.error is not None:
+            span.set_attribute("error.type", type(signal.error).__name__)
+            span.set_status(StatusCode.ERROR)
+        span.end()
 
     def exchange(self, operation: str, method: str, url: str) -> "Exchange":
         """Follow one HTTP exchange with the upstream, within a `with`."""

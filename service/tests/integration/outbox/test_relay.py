@@ -20,6 +20,7 @@ from event_service.outbox.pacing import Rests, Window
 from event_service.outbox.records import State
 from event_service.outbox.relay import Relay
 from event_service.outbox.store import LEASE
+from event_service.signals import DeliveryEnded, DeliveryFailed, DeliveryFenced
 from halfopen import CircuitBreaker, FailureCount
 from halfopen import State as Circuit
 
@@ -65,7 +66,7 @@ class Upstream:
 
 
 class Told:
-    """An observer that remembers, and lets a test wait for what it is told."""
+    """A listener that remembers, and lets a test wait for what it is told."""
 
     def __init__(self):
         self.done = {}
@@ -73,16 +74,14 @@ class Told:
         self.fenced = []
         self.changed = asyncio.Event()
 
-    def delivery_done(self, delivery, outcome, error):
-        self.done[delivery.id] = outcome.state
-        self.changed.set()
-
-    def delivery_failed(self, delivery, error, rest):
-        self.failed.append((delivery.id, rest))
-        self.changed.set()
-
-    def delivery_fenced(self, delivery):
-        self.fenced.append(delivery.id)
+    def emit(self, signal):
+        match signal:
+            case DeliveryEnded():
+                self.done[signal.delivery_id] = signal.state
+            case DeliveryFailed():
+                self.failed.append((signal.delivery_id, signal.rest))
+            case DeliveryFenced():
+                self.fenced.append(signal.delivery_id)
         self.changed.set()
 
     async def until(self, condition):
@@ -119,7 +118,7 @@ class Worker:
             self.circuit,
             window=window,
             rests=rests,
-            describe=lambda error: msgspec.json.encode({"detail": str(error)}),
+            describe=lambda _id, error: msgspec.json.encode({"detail": str(error)}),
             attempt_limit=5,
         )
         self.relay = Relay(
@@ -130,7 +129,7 @@ class Worker:
             window=window,
             rests=rests,
             attempt_limit=5,
-            observer=self.told,
+            emit=self.told.emit,
             lease=lease,
         )
 

@@ -1,6 +1,8 @@
+import gc
+from pathlib import Path
+
 from event_service.signals import RateExceeded, RequestStarted, Signals
-from event_service.telemetry.cells import Cells, Pages
-from event_service.telemetry.exposition import lasts
+from event_service.telemetry.cells import Cells
 from event_service.telemetry.metrics import Metrics
 from halfopen import CircuitBreaker
 
@@ -9,14 +11,13 @@ def exposed(metrics: Metrics) -> list[str]:
     return metrics.expose("")[0].decode().splitlines()
 
 
-def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way():
-    pages = Pages(2, lasting=lasts)
-    one, other = (Metrics(Cells(pages, place), version="1") for place in range(2))
+def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way(tmp_path: Path):
+    one, other = (Metrics(Cells(tmp_path), version="1") for _ in range(2))
     breakers = [CircuitBreaker("addEvent") for _ in range(2)]
     for metrics, breaker in zip((one, other), breakers, strict=True):
+        metrics.watch(breaker)
         signals = Signals()
         metrics.listen(signals)
-        metrics.watch(breaker)
         signals.emit(RequestStarted("GET"))
         signals.emit(RateExceeded())
     breakers[1].trip()
@@ -27,7 +28,9 @@ def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way():
     assert 'circuit_breaker_state{breaker="addEvent",state="open"} 1.0' in both
     assert 'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0' in both
 
-    pages.fold(1)
+    del other, metrics, breaker, signals
+    breakers.clear()
+    gc.collect()
     left = exposed(one)
     assert "http_requests_in_flight 1.0" in left
     assert "rate_limited_total 2.0" in left

@@ -1,0 +1,43 @@
+import hashlib
+
+import msgspec
+
+from event_service.context import CallContext
+from event_service.models import NewEvent
+from event_service.outbox.records import NewDelivery
+
+
+def client_of(api_key: str | None) -> str:
+    """What is kept of a client's API key, to know the client again; "" for one without."""
+    return hashlib.sha256(api_key.encode()).hexdigest() if api_key else ""
+
+
+def new_delivery(
+    event: NewEvent,
+    *,
+    event_id: str,
+    upstream_key: str,
+    client_key: str | None,
+    api_key: str | None,
+    call: CallContext,
+) -> NewDelivery:
+    """The event of this request, to be delivered under this id and `Idempotency-Key`.
+
+    `client_key` is the key that the client sent, if any: its own, so that no client meets
+    another's.
+    """
+    client = client_of(api_key)
+    body = msgspec.json.encode(event)
+    # Without a description and with an empty one it is the same event.
+    told = [event.userId, event.title, event.description or ""]
+    return NewDelivery(
+        id=event_id,
+        idem_key=None if client_key is None else f"{client}:{client_key}",
+        fingerprint=hashlib.sha256(msgspec.json.encode(told)).digest(),
+        client=client,
+        user_id=event.userId,
+        body=body,
+        upstream_key=upstream_key,
+        request_id=call.request_id,
+        traceparent=call.traceparent or "",
+    )

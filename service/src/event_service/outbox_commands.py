@@ -1,0 +1,188 @@
+"""`event-service migrate` and `event-service outbox …`: the outbox from the outside.
+
+What makes it is loaded by the command that needs it: the others start without.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import msgspec
+import typer
+
+from event_service.outbox.records import Delivery, State
+from event_service.outbox.store import Store, StoreFailed, StoreUnusable
+from event_service.settings import ConfigurationError, Settings, load_settings
+
+T = TypeVar("T")
+
+outbox = typer.Typer(
+    help="Look at events that wait for their delivery, are refused or dead.", no_args_is_help=True
+)
+Id = Annotated[str, typer.Argument(help="The delivery's id, as in Location.", show_default=False)]
+
+
+@outbox.command("list")
+def list_deliveries(
+    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
+    before: Annotated[
+        int | None, typer.Option(help="Only older ones than this number of the first column.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
+) -> None:
+    """List deliveries, the newest first."""
+
+    async def page(store: Store) -> list[Delivery]:
+        return await store.page(state=state, user_id=user, before=before, limit=limit)
+
+    head = ("NUMBER", "ID", "STATE", "ATTEMPTS", "ACCEPTED", "USER", "PROBLEM")
+    rows: list[tuple[str, ...]] = [head]
+    rows += [_row(each) for each in _with_store(page)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        typer.echo("  ".join(map(str.ljust, row, widths)).rstrip())
+
+
+@outbox.command()
+def show(delivery_id: Id) -> None:
+    """Show all that is known of a delivery, as JSON."""
+    from event_service.routes.deliveries import status_of  # noqa: PLC0415
+
+    delivery = _found(_with_store(lambda store: store.find(delivery_id)), delivery_id)
+    known = {
+        **status_of(delivery),
+        "userId": delivery.user_id,
+        "event": msgspec.Raw(delivery.body),
+        "idempotencyKey": delivery.upstream_key,
+        "failures": delivery.failures,
+        "lastProblem": msgspec.Raw(delivery.last_error or b"null"),
+        "requestId": delivery.request_id,
+        "traceparent": delivery.traceparent,
+    }
+    typer.echo(msgspec.json.format(msgspec.json.encode(known), indent=2).decode())
+
+
+@outbox.command()
+def retry(delivery_id: Id) -> None:
+    """Queue a delivery again that was refused or is dead, at its old place."""
+    if _with_store(lambda store: store.retry(delivery_id)):
+        typer.echo("queued")
+        return
+    delivery = _found(_with_store(lambda store: store.find(delivery_id)), delivery_id)
+    _fail(f"it is {delivery.state}: only what was refused or is dead can be queued again", code=1)
+
+
+@outbox.command()
+def drop(delivery_id: Id) -> None:
+    """Forget a delivery in any state. An attempt that is under way goes on."""
+    if not _with_store(lambda store: store.drop(delivery_id)):
+        _fail("there is no such delivery", code=1)
+    typer.echo("dropped")
+
+
+def migrate() -> None:
+    """Bring the tables of the outbox to the shape that this release needs."""
+    settings = _settings()
+    if not settings.outbox_url:
+        typer.echo("nothing to migrate: EVENT_SERVICE_OUTBOX_URL is not set")
+        return
+    applied = _run(partial(_open_and_close, _store(settings)))
+    for name in applied:
+        typer.echo(f"outbox: {name}")
+    typer.echo("outbox: up to date")
+
+
+def prepare(settings: Settings) -> None:
+    """Migrate before the workers start. Exits if they could never use the database.
+
+    One that cannot be reached now is theirs to wait for.
+    """
+    try:
+        asyncio.run(_open_and_close(_store(settings)))
+    except (ConfigurationError, StoreUnusable) as error:
+        _fail(_refusal(error), code=2)
+    except StoreFailed:
+        pass
+
+
+def _store(settings: Settings) -> Store:
+    from event_service.durable_writes import build_store  # noqa: PLC0415
+
+    return build_store(settings)
+
+
+async def _open_and_close(store: Store) -> list[str]:
+    try:
+        return await store.open()
+    finally:
+        await store.close()
+
+
+def _with_store(work: Callable[[Store], Awaitable[T]]) -> T:
+    settings = _settings()
+    if not settings.outbox_url:
+        _fail("there is no outbox: EVENT_SERVICE_OUTBOX_URL is not set", code=2)
+    store = _store(settings)
+
+    async def run() -> T:
+        try:
+            await store.open()
+            return await work(store)
+        finally:
+            await store.close()
+
+    return _run(run)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    try:
+        return asyncio.run(work())
+    except StoreUnusable as error:
+        _fail(_refusal(error), code=2)
+    except StoreFailed as error:
+        _fail(str(error), code=1)
+
+
+def _settings() -> Settings:
+    try:
+        settings = load_settings(on_note=partial(typer.echo, err=True))
+        if settings.outbox_url:
+            _store(settings)
+    except ConfigurationError as error:
+        _fail(str(error), code=2)
+    return settings
+
+
+def _refusal(error: Exception) -> str:
+    if isinstance(error, StoreUnusable):
+        return f"EVENT_SERVICE_OUTBOX_URL: {error}"
+    return str(error)
+
+
+def _found(delivery: Delivery | None, delivery_id: str) -> Delivery:
+    if delivery is None:
+        _fail(f"there is no delivery {delivery_id}", code=1)
+    return delivery
+
+
+def _row(delivery: Delivery) -> tuple[str, ...]:
+    accepted = datetime.fromtimestamp(delivery.accepted_at, UTC)
+    problem = msgspec.json.decode(delivery.last_error or b"{}")
+    return (
+        str(delivery.seq),
+        delivery.id,
+        delivery.state,
+        str(delivery.attempts),
+        f"{accepted:%Y-%m-%d %H:%M:%S}Z",
+        delivery.user_id,
+        str(problem.get("type", "")).removeprefix("/problems/"),
+    )
+
+
+def _fail(message: str, *, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(code)
