@@ -11,7 +11,8 @@ class TimeLimit:
     """Ends the block it stands around with TimeoutError, at `until` or when `sooner()` has come.
 
     Both are in seconds on the event loop's clock. `sooner` is asked again at its moment, so it may
-    have moved to a later one meanwhile. A cancellation from elsewhere stays one. `expired` tells
+    have moved to a later one meanwhile; it is asked in any context, so it must read no context
+    variable. A cancellation from elsewhere stays one. `expired` tells
     the limit's TimeoutError from one that the block raised itself.
     """
 

@@ -13,7 +13,7 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from event_service import context
-from event_service.context import Attempt
+from event_service.context import Attempt, CallContext
 from event_service.errors import (
     DeadlineExceeded,
     EventServiceError,
@@ -92,7 +92,7 @@ class Guard:
         if not self._bulkhead.try_acquire():
             permit = await self._wait_for_a_slot(permit)
             now = _loop_time()
-        limit = self._limits(now + self._timeout, sooner=context.latest)
+        limit = self._limits(now + self._timeout, sooner=_latest(call))
         if call is not None:
             call.upstream_calls += 1
         if number == 1:
@@ -128,7 +128,7 @@ class Guard:
         """
         was_closed = self._breaker.state is State.CLOSED
         try:
-            with self._limits(inf, sooner=context.latest):
+            with self._limits(inf, sooner=_latest(context.current.get())):
                 # Requests take turns: one with thousands of calls does not hold up the rest.
                 await self._bulkhead.acquire(context.current.get())
         except BulkheadFull:
@@ -265,6 +265,11 @@ def tell_shared(operation: str, leading: Context, emit: Emit) -> None:
     if leader is not None and call is not None:
         call.join(leader)
     emit(Shared(operation, leader))
+
+
+def _latest(call: CallContext | None) -> Callable[[], float] | None:
+    # Of this call: a limit is looked at from a timer, which has another request's context.
+    return None if call is None else lambda: call.latest
 
 
 def _retry_after(error: Exception) -> float | None:

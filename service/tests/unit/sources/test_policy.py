@@ -134,6 +134,31 @@ async def test_a_canary_that_has_to_wait_for_a_slot_is_let_in():
     assert circuit.state is State.CLOSED
 
 
+async def test_the_deadline_of_one_request_does_not_end_the_attempt_of_another():
+    guarded = guard()
+    answered = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def attempt() -> str:
+        await answered.wait()
+        return "in time"
+
+    async def request(seconds: float) -> str:
+        call = CallContext("r")
+        call.set_deadline(loop.time() + seconds, answer_by=loop.time() + seconds)
+        context.current.set(call)
+        return await guarded(attempt)
+
+    hasty, patient = asyncio.create_task(request(0.2)), asyncio.create_task(request(60))
+    with pytest.raises(UpstreamTimeout):
+        await hasty
+    for _ in range(10):
+        await asyncio.sleep(0)
+    answered.set()
+
+    assert await patient == "in time"
+
+
 async def test_retries_go_by_the_clock_of_deadlines():
     call = CallContext("r")
     soon = asyncio.get_running_loop().time() + 30
