@@ -120,7 +120,7 @@ def create_app(
 ) -> ASGIApp:
     """The whole service as one ASGI app, in front of the source that the settings name.
 
-    `source` takes that one's place, under the same policies; whoever hands it in closes it.
+    `source` is used instead, under the same policies; the caller closes it.
     `listeners` hear all that logs, metrics and the dashboard hear. `workers_dir` is a folder that
     all workers of one server share, where there are several. `tracing` sends spans to where the
     OTEL_* variables say. `worker` is the process it runs in.

@@ -61,11 +61,11 @@ class CacheStatus:
 
 
 class CallContext:
-    """Who asks, for how long, and what it has cost so far.
+    """A request: its ids, its time limits, and what it has cost so far.
 
-    `reply_headers` go out with the reply, whatever that turns out to be: a result or an error.
-    `cache_status` is there when somebody wants to know what caches had to do with the reply.
-    `span` is the request's own in whatever traces it, None where nothing does.
+    `reply_headers` are sent with the reply, be it a result or an error. `cache_status` is set when
+    the reply is to tell what caches did for it. `span` is the request's own where tracing is on,
+    else None.
     At `deadline` the request ends; what it waits for must end by `answer_by`, which leaves time to
     answer. The calls that it began may go on until `latest`, the latest `answer_by` of all who
     share one of them. All are in seconds on the event loop's clock, that of `time.monotonic`.

@@ -46,7 +46,7 @@ class Unauthorized(EventServiceError):
 
 
 class Forbidden(EventServiceError):
-    """Nobody may ask for this in this way."""
+    """The request is not allowed in this form, whoever sends it."""
 
 
 class UserNotFound(EventServiceError):

@@ -1,4 +1,4 @@
-"""What the service speaks of. Decoding with msgspec validates; there is no second model layer."""
+"""Users and events. Decoding with msgspec validates; there is no second model layer."""
 
 import re
 from typing import Annotated, NamedTuple

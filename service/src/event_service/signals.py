@@ -1,4 +1,4 @@
-"""What happens, told to whoever listens: one frozen record for each kind, and one `emit`.
+"""Signals: what happens in the service. One frozen record for each kind, and one `emit`.
 
 A new signal is a class here, an `emit` where it happens, and an `on` in each listener that cares.
 Times are in seconds.
@@ -222,8 +222,8 @@ class Listener(Protocol):
 class Signals:
     """Tells each signal to those who listen for its kind, in the order in which they came.
 
-    Listeners run on the event loop between two steps of a request: they must be quick. One that
-    raises is logged, harms neither the others nor whoever emits, and hears the next signal again.
+    Listeners run on the event loop, between two steps of a request: they must be quick. An
+    exception of a listener is logged; the other listeners and the emitter do not see it.
     """
 
     def __init__(self) -> None:

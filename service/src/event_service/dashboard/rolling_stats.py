@@ -43,7 +43,7 @@ _NOTHING = Percentiles(None, None, None)
 class RollingStats:
     """What happened, by kind (an index below `kinds`), and how long it took.
 
-    It holds no clock: whoever owns it calls `close_second` at the end of each second.
+    It has no clock: its owner calls `close_second` at the end of each second.
     """
 
     __slots__ = ("_counts", "_empty", "_histogram", "_histograms", "_seconds")

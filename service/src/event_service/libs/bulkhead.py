@@ -4,17 +4,16 @@ from collections.abc import Hashable
 
 
 class BulkheadFull(Exception):
-    """As many callers wait for a slot as may."""
+    """The queue for a slot is full."""
 
 
 class Bulkhead:
     """At most `limit` callers inside at once, at most `max_waiting` more in a queue.
 
-    A slot that becomes free while callers wait goes straight to one of them, so a newcomer cannot
-    overtake. They take turns by `who` they act for, and within one `who` in the order of arrival:
-    however many callers one of them sends, another waits for one slot of each at most. A caller
-    that is cancelled in the queue leaves no hole, and a slot handed to it at that same moment
-    goes to the next.
+    A freed slot goes straight to a waiting caller, so a newcomer cannot overtake. Callers wait in
+    one line for each `who` (the request that they act for), and the lines take turns: however many
+    callers one request has, another waits for at most one slot of each line. A cancelled caller
+    leaves its line; a slot handed to it at that same moment goes to the next.
 
     The wait has no bound of its own: put a timeout around it. Use from one event loop only.
     """

@@ -33,7 +33,7 @@ async def fan_out_settled(
 
 
 class _FanOut(Generic[K, V]):
-    """As many calls as may run at once; each that ends begins the next, until there is none.
+    """Starts as many calls as may run at once, and the next one whenever one ends.
 
     A TaskGroup would lose a cancellation that meets an error, take a call cancelled from within
     for a success, wrap the error in a group, and want a task for what is a future already.

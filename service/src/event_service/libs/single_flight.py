@@ -9,11 +9,11 @@ V = TypeVar("V")
 
 
 class FlightCancelled(Exception):
-    """The shared call was cancelled, though not by those who waited for it."""
+    """The shared call was cancelled, but not by its callers."""
 
 
 class _Flight(dict[asyncio.Future[V], None]):
-    """Who waits for a call, in order of arrival. Empty once it has landed or was abandoned."""
+    """The callers that wait for a call, in order of arrival; empty once it is over or abandoned."""
 
     __slots__ = ("context", "task")
 
@@ -29,8 +29,8 @@ class SingleFlight(Generic[K, V]):
     nobody. Its result or error goes to everyone who waited and is then forgotten: a later
     caller starts afresh, and so does one that arrives while an abandoned call still ends.
 
-    All of them get the very same object. An error's traceback starts anew with each of them, so
-    it does not grow with their number. Use from one event loop only.
+    All of them get the very same object. An error's traceback starts afresh for each, so it does
+    not grow with their number. Use from one event loop only.
     """
 
     def __init__(self, on_shared: Callable[[Context], None] | None = None) -> None:
@@ -46,16 +46,16 @@ class SingleFlight(Generic[K, V]):
         return len(self._flights)
 
     def forget(self, key: K) -> None:
-        """Let nobody join the call under way, say because it may miss what has changed since.
+        """Let no further caller join the call under way, for example because data has changed.
 
-        Those who wait for it already still get what it brings.
+        Callers that already wait still get its result.
         """
         self._flights.pop(key, None)
 
     def run(
         self, key: K, fn: Callable[..., Awaitable[V]], *args: object, **kwargs: object
     ) -> asyncio.Future[V]:
-        """What comes of the call, as the caller's own future: to cancel it is to go away.
+        """The result of `fn(*args, **kwargs)`, as the caller's own future; cancel it to leave.
 
         It raises what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
         is never told that it was itself cancelled when it was not.
@@ -120,8 +120,8 @@ class SingleFlight(Generic[K, V]):
             return
         self._close(key, flight)
         task = flight.task
-        # A cancelled task holds the frame that it ended in, and that holds the flight: with this,
-        # all of them would be left to the garbage collector.
+        # A cancelled task holds its last frame, and that frame the flight: without this a cycle
+        # would be left to the garbage collector.
         del flight.task
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)

@@ -90,7 +90,7 @@ class StaleCache(Generic[K, V]):
             self._size -= evicted.size
 
     def invalidate(self, key: K) -> None:
-        """Forget the value, and whatever fetches of it that are under way will bring."""
+        """Forget the value, and do not keep the results of fetches that are under way."""
         self._remove(key)
         self._fetches.pop(key, None)
 

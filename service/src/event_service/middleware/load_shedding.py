@@ -15,9 +15,8 @@ PACE = 32
 class LoadShedding:
     """Refuses requests to the API beyond so many in flight, before any work is done for them.
 
-    What is in flight then still ends in time, where a queue would grow until nothing does. Both
-    those let in and those refused begin at a pace that leaves the event loop time for what began
-    before: else a crowd, or the refusals themselves, would take all of it.
+    Requests in flight then end in time; a queue would grow until none does. Both admissions and
+    refusals are paced, so that a burst leaves the event loop time for the requests in progress.
     """
 
     def __init__(self, app: ASGIApp, *, max_in_flight: int, emit: Emit) -> None:
@@ -35,7 +34,7 @@ class LoadShedding:
             return
         if self._is_full():
             await self._refusals.begin()
-            # It may have waited for that, and others have ended meanwhile.
+            # Others may have ended during the wait.
             if self._is_full():
                 self._emit(LoadShed())
                 raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)

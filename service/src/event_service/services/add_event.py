@@ -8,7 +8,7 @@ from event_service.services.source import EventsSource
 
 
 class AddEvent:
-    """Adds an event under an id that we give, so that the same write can be told from a new one."""
+    """Adds events, each under an id of ours, so that a repeated write can be recognized."""
 
     def __init__(self, source: EventsSource, *, new_id: Callable[[], str]) -> None:
         self._source = source

@@ -162,7 +162,7 @@ class Settings(BaseSettings):
     retry_attempts: int = Field(default=3, ge=1, le=10)
     """Attempts at a read, the first included; 1 turns retries off. Writes are never retried."""
     retry_budget: float = Field(default=0.1, ge=0, le=1)
-    """Share of retries among the reads, beside a few; what is over it is not retried. 0: none."""
+    """Retries allowed as a fraction of reads, plus 10 every 10 s. 0 turns retries off."""
     single_flight: bool = True
     """Identical reads under way at the same time share one upstream call."""
     cache_ttl: LongSecondsOrOff = 0.0

@@ -121,7 +121,7 @@ class Guard:
         return await self._breaker.guard().__aenter__()
 
     async def _wait_for_a_slot(self, permit: Permit) -> Permit:
-        """Also the permit that the attempt has then: the circuit may open while it waits.
+        """Wait, and return the permit to go on with: a new one if the circuit has opened meanwhile.
 
         A queue of calls does not outlive the upstream that it waits for. The wait itself says
         nothing about the upstream.
@@ -171,10 +171,10 @@ class Guard:
         return getattr(error, "outcome", "failed")
 
     def _cut_short(self, permit: Permit, attempt: Attempt, *, began: float) -> str:
-        """As `_judge`, for an attempt that had no end of its own.
+        """As `_judge`, for an attempt that was ended by its time limit or by a leaving client.
 
-        It is a failure if it had all the time of an attempt, or if the upstream was quiet for
-        long: else the deadlines and the patience of callers would hide that it is down.
+        It is a failure if it had the full time of an attempt, or if the upstream was quiet for
+        long. Otherwise short deadlines and impatient clients would hide an upstream that is down.
         """
         now = _loop_time()
         if now < began + self._timeout and now - attempt.quiet_since < QUIET * self._timeout:
@@ -236,8 +236,8 @@ class Read(Generic[T]):
     def __call__(self, *key: str, attempts: int | None = None) -> asyncio.Future[T]:
         """Raise CircuitOpen, Overloaded, DeadlineExceeded or the error of the last attempt.
 
-        `attempts`: how many there may be if not as many as usual. Who joins a call under way gets
-        what that brings; it goes on for as long as the most patient of them may wait.
+        `attempts` overrides the usual number. A caller that joins a call under way gets its
+        result; the call may go on for as long as any of its callers may wait.
         """
         run, attempt = self._retries.run, self._guard.attempt
         if self._flights is None:
