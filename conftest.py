@@ -1,5 +1,6 @@
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
@@ -12,21 +13,14 @@ import halfopen  # noqa: F401
 # Where every program is installed a skipped test is a hole in the gate.
 SKIPS_FAIL = bool(os.environ.get("SKIPS_FAIL"))
 REPOSITORY = Path(__file__).parent
-# Debian's package of each program that a test may need.
+# Debian's package of a program that a test may need, where it has another name.
 PACKAGES = {
-    "chromium": "chromium",
-    "haproxy": "haproxy",
     "initdb": "postgresql",
     "nginx": "nginx-light",
     "node": "nodejs",
-    "npm": "npm",
-    "openssl": "openssl",
     "postgres": "postgresql",
     "promtool": "prometheus",
-    "redis-server": "redis-server",
-    "squid": "squid",
     "taskset": "util-linux",
-    "wrk": "wrk",
 }
 OTHER_NAMES = {"chromium": ["chromium-browser"]}
 # Debian keeps servers out of an ordinary user's PATH.
@@ -90,7 +84,18 @@ def find(program: str) -> Path:
     for name in [program, *OTHER_NAMES.get(program, [])]:
         if found := shutil.which(name, path=path):
             return Path(found)
-    pytest.skip(f"needs {program}: apt-get install {PACKAGES[program]}")
+    pytest.skip(f"needs {program}: apt-get install {PACKAGES.get(program, program)}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One line for each reason why tests were skipped, however many they are."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ")
+        for report in terminalreporter.stats.get("skipped", [])
+        if isinstance(report.longrepr, tuple)
+    )
+    for reason, count in sorted(reasons.items()):
+        terminalreporter.write_line(f"skipped {count}: {reason}")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -65,10 +65,10 @@ def add(folder: Path, program: str) -> None:
 def test_a_missing_program_skips_with_one_line_that_says_how_to_get_it(pytester, programs, test):
     pytester.makepyfile(test)
 
-    run = pytester.runpytest("-rs", "--strict-markers")
+    run = pytester.runpytest("--strict-markers")
 
     run.assert_outcomes(skipped=1)
-    run.stdout.fnmatch_lines(["SKIPPED * needs wrk: apt-get install wrk"])
+    run.stdout.fnmatch_lines(["skipped 1: needs wrk: apt-get install wrk"])
 
 
 @pytest.mark.parametrize("test", [MARKED, IN_A_FIXTURE], ids=["marked", "in a fixture"])
@@ -93,10 +93,10 @@ def test_in_the_gate_a_missing_program_fails(pytester, programs, monkeypatch):
 def test_missing_packages_of_node_are_skipped_with_the_command_that_gets_them(pytester, programs):
     pytester.makepyfile(OF_NODE)
 
-    run = pytester.runpytest("-rs")
+    run = pytester.runpytest()
 
     run.assert_outcomes(skipped=1)
-    run.stdout.fnmatch_lines(["SKIPPED * needs *: npm ci --prefix tests/nowhere"])
+    run.stdout.fnmatch_lines(["skipped 1: needs *: npm ci --prefix tests/nowhere"])
 
 
 def test_the_settings_of_a_contributor_reach_no_test(pytester, monkeypatch):
