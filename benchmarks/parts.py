@@ -63,7 +63,7 @@ def parts(settings: Settings) -> dict[str, Work]:
     clock = time.monotonic
     bulkhead = Bulkhead(settings.upstream_concurrency, max_waiting=0)
     budget = RetryBudget(settings.retry_budget)
-    log, metrics = LogLines(slow_request=settings.slow_request), Metrics(Cells(None), version="")
+    log, metrics = LogLines(slow_request=settings.slow_request), Metrics(Cells(), version="")
     dashboard = LiveFeed(
         identity=Identity("", "", 1),
         operations=[OPERATION],

@@ -27,11 +27,14 @@ API_INTRODUCTION = (
     "`Authorization: Bearer` and the token of `EVENT_SERVICE_OPS_TOKEN`; without one they do "
     "not exist."
 )
-CONFIGURATION_INTRODUCTION = (
-    f"Every setting is an environment variable that begins with `{PREFIX}`. In development `.env` "
-    "in the working directory is read too; what the environment says goes before it. A wrong or "
-    "unknown variable stops the start with one message that lists every fault."
-)
+CONFIGURATION_INTRODUCTION = f"""\
+Every setting is an environment variable that begins with `{PREFIX}`. A wrong or unknown one stops the start with one message that lists every fault: what must be, what is, and the nearest name of an unknown one. Secrets are never shown. `serve` and `dev` take `--host`, `--port` and `--upstream-url` as flags, too.
+
+In development `.env` in the working directory is read as well. What the environment says goes before it, even where it is empty: an empty variable is the default. The file is UTF-8, a line a variable, `NAME=value`, in quotes where it has spaces at its ends, ` #` or line breaks; `${{NAME}}` stands for another variable. A line that cannot be read is a fault. It cannot choose production or testing, which do not read it.
+
+Kubernetes makes up variables for each Service of a namespace; for one named `event-service` they begin with `{PREFIX}` (`{PREFIX}PORT=tcp://…`). They are ignored, with a line that says so; `enableServiceLinks: false` in the pod's spec keeps them out.
+
+A default that depends on another setting follows it: the timeout of an attempt is at most 0.9 of the request's deadline. What cannot work together is refused, such as a timeout not below the deadline, or settings of HTTP beside a database."""
 
 # Where the default is more than a value.
 DEFAULTS = {
@@ -150,8 +153,7 @@ def configuration_page() -> str:
         "",
         "```sh",
         ". .venv/bin/activate                         # in a clone; else the environment that you installed into",
-        ". .venv/bin/activate    # in a clone; else the environment that you installed into",
-        "event-service check-config                  # what is in force, secrets masked",
+        "event-service check-config                  # what is in force, as a .env file, secrets masked",
         "EVENT_SERVICE_WORKERS=2 event-service check-config",
         "```",
         "",

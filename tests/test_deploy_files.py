@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from event_service.signals import RequestDone
+from event_service.signals import AttemptEnded, RequestDone, RequestStarted, Signals
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.metrics import Metrics
 from halfopen import CircuitBreaker
@@ -42,11 +42,12 @@ def run(*command: str, stdin: str = "") -> None:
 
 def exposed() -> str:
     """The metrics of a service that has seen one of everything."""
-    metrics = Metrics(Cells(), version="1")
+    metrics, signals = Metrics(Cells(), version="1"), Signals()
+    metrics.listen(signals)
     metrics.watch(CircuitBreaker("addEvent"))
-    metrics.request_started("GET")
-    metrics.request_done(RequestDone("GET", "/api/getUsers", "/", 200, 0.1, "", "", "", 1, None))
-    metrics.called("getUsers", "ok", 0.1)
+    signals.emit(RequestStarted("GET"))
+    signals.emit(RequestDone("GET", "/api/getUsers", "/", 200, 0.1, "", "", "", 1, None))
+    signals.emit(AttemptEnded("getUsers", "ok", 0.1))
     return metrics.expose("")[0].decode()
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from .processes import Process, free_port, mock_upstream
@@ -97,6 +98,18 @@ def test_in_front_of_an_upstream_of_ones_own_there_is_no_mock():
         with pytest.raises(ValueError, match="not enough values"):
             process.child("mock_upstream")
         assert "the mock" not in process.output
+
+
+def test_it_has_an_outbox_in_a_folder_that_git_ignores():
+    with dev() as (_, process):
+        environ = psutil.Process(process.child("event_service")).environ()
+        url = environ["EVENT_SERVICE_OUTBOX_URL"]
+    with dev(OUTBOX_URL="") as (_, process):
+        environ = psutil.Process(process.child("event_service")).environ()
+
+    assert environ["EVENT_SERVICE_OUTBOX_URL"] == ""
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    assert (folder / ".gitignore").read_text() == "*\n"
 
 
 def test_an_outage_ends_within_two_cooldowns_as_the_greeting_says():

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -46,7 +45,6 @@ from event_service.routes.users import user_routes
 from event_service.services.add_event import AddEvent
 from event_service.services.user_events import UserEvents
 from event_service.settings import (
-    WORKERS_DIR,
     ConfigurationError,
     Environment,
     Settings,
@@ -57,12 +55,15 @@ from event_service.sources.guarded import GuardedEvents, Source, operations_of
 from event_service.sources.http_events import HttpEvents, Trace, build_client
 from event_service.sources.mock_admin import MockAdmin
 from event_service.sources.policy import Policies, ReplyCache
-from event_service.telemetry.cells import Cells
+from event_service.sources.upstream_check import Finding, Recorder, UpstreamCheck
+from event_service.telemetry.cells import Cells, Pages
+from event_service.telemetry.circuits import circuits
 from event_service.telemetry.log_level import LogLevel
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import Output, configure_logging
 from event_service.telemetry.metrics import Metrics
 from event_service.telemetry.tracing import tracing_wanted
+from event_service.telemetry.vitals import Vitals
 from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
 if TYPE_CHECKING:
@@ -106,6 +107,15 @@ class Worker:
     """Tells the app when the process is to end."""
     output: Output | None = None
     """Where log lines go; None: straight to standard output."""
+    dropped: Callable[[], int] = lambda: 0
+    """How many log lines were lost so far."""
+    pages: Pages | None = None
+    place: int = 0
+    """Where all processes of the service count, and this one's place there."""
+    most_files: int | None = None
+    """How many files may be open before connections have to wait."""
+    most_calls: int | None = None
+    """How many upstream calls can be under way, as each takes a file."""
 
 
 def create_app(
@@ -114,27 +124,27 @@ def create_app(
     source: Source | None = None,
     clock: Callable[[], float] = time.monotonic,
     listeners: Sequence[Listener] = (),
-    workers_dir: Path | None = None,
     tracing: bool = False,
     worker: Worker | None = None,
 ) -> ASGIApp:
     """The whole service as one ASGI app, in front of the source that the settings name.
 
     `source` is used instead, under the same policies; the caller closes it.
-    `listeners` hear all that logs, metrics and the dashboard hear. `workers_dir` is a folder that
-    all workers of one server share, where there are several. `tracing` sends spans to where the
-    OTEL_* variables say. `worker` is the process it runs in.
+    `listeners` hear all that logs, metrics and the dashboard hear. `tracing` sends
+    spans to where the OTEL_* variables say. `worker` is the process it runs in.
     """
-    notice = (worker or Worker()).notice
+    worker = worker or Worker()
+    notice, pages = worker.notice, worker.pages
     release = version("event-service")
     lifetimes = Lifetimes()
     signals = Signals()
     spans = build_spans(settings, version=release) if tracing else None
     trace: Trace | None = None
-    cells = Cells(workers_dir)
+    cells = Cells(pages, worker.place)
     metrics = Metrics(cells, version=release)
-    log_level = LogLevel(workers_dir)
-    lifetimes.background.append(log_level.follow)
+    vitals = Vitals(cells, dropped=worker.dropped, most_files=worker.most_files)
+    log_level = LogLevel(pages.word if pages is not None else None)
+    lifetimes.background += [log_level.follow, vitals.watch]
     if spans is not None:
         # First: it may give a request other ids.
         spans.listen(signals)
@@ -157,27 +167,21 @@ def create_app(
         clock=clock,
     )
     log_lines = LogLines(slow_request=settings.slow_request)
-    heard_by: list[Listener] = [log_lines, metrics, feed, *listeners]
+    heard_by: list[Listener] = [log_lines, metrics, vitals, feed, *listeners]
     for listener in heard_by:
         listener.listen(signals)
     signals.emit(GuardsBuilt(policies.breakers, policies.bulkhead, policies.budget))
     guarded = GuardedEvents(source, policies)
     # An outbox comes between this and the routes, a cluster beside the policies.
-    deliveries: Deliveries | None = None
-    if settings.outbox_url:
-        # What is not switched on is not loaded.
-        from event_service.durable_writes import build_outbox  # noqa: PLC0415
-
-        circuit = policies.breakers["addEvent"]
-        outbox = build_outbox(
-            settings, guarded, circuit, signals=signals, cells=cells, new_id=_new_id
-        )
-        lifetimes.openers.append(outbox.open)
-        lifetimes.closers.append(outbox.close)
-        lifetimes.background.append(outbox.run)
-        lifetimes.enders.append(outbox.end)
-        notice.on_leaving(outbox.stop)
-        deliveries = Deliveries(outbox, next_try=lambda: circuit.snapshot().retry_after)
+    deliveries = build_deliveries(
+        settings,
+        guarded,
+        policies.breakers["addEvent"],
+        signals=signals,
+        cells=cells,
+        lifetimes=lifetimes,
+        notice=notice,
+    )
     api_routes = [
         *user_routes(guarded, UserEvents(guarded)),
         *event_routes(
@@ -194,7 +198,11 @@ def create_app(
     # Open dashboards would hold up a graceful stop.
     notice.on_leaving(stream.close)
 
-    ops_routes = [metrics_route(metrics.expose), log_level_route(log_level)]
+    def expose(accept: str) -> tuple[bytes, str]:
+        vitals.look()
+        return metrics.expose(accept)
+
+    ops_routes = [metrics_route(expose), log_level_route(log_level)]
     document = openapi(
         release=release,
         operations=exposes_operations(settings),
@@ -206,7 +214,7 @@ def create_app(
         routes=matching_exactly(
             [
                 *api_routes,
-                *health_routes(policies.breakers, notice),
+                *health_routes(partial(circuits, cells), notice),
                 *docs_routes(document),
                 *home_routes(document),
                 *for_operators(ops_routes, settings),
@@ -217,6 +225,31 @@ def create_app(
         lifespan=partial(lifespan, settings, lifetimes),
     )
     return build_edge(router, settings, signals.emit, notice, cluster=cluster, clock=clock)
+
+
+def build_deliveries(
+    settings: Settings,
+    guarded: GuardedEvents,
+    circuit: CircuitBreaker,
+    *,
+    signals: Signals,
+    cells: Cells,
+    lifetimes: Lifetimes,
+    notice: ShutdownNotice,
+) -> Deliveries | None:
+    """What takes events for later, if the settings want an outbox."""
+    if not settings.outbox_url:
+        return None
+    # What is not switched on is not loaded.
+    from event_service.durable_writes import build_outbox  # noqa: PLC0415
+
+    outbox = build_outbox(settings, guarded, circuit, signals=signals, cells=cells, new_id=_new_id)
+    lifetimes.openers.append(outbox.open)
+    lifetimes.closers.append(outbox.close)
+    lifetimes.background.append(outbox.run)
+    lifetimes.enders.append(outbox.end)
+    notice.on_leaving(outbox.stop)
+    return Deliveries(outbox, next_try=lambda: circuit.snapshot().retry_after)
 
 
 @asynccontextmanager
@@ -302,16 +335,16 @@ def build_edge(
 def from_environment(worker: Worker) -> ASGIApp:
     """What a server process runs: logging set up, settings from the environment."""
     settings = load_settings()
+    if worker.most_calls is not None and worker.most_calls < settings.upstream_concurrency:
+        settings = settings.model_copy(update={"upstream_concurrency": worker.most_calls})
     configure_logging(
         level=settings.log_level,
         log_format=settings.log_format,
         worker=worker.number,
         output=worker.output,
     )
-    shared = os.environ.get(WORKERS_DIR)
     app = create_app(
         settings,
-        workers_dir=Path(shared) if shared else None,
         tracing=tracing_wanted(os.environ),
         worker=worker,
     )
@@ -332,21 +365,56 @@ def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetime
     """The source that UPSTREAM_URL names by its scheme."""
     match settings.upstream_url.partition(":")[0]:
         case "http" | "https":
-            source = HttpEvents(
-                build_client(
-                    headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
-                    timeout=settings.upstream_timeout,
-                    concurrency=settings.upstream_concurrency,
-                ),
-                url=settings.upstream_url,
-                paths=settings.upstream_paths,
-                max_body=settings.upstream_max_body,
-                trace=trace,
-            )
+            source = build_http_events(settings, trace=trace)
             lifetimes.closers.append(source.close)
             return source
+        case "sqlite" | "postgresql" | "postgres":
+            # What is not used is not loaded.
+            from event_service.sources.databases import build_database  # noqa: PLC0415
+
+            database = build_database(
+                settings.upstream_url,
+                connections=settings.upstream_concurrency,
+                timeout=settings.upstream_timeout,
+            )
+            lifetimes.openers.append(database.open)
+            lifetimes.closers.append(database.close)
+            return database
         case scheme:
             raise ConfigurationError(f"EVENT_SERVICE_UPSTREAM_URL: no source speaks {scheme}")
+
+
+def build_http_events(
+    settings: Settings,
+    *,
+    trace: Trace | None = None,
+    on_body: Callable[[bytes], None] | None = None,
+) -> HttpEvents:
+    return HttpEvents(
+        build_client(
+            headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
+            timeout=settings.upstream_timeout,
+            concurrency=settings.upstream_concurrency,
+        ),
+        url=settings.upstream_url,
+        paths=settings.upstream_paths,
+        max_body=settings.upstream_max_body,
+        trace=trace,
+        on_body=on_body,
+    )
+
+
+async def check_upstream(
+    settings: Settings, *, user_id: str | None, event_id: str | None, write: bool
+) -> list[Finding]:
+    """What comes of each operation of the upstream over HTTP, called once as settings say."""
+    recorder = Recorder()
+    source = build_http_events(settings, trace=recorder, on_body=recorder.on_body)
+    try:
+        check = UpstreamCheck(source, recorder, timeout=settings.upstream_timeout, new_id=_new_id)
+        return await check.run(user_id=user_id, event_id=event_id, write=write)
+    finally:
+        await source.close()
 
 
 def build_policies(

@@ -1,4 +1,4 @@
-"""`event-service serve | dev | check-config | migrate | outbox`."""
+"""The commands of `event-service`."""
 
 import os
 import signal
@@ -11,6 +11,7 @@ if sys.argv[1:2] in (["serve"], ["dev"]):
         signal.signal(_number, lambda *_: os._exit(0))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
+import asyncio
 from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from event_service.database_commands import export, import_
 from event_service.libs.http_client import parse_base_url
 from event_service.libs.listener import CannotListen, Listener
 from event_service.outbox_commands import migrate, outbox
@@ -84,11 +86,48 @@ def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None
     sys.exit(server.run(settings, listener))
 
 
+main.command("import")(import_)
+main.command()(export)
+
+
 @main.command("check-config")
 def check_config() -> None:
     """Print the effective settings with secrets masked; exit with 2 if any is wrong."""
     for line in _settings().env_lines():
         typer.echo(line)
+
+
+@main.command("check-upstream")
+def check_upstream(
+    *,
+    user: Annotated[
+        str | None, typer.Option(metavar="ID", help="The user to read; by default the first.")
+    ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The event to read; by default the user's first."),
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Add an event for the user, too.")] = False,
+    upstream_url: UpstreamUrl = None,
+) -> None:
+    """Call each read of the upstream once and tell what works; exit with 1 if something does not.
+
+    It calls with the settings that `serve` would have, and adds nothing unless told to.
+    """
+    settings = _settings(upstream_url=upstream_url)
+    if not settings.upstream_url.startswith(("http:", "https:")):
+        _fail("EVENT_SERVICE_UPSTREAM_URL names a database: there is no API to check", code=2)
+    # The other commands do not wait for these.
+    from event_service import app  # noqa: PLC0415
+    from event_service.models import is_id  # noqa: PLC0415
+    from event_service.sources.upstream_check import report  # noqa: PLC0415
+
+    for option, given in (("--user", user), ("--event", event)):
+        if given is not None and not is_id(given):
+            _fail(f"{option}: {given!a} is no id that a path could hold", code=2)
+    findings = asyncio.run(app.check_upstream(settings, user_id=user, event_id=event, write=write))
+    typer.echo(f"{settings.upstream_url}\n\n{report(findings)}")
+    sys.exit(any(finding.fault for finding in findings))
 
 
 main.command()(migrate)

@@ -2,12 +2,13 @@
 
 import http.client
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +20,10 @@ from watchfiles import watch
 
 import halfopen
 from event_service.libs.http_client import parse_base_url
-from event_service.settings import Settings
-from event_service.settings.values import is_database
+from event_service.settings import PREFIX, Settings, is_database
 
 SOURCES = [Path(__file__).parent, Path(halfopen.__file__).parent]
+FOLDER = Path(".event-service")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  to be shown, not to be listened on
 # Milliseconds between looks at the children.
@@ -30,8 +31,6 @@ GLANCE = 250
 # The mock's outage, in cooldowns. Above one, so that whoever types its three refusals by hand has
 # the time; below two, so that the second canary at the latest closes the circuit.
 OUTAGE = 1.2
-# Below the folder that it is run in; git ignores it here.
-OUTBOX = Path(".event-service/outbox.db")
 ADD = """-H 'content-type: application/json' -d '{"userId":"1","title":"Standup"}'"""
 
 
@@ -56,15 +55,13 @@ def _is_served(host: str, port: int) -> bool:
 def run(settings: Settings, *, mocked: bool) -> int:
     """Run the service, and the mock if it is to be `mocked`, until Ctrl-C; the exit code."""
     typer.echo(_addresses(settings, mocked=mocked))
-    if not settings.outbox_url and not is_database(settings.upstream_url):
-        OUTBOX.parent.mkdir(exist_ok=True)
-        os.environ["EVENT_SERVICE_OUTBOX_URL"] = f"sqlite:///{OUTBOX}"
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, _raise_interrupt)
         with ExitStack() as stack:
             mock = stack.enter_context(_mock(settings)) if mocked else None
-            service = stack.enter_context(Restartable("event_service", "serve"))
+            environ = {**os.environ, **_outbox(settings)}
+            service = stack.enter_context(Restartable("event_service", "serve", environ=environ))
             if not _answers(service, settings):
                 typer.echo("the service did not start; its last lines above say why", err=True)
                 return 1
@@ -100,13 +97,14 @@ def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None) -> int:
 class Restartable:
     """A module of ours that runs as a program, between entering and leaving."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, environ: Mapping[str, str]) -> None:
         self._command = (module, *arguments)
+        self._environ = environ
         self._stack = ExitStack()
         self._process: subprocess.Popen[bytes]
 
     def __enter__(self) -> Self:
-        self._process = self._stack.enter_context(_child(*self._command))
+        self._process = self._stack.enter_context(_child(*self._command, environ=self._environ))
         return self
 
     def __exit__(self, *_exception: object) -> None:
@@ -121,6 +119,20 @@ class Restartable:
         self.__enter__()
 
 
+def _outbox(settings: Settings) -> dict[str, str]:
+    """An outbox, unless the settings say something else: one for each upstream, so that none gets
+    what was meant for another. Its folder keeps itself out of version control.
+    """
+    variable = f"{PREFIX}OUTBOX_URL"
+    if settings.outbox_url or variable in os.environ or is_database(settings.upstream_url):
+        return {}
+    FOLDER.mkdir(exist_ok=True)
+    (FOLDER / ".gitignore").write_text("*\n")
+    url = parse_base_url(settings.upstream_url)
+    name = re.sub(r"[^a-z0-9.-]", "_", f"{url.host.lower()}-{url.port}{url.path}")
+    return {variable: f"sqlite:///{FOLDER}/outbox-{name}.db"}
+
+
 def _mock(settings: Settings) -> AbstractContextManager[subprocess.Popen[bytes]]:
     url = parse_base_url(settings.upstream_url)
     outage = OUTAGE * settings.breaker_cooldown
@@ -129,10 +141,12 @@ def _mock(settings: Settings) -> AbstractContextManager[subprocess.Popen[bytes]]
 
 
 @contextmanager
-def _child(module: str, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
+def _child(
+    module: str, *arguments: str, environ: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C reaches us alone, and we stop our children in order.
     with subprocess.Popen(  # noqa: S603  our own modules under our own interpreter
-        [sys.executable, "-m", module, *arguments], start_new_session=True
+        [sys.executable, "-m", module, *arguments], env=environ, start_new_session=True
     ) as child:
         try:
             yield child
@@ -191,7 +205,6 @@ Try (Ctrl-C stops {"both" if mocked else "it"}; a change of the source starts th
   curl {base}/api/getEvents
   curl {base}/api/getEventsByUserId/1
   curl {base}/api/addEvent {ADD}
-  curl -i {base}/api/addEvent -H 'prefer: respond-async' {ADD}
 {story if mocked else ""}"""
 
 

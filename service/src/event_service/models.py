@@ -20,12 +20,25 @@ Id = Annotated[
         description="a string of 1 to 128 letters, digits or -._~!$&'()*+,;=:@, not '.' or '..'",
     ),
 ]
-# Any Unicode text, control characters included: to be escaped where it is shown, not here.
+# Any Unicode text, control characters included: to be escaped where it is shown, not here. But no
+# NUL, which databases refuse.
+TEXT_PATTERN = r"^[^\x00]*\Z"
 Title = Annotated[
-    str, Meta(min_length=1, max_length=200, description="a string of 1 to 200 characters")
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=TEXT_PATTERN,
+        description="a string of 1 to 200 characters without NUL",
+    ),
 ]
 Description = Annotated[
-    str, Meta(max_length=2_000, description="a string of up to 2000 characters")
+    str,
+    Meta(
+        max_length=2_000,
+        pattern=TEXT_PATTERN,
+        description="a string of up to 2000 characters without NUL",
+    ),
 ]
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import os
-import resource
 import signal
 import socket
 import stat
@@ -26,15 +25,17 @@ from granian.server.embed import Server as Granian
 from starlette.types import ASGIApp
 
 from event_service.app import Worker, from_environment
+from event_service.libs import open_files
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.line_writer import LineWriter
 from event_service.libs.listener import BACKLOG, Listener
 from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.libs.supervisor import Ask, Link, Supervisor
-from event_service.settings import WORKERS_DIR, Settings
+from event_service.settings import Settings
+from event_service.telemetry.cells import Pages
+from event_service.telemetry.exposition import lasts
 from event_service.telemetry.logs import configure_logging, lost_lines
 
-MAX_CONNECTIONS = 65_535
 # Seconds in which a worker that is to end still takes what is on its way to it.
 LINGER = 0.1
 # Seconds that are left to a connection without a request before it is cut off.
@@ -42,6 +43,7 @@ GRACE = 1.0
 # Seconds to put things away in.
 TIDY_UP = 2.0
 POLL = 0.02
+SERVERS_OWN_FILES = 12
 INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
@@ -51,32 +53,52 @@ def run(settings: Settings, listener: Listener) -> int:
     _log_to(output, settings, 0)
     # What is loaded before they are forked, workers share: 10 MB less in all.
     make_collection_rare()
-    _open_as_many_files_as_we_may()
+    open_files.raise_limit()
     _let_threads_finish()
     patience = settings.request_deadline + settings.drain + LINGER + GRACE + TIDY_UP
-    with _shared_among(settings.workers):
-        code = Supervisor(
-            partial(work, settings, listener, output),
-            count=settings.workers,
-            patience=patience,
-            events=_Told(listener),
-        ).run()
+    # During a reload there are twice as many, and for a while those that end.
+    pages = Pages(4 * settings.workers + 4, lasting=lasts)
+    code = Supervisor(
+        partial(work, settings, listener, output, pages),
+        count=settings.workers,
+        patience=patience,
+        events=_Told(listener, pages),
+    ).run()
     output.writer.close()
     return code
 
 
 def work(
-    settings: Settings, listener: Listener, output: "_Output", number: int, link: Link
+    settings: Settings,
+    listener: Listener,
+    output: "_Output",
+    pages: Pages,
+    number: int,
+    place: int,
+    link: Link,
 ) -> None:
     """What a worker process does, from its beginning to its end."""
-    notice = ShutdownNotice()
     output.begin_anew()
     _log_to(output, settings, number)
     try:
         queue = listener.keep(number)
-        app = from_environment(Worker(number, notice, output.writer))
+        # The server's own threads and queues take about as many as are open by now.
+        used = open_files.open_now() + SERVERS_OWN_FILES
+        shares = open_files.share_out(
+            open_files.limit(), used=used, calls=settings.upstream_concurrency
+        )
+        worker = Worker(
+            number,
+            output=output.writer,
+            dropped=lambda: output.writer.dropped,
+            pages=pages,
+            place=place,
+            most_files=used + shares.connections,
+            most_calls=shares.calls,
+        )
+        app = from_environment(worker)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(app, settings, queue, notice, link))
+            runner.run(_serve(app, settings, queue, worker.notice, link, shares.connections))
     except Exception:  # noqa: BLE001  whatever it is, the log says so
         structlog.get_logger().critical("worker failed", worker=number, exc_info=True)
         sys.exit(1)
@@ -90,11 +112,12 @@ async def _serve(
     queue: socket.socket,
     notice: ShutdownNotice,
     link: Link,
+    connections: int,
 ) -> None:
     end = asyncio.get_running_loop().create_future()
     port = queue.getsockname()[1]
     async with _lifespan(app):
-        server = _Server(app, queue, keep_alive=settings.keep_alive)
+        server = _Server(app, queue, keep_alive=settings.keep_alive, connections=connections)
         serving = asyncio.create_task(server.serve())
         with _asked(end, link):
             link.serving()
@@ -191,7 +214,9 @@ async def _lifespan(app: ASGIApp) -> AsyncIterator[None]:
 class _Server(Granian):
     """Serves the app on a socket that listens already, in this process and its event loop."""
 
-    def __init__(self, app: ASGIApp, queue: socket.socket, *, keep_alive: float) -> None:
+    def __init__(
+        self, app: ASGIApp, queue: socket.socket, *, keep_alive: float, connections: int
+    ) -> None:
         self._queue = queue
         super().__init__(
             app,
@@ -200,8 +225,9 @@ class _Server(Granian):
             websockets=False,
             # Its one limit on how long a connection may be without a complete head.
             http1_settings=HTTP1Settings(header_read_timeout=round(1000 * keep_alive)),
-            # Its own limit would leave connections waiting unanswered; load shedding answers.
-            backpressure=MAX_CONNECTIONS,
+            # More wait unanswered, as load shedding could answer them, but a server without files
+            # asks for the next connection without end.
+            backpressure=connections,
             backlog=BACKLOG,
             log_enabled=False,
         )
@@ -215,8 +241,9 @@ class _Server(Granian):
 class _Told:
     """Writes what becomes of workers into the log."""
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Listener, pages: Pages) -> None:
         self._listener = listener
+        self._pages = pages
 
     def ended(self, worker: int, code: int) -> None:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -230,6 +257,9 @@ class _Told:
 
     def given_up(self) -> None:
         structlog.get_logger().critical("service ended: its workers do not run")
+
+    def gone(self, place: int) -> None:
+        self._pages.fold(place)
 
     def stopping(self) -> None:
         # From here on the port is open for as long as the workers want it.
@@ -274,27 +304,9 @@ def _file_without_a_name() -> int:
         return os.dup(file.fileno())
 
 
-def _open_as_many_files_as_we_may() -> None:
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Where more than the system takes is allowed, its own limit stays.
-    with suppress(OSError, ValueError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
 def _let_threads_finish() -> None:
     """Have the threads of workers to come not interrupt each other (ADR 12)."""
     if sys.platform == "linux":
         # Where that is forbidden all goes on as before, at less speed.
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-
-
-@contextmanager
-def _shared_among(workers: int) -> Iterator[None]:
-    """A folder of their own for the workers to meet in, if there are several."""
-    if workers == 1:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="event-service-") as folder:
-        os.environ[WORKERS_DIR] = folder
-        yield

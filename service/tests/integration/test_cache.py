@@ -91,6 +91,20 @@ async def test_a_write_that_failed_leaves_the_cache_alone(mock: MockUpstream):
         assert mock.journal.counts["getUsers"] == 1
 
 
+@pytest.mark.parametrize("mode", ["reset", "hang", "truncate"])
+async def test_after_a_write_that_may_have_been_carried_out_nobody_reads_old_data(
+    mock: MockUpstream, mode: str
+):
+    mock.faults.set("addEvent", Fault(mode=mode))
+    async with observed(upstream_url=mock.url, cache_ttl=1000, upstream_timeout=0.3) as service:
+        await look(service)
+        async with service.client.post("/api/addEvent", json=NEW) as reply:
+            assert reply.status in {502, 504}
+        await look(service)
+
+        assert mock.journal.counts["getUsers"] == 2
+
+
 class FirstUserLate:
     """Its first answer is of before the write, and comes after it."""
 

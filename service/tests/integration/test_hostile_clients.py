@@ -118,6 +118,7 @@ REFUSED_BY_US = {
     "a byte order mark": (sized(b"\xef\xbb\xbf" + VALID), 400),
     "UTF-16": (sized(VALID.decode().encode("utf-16")), 400),
     "half a surrogate pair": (faulty(b'"\\ud800"'), 400),
+    "an escaped NUL": (faulty(b'"a\\u0000b"'), 422),
     "a bare control character": (faulty(b'"a\x00b"'), 400),
     "a body compressed": (sized(VALID, POST + b"Content-Encoding: gzip\r\n"), 415),
     "another charset": (sized(VALID, POST.replace(b"json", b"json; charset=utf-16")), 415),
@@ -186,7 +187,7 @@ FINE = {
     "the same length twice": (sized(VALID, POST + b"Content-Length: %d\r\n" % len(VALID)), 200),
     "a body of just the most bytes": (sized(VALID.ljust(MAX_BODY)), 200),
     "a body in pieces": (chunked(VALID[:1], VALID[1:9], VALID[9:]), 200),
-    "an escaped control character": (faulty(b'"a\\u0000b"'), 200),
+    "an escaped control character": (faulty(b'"a\\u0001b"'), 200),
     "a body where none belongs": (sized(b"hello", GET), 200),
 }
 

@@ -487,6 +487,7 @@ def test_a_file_without_a_certificate_is_one_fault(
         ("UPSTREAM_PROXY", "http://proxy/path"),
         ("CLUSTER_URL", "http://redis"),
         ("CLUSTER_URL", "redis://"),
+        ("CLUSTER_URL", "redis://:hu/hush@redis"),
         ("CLUSTER_URL", "redis://red is"),
         ("CLUSTER_URL", "redis://redis/zero"),
         ("OUTBOX_URL", "postgresql://db/x?nonsense=1"),
@@ -507,6 +508,8 @@ def test_an_impossible_address_is_refused(monkeypatch: pytest.MonkeyPatch, name:
     ("name", "value"),
     [
         ("UPSTREAM_PROXY", "http://user:hush@proxy:3128"),
+        ("UPSTREAM_PROXY", "http://user:hu/hush@proxy:3128"),
+        ("UPSTREAM_URL", "http://upstream/users@home"),
         ("CLUSTER_URL", "rediss://user:hush@redis:6380/1?protocol=3"),
         ("OUTBOX_URL", "postgresql:///events"),
         ("OUTBOX_URL", "postgres://app:hush@db:5432/events?sslmode=verify-full"),

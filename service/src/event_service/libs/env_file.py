@@ -37,7 +37,7 @@ def read_env_file(path: Path) -> EnvFile:
     except OSError as error:
         return EnvFile({}, [f"{path} cannot be read: {error.strerror}"], notes)
     if raw.startswith(codecs.BOM_UTF8):
-        notes.append(f"{path} begins with a byte order mark, which is skipped; save it without")
+        notes.append(f"{path} begins with a byte order mark, which is skipped; save it without one")
         raw = raw.removeprefix(codecs.BOM_UTF8)
     try:
         text = raw.decode()

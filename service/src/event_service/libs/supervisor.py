@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from enum import StrEnum
+from itertools import count
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from types import FrameType
@@ -61,10 +62,11 @@ class Link:
         return Ask.LEAVE if found == Ask.LEAVE.encode() else Ask.STOP
 
 
-# Called in a process of its own with the worker's number, from 1. Before it says that it serves it
+# Called in a process of its own with the worker's number, from 1, and its place, from 0, which no
+# other process of the supervisor has as long as this one lives. Before it says that it serves it
 # handles SIGTERM, and does then what it does for Ask.STOP; until then SIGTERM ends it. SIGINT and
 # SIGHUP are ignored: a terminal sends them to all processes, and the supervisor answers them.
-Work = Callable[[int, Link], None]
+Work = Callable[[int, int, Link], None]
 
 
 class Events(Protocol):
@@ -82,13 +84,19 @@ class Events(Protocol):
     def given_up(self) -> None:
         """No worker is left, and new ones come to nothing."""
 
+    def gone(self, place: int) -> None:
+        """The process of this place has ended, whatever ended it."""
+
     def stopping(self) -> None:
         """All workers are asked to end; what only they need can be closed here."""
 
 
 class _Worker:
-    def __init__(self, number: int, process: BaseProcess, connection: socket.socket) -> None:
+    def __init__(
+        self, number: int, place: int, process: BaseProcess, connection: socket.socket
+    ) -> None:
         self.number = number
+        self.place = place
         self.process = process
         self.connection = connection
         self.serving = False
@@ -179,9 +187,11 @@ class Supervisor:
         return [*self._workers.values(), *self._successors.values(), *self._leaving]
 
     def _start(self, number: int) -> _Worker:
+        taken = {each.place for each in self._all()}
+        place = next(place for place in count() if place not in taken)
         ours, theirs = socket.socketpair()
         process = multiprocessing.get_context("fork").Process(
-            target=self._in_worker, args=(number, ours, theirs), name=f"worker-{number}"
+            target=self._in_worker, args=(number, place, ours, theirs), name=f"worker-{number}"
         )
         # Until the child has handlers of its own a signal would run ours there, and be lost.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -190,9 +200,11 @@ class Supervisor:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()
-        return _Worker(number, process, ours)
+        return _Worker(number, place, process, ours)
 
-    def _in_worker(self, number: int, ours: socket.socket, theirs: socket.socket) -> None:
+    def _in_worker(
+        self, number: int, place: int, ours: socket.socket, theirs: socket.socket
+    ) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -202,7 +214,7 @@ class Supervisor:
         ours.close()
         for each in self._all():
             each.connection.close()
-        self._work(number, Link(theirs))
+        self._work(number, place, Link(theirs))
 
     def _wait(self, signals: int) -> None:
         if self._stopping and not self._told:
@@ -258,6 +270,7 @@ class Supervisor:
                 if not self._stopping:
                     self._lost(worker, code)
             worker.process.close()
+            self._events.gone(worker.place)
 
     def _lost(self, worker: _Worker, code: int) -> None:
         """A worker ended by itself."""

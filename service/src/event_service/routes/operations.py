@@ -1,4 +1,4 @@
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -8,7 +8,7 @@ from starlette.routing import BaseRoute, Route
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
 from event_service.libs.shutdown_notice import ShutdownNotice
-from halfopen import CircuitBreaker, State
+from halfopen import State
 
 _encode = msgspec.json.Encoder().encode
 
@@ -45,25 +45,37 @@ def log_level_route(log_level: LogLevel) -> Route:
     return Route("/ops/log-level", Endpoint(get_or_put), methods=["GET", "PUT"])
 
 
+class Circuit(Protocol):
+    """Where one circuit stands, over all workers."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def worst(self) -> State: ...
+    @property
+    def where(self) -> str: ...
+
+
 def health_routes(
-    breakers: Mapping[str, CircuitBreaker], notice: ShutdownNotice
+    circuits: Callable[[], Sequence[Circuit]], notice: ShutdownNotice
 ) -> list[BaseRoute]:
+    """`circuits` tells where they stand now; with several workers, each in its worst state."""
+
     async def livez(_request: Request) -> Reply:
         return Reply(_encode({"status": "ok"}))
 
     async def readyz(_request: Request) -> Reply:
-        states = {name: breaker.state for name, breaker in breakers.items()}
-        healthy = all(state is State.CLOSED for state in states.values())
+        found = circuits()
+        healthy = all(circuit.worst is State.CLOSED for circuit in found)
         status = "ok" if healthy else "degraded"
-        return Reply(
-            _encode(
-                {
-                    "status": "stopping" if notice.stopping else status,
-                    "breakers": {name: state.value for name, state in states.items()},
-                }
-            ),
-            status=503 if notice.stopping else 200,
-        )
+        body = {
+            "status": "stopping" if notice.stopping else status,
+            "breakers": {circuit.name: circuit.worst.value for circuit in found},
+        }
+        where = {each.name: each.where for each in found if each.worst is not State.CLOSED}
+        if any(where.values()):
+            body["where"] = where
+        return Reply(_encode(body), status=503 if notice.stopping else 200)
 
     return [
         Route("/livez", Endpoint(livez), methods=["GET"]),

@@ -5,20 +5,20 @@ from event_service.settings.fields import (
     DATABASE_CONCURRENCY,
     HTTP_CONCURRENCY,
     UPSTREAM_TIMEOUT,
-    WORKERS_DIR,
     Environment,
     Settings,
 )
 from event_service.settings.loading import ConfigurationError, load_settings
+from event_service.settings.values import is_database
 
 __all__ = [
     "DATABASE_CONCURRENCY",
     "HTTP_CONCURRENCY",
     "PREFIX",
     "UPSTREAM_TIMEOUT",
-    "WORKERS_DIR",
     "ConfigurationError",
     "Environment",
     "Settings",
+    "is_database",
     "load_settings",
 ]

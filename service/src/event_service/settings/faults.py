@@ -9,7 +9,6 @@ from typing import Any, get_args
 from pydantic.fields import FieldInfo
 
 PREFIX = "EVENT_SERVICE_"
-HIDDEN = "**********"
 LONGEST_QUOTE = 100
 
 

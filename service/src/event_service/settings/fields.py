@@ -21,20 +21,14 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from event_service.libs.credentials import HIDDEN, hide_credentials
 from event_service.libs.env_file import env_line
 from event_service.libs.http_client import tls_context
 from event_service.settings import values
-from event_service.settings.faults import PREFIX, as_text, variable
+from event_service.settings.faults import as_text, variable
 from event_service.settings.sources import Variables
-from event_service.settings.values import (
-    HIDDEN,
-    UPSTREAM_PATHS,
-    hide_credentials,
-    is_database,
-)
+from event_service.settings.values import UPSTREAM_PATHS, is_database
 
-# Set by `serve` for its workers, where there are several; nobody else's to set.
-WORKERS_DIR = f"_{PREFIX}WORKERS_DIR"
 DEVELOPMENT_UPSTREAM = "http://127.0.0.1:4010"
 UPSTREAM_TIMEOUT = 2.0
 WITH_CREDENTIALS = ("upstream_url", "upstream_proxy", "outbox_url", "cluster_url")
@@ -306,7 +300,9 @@ class Settings(BaseSettings):
         """The effective values by variable name, ready to print; secrets read `**********`."""
         shown = self.model_dump(mode="json")
         for name in WITH_CREDENTIALS:
-            shown[name] = hide_credentials(shown[name])
+            # The address of an HTTP API has none, but may have an @ in its path.
+            if name != "upstream_url" or is_database(self.upstream_url):
+                shown[name] = hide_credentials(shown[name])
         return {variable(name): value for name, value in shown.items()}
 
     def env_lines(self) -> Iterator[str]:

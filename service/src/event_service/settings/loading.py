@@ -3,10 +3,10 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
+from event_service.libs.credentials import hide_anything
 from event_service.settings.faults import describe
 from event_service.settings.fields import Settings
 from event_service.settings.sources import given_settings
-from event_service.settings.values import hide_anything
 from event_service.telemetry.tracing import TracingUnavailable, tracing_wanted
 
 _SECRETS = ("ops_token", "upstream_headers")

@@ -16,7 +16,6 @@ from event_service.libs.http_client import (
     tls_context,
 )
 
-HIDDEN = "**********"
 SHORTEST_TOKEN = 16
 DATABASES = ("sqlite", "postgresql", "postgres")
 UPSTREAM_PATHS = {
@@ -32,12 +31,6 @@ OPTIONAL_PATHS = {"getEventsByUserId": "/getEventsByUserId/{id}"}
 # Each call has its own, so that one for all would contradict it.
 SET_BY_US = ("content-type", "idempotency-key", "x-request-id", "traceparent", "tracestate")
 
-_credentials = re.compile(r"(://)[^/?#]*@")
-_password_parameter = re.compile(
-    r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE
-)
-_before_host = re.compile(r"\A.*@", re.DOTALL)
-_query = re.compile(r"[?#].*\Z", re.DOTALL)
 _is_header_name = re.compile(r"[A-Za-z0-9_-]+\Z").match
 _is_cluster_name = re.compile(r"[A-Za-z0-9._-]{1,64}\Z").match
 
@@ -149,20 +142,6 @@ def is_database(url: str) -> bool:
     return url.partition("://")[0].lower() in DATABASES
 
 
-def hide_credentials(url: str) -> str:
-    """The address as it may be shown: what stands before its host, and passwords in its query,
-    read `**********`.
-    """
-    url = _credentials.sub(r"\1" + HIDDEN + "@", url)
-    return _password_parameter.sub(r"\1" + HIDDEN, url)
-
-
-def hide_anything(text: str) -> str:
-    """Any text as it may be quoted, though it was meant to be an address and is none."""
-    text = _before_host.sub(HIDDEN + "@", text)
-    return _query.sub(r"?" + HIDDEN, text) if "://" in text else text
-
-
 def host(value: str) -> str:
     try:
         url = parse_base_url(f"http://[{value}]" if ":" in value else f"http://{value}")
@@ -205,7 +184,8 @@ def database_or_off(value: str) -> str:
 def redis(value: str) -> str:
     if value:
         scheme, _, rest = value.partition("://")
-        authority, _, path = rest.partition("?")[0].rpartition("@")[2].partition("/")
+        address, _, path = re.split(r"[?#]", rest)[0].partition("/")
+        authority = address.rpartition("@")[2]
         if scheme not in {"redis", "rediss"} or not (path == "" or path.isdecimal()):
             raise ValueError("must be redis://host:port/number or rediss://…")
         parse_base_url(f"http://{authority}")

@@ -1,10 +1,12 @@
 """Calls each read operation of an upstream once and tells people what came of it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self
+from urllib.parse import urlsplit
 
 from event_service.errors import (
     EventServiceError,
@@ -32,6 +34,7 @@ _BY_STATUS: dict[int, str] = {
     HTTPStatus.TOO_MANY_REQUESTS: _CONCURRENCY,
     HTTPStatus.SERVICE_UNAVAILABLE: _CONCURRENCY,
 }
+_ALIGNED = "<<<>><"
 
 
 class Source(Protocol):
@@ -56,7 +59,7 @@ class Finding(NamedTuple):
     """
 
     operation: str
-    key: str = ""
+    call: str = ""
     status: int | None = None
     seconds: float | None = None
     records: int | None = None
@@ -72,10 +75,13 @@ class Recorder:
 
     def __init__(self) -> None:
         self.headers = {}
+        self.call = ""
         self.status: int | None = None
         self.body = b""
 
-    def __call__(self, _operation: str, _method: str, _url: str) -> Self:
+    def __call__(self, operation: str, method: str, url: str) -> Self:  # noqa: ARG002  a Trace
+        parts = urlsplit(url)
+        self.call = f"{method} {parts.path}{f'?{parts.query}' if parts.query else ''}"
         self.status, self.body = None, b""
         return self
 
@@ -105,10 +111,13 @@ class UpstreamCheck:
         source: Source,
         recorder: Recorder,
         *,
+        timeout: float,
         new_id: Callable[[], str],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
+        """`timeout`: seconds that one call may take."""
         self._source = source
+        self._timeout = timeout
         self._recorder = recorder
         self._new_id = new_id
         self._clock = clock
@@ -121,10 +130,10 @@ class UpstreamCheck:
 
         `write` adds one event for that user. Nothing is raised for what the upstream does.
         """
-        users = await self._call("getUsers", "", self._source.users())
+        users = await self._call("getUsers", self._source.users())
         if user_id is None:
             user_id = next((user.id for user in users or () if is_id(user.id)), None)
-        await self._call("getEvents", "", self._source.events())
+        await self._call("getEvents", self._source.events())
         if self._source.events_of is not None:
             await self._of_user("getEventsByUserId", user_id, self._source.events_of)
             for operation in ("getUserById", "getEventById"):
@@ -136,7 +145,7 @@ class UpstreamCheck:
             if event_id is None:
                 self._skip("getEventById", "no event to ask for; name one with --event")
             else:
-                event = await self._call("getEventById", event_id, self._source.event(event_id))
+                event = await self._call("getEventById", self._source.event(event_id))
                 self._compare(event, event_id)
         await self._add(user_id, write=write)
         return self.findings
@@ -146,7 +155,7 @@ class UpstreamCheck:
     ) -> Any:
         if user_id is None:
             return self._skip(operation, "no user to ask for; name one with --user")
-        found = await self._call(operation, user_id, read(user_id))
+        found = await self._call(operation, read(user_id))
         self._compare(found, user_id)
         return found
 
@@ -158,29 +167,40 @@ class UpstreamCheck:
         ours = self._new_id()
         event = NewEvent(user_id, TITLE)
         adding = self._source.add_event(event, event_id=ours, idempotency_key=ours)
-        stored_as = await self._call("addEvent", user_id, adding)
+        stored_as = await self._call("addEvent", adding)
         if stored_as is not None:
             whose = "our id" if stored_as == ours else f"the upstream's id, {stored_as}"
             self._note(f"stored under {whose}")
         return None
 
-    async def _call(self, operation: str, key: str, call: Awaitable[Any]) -> Any:
+    async def _call(self, operation: str, call: Awaitable[Any]) -> Any:
         began = self._clock()
         try:
-            found = await call
+            found = await self._in_time(operation, call)
         except EventServiceError as error:
             took = self._clock() - began
             status = self._recorder.status
             fault = getattr(error, "reason", "") or str(error)
             mend = _mend(error, status, fault).format(operation=operation)
-            self.findings.append(Finding(operation, key, status, took, fault=fault, mend=mend))
+            self.findings.append(
+                Finding(operation, self._recorder.call, status, took, fault=fault, mend=mend)
+            )
             return None
         took = self._clock() - began
         notes = [] if operation == "addEvent" else tolerated(operation, self._recorder.body)
         records = len(found) if isinstance(found, list) else 1
         status = self._recorder.status
-        self.findings.append(Finding(operation, key, status, took, records, notes))
+        self.findings.append(Finding(operation, self._recorder.call, status, took, records, notes))
         return found
+
+    async def _in_time(self, operation: str, call: Awaitable[Any]) -> Any:
+        try:
+            async with asyncio.timeout(self._timeout):
+                return await call
+        except TimeoutError:
+            what = "reply" if self._recorder.status is None else "whole body"
+            reason = f"timeout: no {what} within {self._timeout:g} s"
+            raise UpstreamTimeout(operation, reason, reason=reason) from None
 
     def _skip(self, operation: str, why: str) -> None:
         self.findings.append(Finding(operation, notes=[why]))
@@ -216,19 +236,33 @@ def _mend_silence(error: Exception, reason: str) -> str:
 
 def report(findings: Sequence[Finding]) -> str:
     """The findings as a table for a terminal, faults and notes below their operations."""
-    width = max(len(f"{finding.operation} {finding.key}") for finding in findings)
-    lines = [f"{'operation':{width}}  status      time  records"]
-    for finding in findings:
-        name = f"{finding.operation} {finding.key}".strip()
+    rows = [("operation", "call", "status", "time", "records", ""), *map(_row, findings)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_line(rows[0], widths)]
+    for row, finding in zip(rows[1:], findings, strict=True):
         if finding.seconds is None:
-            lines.append(f"{name:{width}}  -              -        -  {finding.notes[0]}")
+            # Not a cell of the table: it would make the column as wide as a sentence.
+            lines.append(f"{finding.operation:{widths[0]}}  {finding.notes[0]}")
             continue
-        status = "none" if finding.status is None else finding.status
-        took = f"{finding.seconds * 1000:.0f} ms"
-        records = "-" if finding.records is None else finding.records
-        verdict = "wrong" if finding.fault else "ok"
-        lines.append(f"{name:{width}}  {status!s:6}  {took:>8}  {records!s:>7}  {verdict}")
-        lines += [f"    {note}" for note in finding.notes]
+        lines += [_line(row, widths), *(f"    {note}" for note in finding.notes)]
         if finding.fault:
             lines += [f"    {finding.fault}", f"    mend it with: {finding.mend}"]
     return "\n".join(lines)
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    if finding.seconds is None:
+        return finding.operation, "", "", "", "", ""
+    return (
+        finding.operation,
+        finding.call,
+        "none" if finding.status is None else str(finding.status),
+        f"{finding.seconds * 1000:.0f} ms",
+        "-" if finding.records is None else str(finding.records),
+        "wrong" if finding.fault else "ok",
+    )
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (f"{c:{how}{width}}" for c, width, how in zip(row, widths, _ALIGNED, strict=True))
+    return "  ".join(cells).rstrip()

@@ -1,22 +1,24 @@
 """Numbers that a process counts in, and that its sibling processes can read."""
 
-import fcntl
 import mmap
 import os
 import struct
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
+import structlog
 
-CELLS = 65_536
+CELLS = 32_768
 _CELL_BYTES = 8 * CELLS
-_NAMES_BYTES = 1024 * 1024
-_SUFFIX = ".cells"
+_NAMES_BYTES = 768 * 1024
+_PAGE_BYTES = _CELL_BYTES + _NAMES_BYTES
 # The first cells are about the page itself.
 _PID, _CELLS_USED, _NAMES_USED, _FIRST_FREE = range(4)
+# What finds no room is counted here, all together, and shown nowhere.
+_SPARE = 64
+# Reading again while a page is being folded; it takes about as long as to read one.
+_TRIES = 100
 
 
 class Row(NamedTuple):
@@ -28,7 +30,7 @@ class Row(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What one process has counted. A page outlives its process, so that totals never fall."""
+    """What one process counts, or, with `alive` false, all those together that have ended."""
 
     pid: int
     alive: bool
@@ -48,16 +50,21 @@ _names = msgspec.json.Decoder(_Name)
 class Cells:
     """A page of 64-bit floats. `cells.values[i] += 1` is all that counting costs.
 
-    With a `folder` the page is a file in it, mapped into memory: no lock, no system call, and
-    `pages` reads the files of all processes that were given the same folder. Each process
-    writes to its own page alone, from one thread. The pages are sparse: they take the room of
-    what is used.
+    With `pages` it is one of those that several processes share: no lock, no system call. Each
+    process writes to its own page alone, from one thread.
     """
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
-        self._memory = _anonymous() if folder is None else _mapped(folder)
-        self.values = memoryview(self._memory)[:_CELL_BYTES].cast("d")
+    def __init__(self, pages: "Pages | None" = None, place: int = 0) -> None:
+        """`place` is this process's own among `pages`. Where there are not so many places, it
+        counts for itself: others do not see it.
+        """
+        self._pages = pages
+        if pages is not None and not pages.has(place):
+            structlog.get_logger().warning("no page is left to count in", place=place)
+            self._pages = pages = None
+        self._memory = memoryview(mmap.mmap(-1, _PAGE_BYTES)) if pages is None else pages.at(place)
+        self.values = self._memory[:_CELL_BYTES].cast("d")
+        self._full = False
         self.values[_PID] = os.getpid()
         self.values[_CELLS_USED] = _FIRST_FREE
 
@@ -66,53 +73,93 @@ class Cells:
         first = int(self.values[_CELLS_USED])
         line = msgspec.json.encode(_Name(metric, labels, first, size)) + b"\n"
         start = _CELL_BYTES + int(self.values[_NAMES_USED])
+        if first + size > CELLS - _SPARE or start + len(line) > _PAGE_BYTES:
+            if not self._full:
+                self._full = True
+                structlog.get_logger().error("no room is left to count in", metric=metric)
+            return CELLS - size
         self._memory[start : start + len(line)] = line
         # Last, so that a reader never meets half a name.
         self.values[_CELLS_USED] += size
         self.values[_NAMES_USED] += len(line)
         return first
 
-    def pages(self) -> Iterator[Page]:
-        """The pages of all processes that share the folder, those that have ended included."""
-        if self._folder is None:
-            yield _page(self._memory, alive=True)
+    def pages(self) -> list[Page]:
+        """The pages of all processes that share them, and that of those that have ended."""
+        return [_page(self._memory, alive=True)] if self._pages is None else self._pages.read()
+
+
+class Pages:
+    """Memory that a process shares with those that it forks, with `places` for their pages.
+
+    It is no file: nothing can clean it away, no disk that is full or folder that is gone can take
+    it, and it is gone with the last of the processes. Room is taken where something is counted.
+
+    The process that made it gives each child a place that no other one has at that time, and
+    calls `fold` when that one has ended: its totals go on, and the place is free again.
+    """
+
+    def __init__(self, places: int, *, lasting: Callable[[str], bool]) -> None:
+        """`lasting` tells of a metric whether what was counted outlives its process."""
+        self._places = places
+        self._lasting = lasting
+        self._memory = memoryview(mmap.mmap(-1, (places + 1) * _PAGE_BYTES + mmap.PAGESIZE))
+        head = self._memory[-mmap.PAGESIZE :].cast("d")
+        # Odd while a page is being folded.
+        self._turn = head[0:1]
+        self.word = head[1:2]
+        """A number for all processes, at first 0; each may write it."""
+        self._ended = Cells(self, places)
+        self._rows: dict[tuple[str, tuple[str, ...]], int] = {}
+
+    def has(self, place: int) -> bool:
+        """Whether there are so many; the last one is that of the processes that have ended."""
+        return place <= self._places
+
+    def at(self, place: int) -> memoryview:
+        return self._memory[place * _PAGE_BYTES : (place + 1) * _PAGE_BYTES]
+
+    def fold(self, place: int) -> None:
+        """The process of this place has ended. For the process that made the pages alone."""
+        if place >= self._places:
             return
-        for path in sorted(self._folder.glob(f"*{_SUFFIX}")):
-            with (
-                path.open("rb") as file,
-                mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as memory,
-            ):
-                yield _page(memory, alive=_is_locked(file.fileno()))
+        memory = self.at(place)
+        rows = _page(memory, alive=False).rows
+        self._turn[0] += 1
+        for row in rows:
+            if self._lasting(row.metric):
+                key = (row.metric, row.labels)
+                if key not in self._rows:
+                    self._rows[key] = self._ended.claim(*key, len(row.values))
+                for cell, value in enumerate(row.values, self._rows[key]):
+                    self._ended.values[cell] += value
+        used = memory[:_CELL_BYTES].cast("d")
+        cells = int(used[_CELLS_USED])
+        used[_NAMES_USED] = used[_PID] = 0
+        memory[: 8 * cells] = bytes(8 * cells)
+        self._turn[0] += 1
+
+    def read(self) -> list[Page]:
+        for _ in range(_TRIES):
+            turn = self._turn[0]
+            found = list(self._read())
+            if turn % 2 == 0 and self._turn[0] == turn:
+                break
+        return found
+
+    def _read(self) -> Iterator[Page]:
+        for place in range(self._places):
+            page = _page(self.at(place), alive=True)
+            if page.pid:
+                yield page
+        yield _page(self.at(self._places), alive=False)
 
 
-def _anonymous() -> mmap.mmap:
-    return mmap.mmap(-1, _CELL_BYTES + _NAMES_BYTES)
-
-
-def _mapped(folder: Path) -> mmap.mmap:
-    descriptor, _ = tempfile.mkstemp(suffix=_SUFFIX, dir=folder)
-    try:
-        # The mapping keeps the lock, whatever way the process ends.
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        os.ftruncate(descriptor, _CELL_BYTES + _NAMES_BYTES)
-        return mmap.mmap(descriptor, 0)
-    finally:
-        os.close(descriptor)
-
-
-def _is_locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
-
-
-def _page(memory: mmap.mmap, *, alive: bool) -> Page:
+def _page(memory: memoryview, *, alive: bool) -> Page:
     # The names' length is read before the cells: a row that is named has its cells.
     names_used = int(_floats(memory, _FIRST_FREE)[_NAMES_USED])
-    names = memory[_CELL_BYTES : _CELL_BYTES + names_used]
-    values = _floats(memory, int(_floats(memory, _FIRST_FREE)[_CELLS_USED]))
+    names = bytes(memory[_CELL_BYTES : _CELL_BYTES + names_used])
+    values = _floats(memory, max(int(_floats(memory, _FIRST_FREE)[_CELLS_USED]), _FIRST_FREE))
     rows = [
         Row(name.metric, name.labels, values[name.first : name.first + name.size])
         for name in map(_names.decode, names.splitlines())
@@ -120,5 +167,5 @@ def _page(memory: mmap.mmap, *, alive: bool) -> Page:
     return Page(int(values[_PID]), alive, rows)
 
 
-def _floats(memory: mmap.mmap, count: int) -> tuple[float, ...]:
+def _floats(memory: memoryview, count: int) -> tuple[float, ...]:
     return struct.unpack_from(f"{count}d", memory)

@@ -39,7 +39,7 @@ class Family(NamedTuple):
     kind: type[Counted]
     help: str
     labels: tuple[str, ...] = ()
-    # How the workers' values become one. A gauge of a worker that has ended says nothing.
+    # How the workers' values become one.
     merge: Callable[[Iterable[float]], float] = sum
 
 
@@ -91,6 +91,19 @@ FAMILIES = {
         ("breaker", "outcome"),
     ),
     "rate_limited": Family(CounterMetricFamily, "Requests refused: the client is over its rate."),
+    "event_loop_lag_seconds": Family(
+        GaugeMetricFamily,
+        "How much later than asked for the event loop woke up, at worst in the last 15 seconds.",
+        merge=max,
+    ),
+    "log_lines_dropped": Family(
+        CounterMetricFamily, "Log lines lost because nobody took them, or the disk was full."
+    ),
+    "upstream_calls_in_flight": Family(GaugeMetricFamily, "Upstream calls under way now."),
+    "upstream_calls_waiting": Family(
+        GaugeMetricFamily, "Upstream calls that wait for a free slot now."
+    ),
+    "retry_budget_remaining": Family(GaugeMetricFamily, "Retries that may be made now."),
     "load_shed": Family(CounterMetricFamily, "Requests refused: too many in flight."),
     "cluster_nodes": Family(
         GaugeMetricFamily, "Nodes alive in the cluster, this server's workers included.", merge=max
@@ -129,6 +142,11 @@ FAMILIES = {
 }
 
 
+def lasts(metric: str) -> bool:
+    """Whether what was counted outlives its process; a gauge of one that has ended says nothing."""
+    return FAMILIES[metric].kind is not GaugeMetricFamily
+
+
 def build_registry(cells: Cells, exemplars: Exemplars, *, version: str) -> CollectorRegistry:
     """Everything that there is to scrape: what all workers counted, and what they are."""
     registry = CollectorRegistry()
@@ -145,7 +163,7 @@ class _Counted(Collector):
         self._exemplars = exemplars
 
     def collect(self) -> Iterator[Metric]:
-        pages = list(self._cells.pages())
+        pages = self._cells.pages()
         for name, family in FAMILIES.items():
             metric = family.kind(name, family.help, labels=family.labels)
             for labels, values in _merged(pages, name, family).items():
@@ -166,10 +184,9 @@ class _Counted(Collector):
 def _merged(pages: list[Page], name: str, family: Family) -> dict[tuple[str, ...], list[float]]:
     found: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
     for page in pages:
-        if page.alive or family.kind is not GaugeMetricFamily:
-            for row in page.rows:
-                if row.metric == name:
-                    found.setdefault(row.labels, []).append(row.values)
+        for row in page.rows:
+            if row.metric == name:
+                found.setdefault(row.labels, []).append(row.values)
     return {
         labels: [family.merge(cell) for cell in zip(*values, strict=True)]
         for labels, values in found.items()

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from event_service.libs.credentials import hide_anything
+
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PROTOCOL = "http/protobuf"
 _NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
@@ -68,8 +70,8 @@ def _exporter_faults(exporter: str, values: Mapping[str, str]) -> Iterator[str]:
     if values.get(protocol, _PROTOCOL).lower() != _PROTOCOL:
         yield f"{protocol}: must be {_PROTOCOL} (got {values[protocol]!a})"
     if endpoint in values and not _is_address(values[endpoint]):
-        # Not quoted: it may hold credentials.
-        yield f"{endpoint}: must be an http:// or https:// address without credentials"
+        shown = hide_anything(values[endpoint])
+        yield f"{endpoint}: must be an http:// or https:// address (got {shown!a})"
     for name in map(of_traces, _FILES):
         if name in values and not Path(values[name]).is_file():
             yield f"{name}: there is no such file (got {values[name]!a})"

@@ -50,15 +50,18 @@ async def test_a_body_may_come_in_pieces():
         ({"userId": 7}, {"$.userId": AN_ID}),
         ({"userId": "a/b"}, {"$.userId": AN_ID}),
         ({"userId": "a\n"}, {"$.userId": AN_ID}),
-        ({"title": ""}, {"$.title": "must be a string of 1 to 200 characters"}),
-        ({"title": "x" * 201}, {"$.title": "must be a string of 1 to 200 characters"}),
-        ({"title": None}, {"$.title": "must be a string of 1 to 200 characters"}),
-        ({"description": 1}, {"$.description": "must be a string of up to 2000 characters"}),
+        ({"title": ""}, {"$.title": "must be a string of 1 to 200 characters without NUL"}),
+        ({"title": "x" * 201}, {"$.title": "must be a string of 1 to 200 characters without NUL"}),
+        ({"title": None}, {"$.title": "must be a string of 1 to 200 characters without NUL"}),
+        (
+            {"description": 1},
+            {"$.description": "must be a string of up to 2000 characters without NUL"},
+        ),
         ({"colour": "red"}, {"$.colour": "is not a known field"}),
         ({"title": ["x"], "a": 1, "b": {"c": []}}, {
             "$.a": "is not a known field",
             "$.b": "is not a known field",
-            "$.title": "must be a string of 1 to 200 characters",
+            "$.title": "must be a string of 1 to 200 characters without NUL",
         }),
     ],
 )  # fmt: skip

@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -52,7 +53,7 @@ class Upstream:
     def _answer(self, method: str, *arguments: str) -> Any:
         self.called.append((method, *arguments))
         answer = self._answers[method]
-        self._recorder(method, "GET", "http://events.test")
+        self._recorder(method, "GET", f"http://events.test/{'/'.join([method, *arguments])}")
         status, answer, *body = answer if isinstance(answer, tuple) else (200, answer)
         if status is not None:
             self._recorder.answered(status)
@@ -67,7 +68,7 @@ def checking(**answers: Any) -> tuple[Upstream, UpstreamCheck]:
     upstream = Upstream(recorder, **answers)
     ticks = iter(range(1000))
     return upstream, UpstreamCheck(
-        upstream, recorder, new_id=lambda: "ours", clock=lambda: next(ticks) / 1000
+        upstream, recorder, timeout=60, new_id=lambda: "ours", clock=lambda: next(ticks) / 1000
     )
 
 
@@ -77,14 +78,14 @@ async def test_each_read_is_called_once_for_the_first_user_and_its_first_event()
     findings = await check.run()
 
     assert upstream.called == [("users",), ("events",), ("user", "1"), ("event", "7")]
-    assert [(f.operation, f.key, f.status, f.records, f.fault) for f in findings] == [
-        ("getUsers", "", 200, 2, ""),
-        ("getEvents", "", 200, 1, ""),
-        ("getUserById", "1", 200, 1, ""),
-        ("getEventById", "7", 200, 1, ""),
+    assert [(f.operation, f.call, f.status, f.records, f.fault) for f in findings] == [
+        ("getUsers", "GET /users", 200, 2, ""),
+        ("getEvents", "GET /events", 200, 1, ""),
+        ("getUserById", "GET /user/1", 200, 1, ""),
+        ("getEventById", "GET /event/7", 200, 1, ""),
         ("addEvent", "", None, None, ""),
     ]
-    assert findings[0].seconds == 0.001
+    assert findings[0].seconds == pytest.approx(0.001)
     assert findings[-1].notes == ["not tried; --write adds an event"]
 
 
@@ -104,7 +105,8 @@ async def test_one_call_for_all_events_of_a_user_takes_the_place_of_two():
     findings = await check.run()
 
     assert upstream.called == [("users",), ("events",), ("events_of", "1")]
-    assert findings[2][:5] == ("getEventsByUserId", "1", 200, 0.001, 2)
+    assert findings[2][:3] == ("getEventsByUserId", "GET /events_of/1", 200)
+    assert findings[2].records == 2
     assert findings[3].notes == ["not needed beside getEventsByUserId"]
 
 
@@ -191,17 +193,36 @@ async def test_what_was_tolerated_is_told():
 
 def test_the_report_is_a_table_with_faults_and_notes_below_their_operations():
     findings = [
-        Finding("getUsers", "", 200, 0.0123, 3, ['name: null, taken as "" (1 of 3)']),
-        Finding("getEventById", "101", None, 2.0, fault="Connection refused", mend="THE_URL"),
+        Finding("getUsers", "GET /users", 200, 0.0123, 3, ['name: null, taken as "" (1 of 3)']),
+        Finding("getEventById", "GET /e?id=1", None, 2.0, fault="It refused.", mend="THE_URL"),
         Finding("addEvent", notes=["not tried"]),
     ]
 
     assert report(findings).splitlines() == [
-        "operation         status      time  records",
-        "getUsers          200        12 ms        3  ok",
+        "operation     call         status     time  records",
+        "getUsers      GET /users   200       12 ms        3  ok",
         '    name: null, taken as "" (1 of 3)',
-        "getEventById 101  none     2000 ms        -  wrong",
-        "    Connection refused",
+        "getEventById  GET /e?id=1  none    2000 ms        -  wrong",
+        "    It refused.",
         "    mend it with: THE_URL",
-        "addEvent          -              -        -  not tried",
+        "addEvent      not tried",
     ]
+
+
+async def test_a_call_that_takes_too_long_is_given_up():
+    recorder = Recorder()
+    upstream = Upstream(recorder)
+
+    async def never() -> list[Event]:
+        recorder("events", "GET", "http://events.test/events")
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    upstream.events = never  # type: ignore[method-assign]
+    check = UpstreamCheck(upstream, recorder, timeout=0.05, new_id=lambda: "ours")
+
+    findings = await check.run()
+
+    wrong = findings[1]
+    assert (wrong.operation, wrong.fault) == ("getEvents", "timeout: no reply within 0.05 s")
+    assert wrong.mend.startswith("EVENT_SERVICE_UPSTREAM_TIMEOUT; ")

@@ -1,11 +1,26 @@
+import json
 import os
-from pathlib import Path
 
-from event_service.telemetry.cells import Cells, Row
+import pytest
+import structlog
+from structlog.testing import capture_logs
+
+from event_service.telemetry.cells import CELLS, Cells, Pages, Row
 
 
 def rows(cells: Cells) -> list[Row]:
     return [row for page in cells.pages() for row in page.rows]
+
+
+def shared(places: int = 4) -> Pages:
+    return Pages(places, lasting=lambda metric: metric != "in_flight")
+
+
+@pytest.fixture
+def logs():
+    structlog.reset_defaults()
+    with capture_logs() as lines:
+        yield lines
 
 
 def test_a_process_alone_reads_what_it_counted():
@@ -30,30 +45,107 @@ def test_labels_may_hold_anything():
     assert rows(cells) == [Row("requests", ('"\n\u2028\x00é',), (0.0,))]
 
 
-def test_those_who_share_a_folder_read_each_other(tmp_path: Path):
-    one, other = Cells(tmp_path), Cells(tmp_path)
+def test_those_who_share_pages_read_each_other():
+    pages = shared()
+    one, other = Cells(pages, 0), Cells(pages, 3)
     one.values[one.claim("requests")] += 1
     other.values[other.claim("requests")] += 2
 
-    assert sorted(rows(one)) == sorted(rows(other))
+    assert rows(one) == rows(other)
     assert sorted(row.values for row in rows(one)) == [(1.0,), (2.0,)]
-    assert all(page.alive for page in one.pages())
+    assert [page.alive for page in one.pages()] == [True, True, False]
 
 
-def test_a_page_outlives_its_process_and_is_known_to(tmp_path: Path):
-    one, other = Cells(tmp_path), Cells(tmp_path)
-    other.values[other.claim("requests")] += 2
-    del other
+def test_a_child_process_counts_where_its_parent_reads():
+    pages = shared()
+    child = os.fork()
+    if child == 0:
+        cells = Cells(pages, 0)
+        cells.values[cells.claim("requests", ("child",))] += 3
+        os._exit(0)
+    os.waitpid(child, 0)
 
-    pages = sorted(one.pages(), key=lambda page: page.alive)
-    assert [page.alive for page in pages] == [False, True]
-    assert pages[0].rows == [Row("requests", (), (2.0,))]
+    page = pages.read()[0]
+    assert page.pid == child
+    assert page.rows == [Row("requests", ("child",), (3.0,))]
 
 
-def test_pages_take_the_room_of_what_is_used(tmp_path: Path):
-    cells = Cells(tmp_path)
-    for number in range(100):
-        cells.claim("durations", (str(number),), size=17)
+def test_what_a_process_counted_outlives_it_and_what_it_was_doing_does_not():
+    pages = shared()
+    for place in (0, 1, 0):
+        cells = Cells(pages, place)
+        cells.values[cells.claim("requests", ("GET",))] += 2
+        cells.values[cells.claim("in_flight")] += 1
+        cells.values[cells.claim("durations", size=2) + 1] += 0.5
+        pages.fold(place)
 
-    (path,) = tmp_path.iterdir()
-    assert path.stat().st_blocks * 512 < 128 * 1024
+    (page,) = pages.read()
+    assert not page.alive
+    assert page.rows == [Row("requests", ("GET",), (6.0,)), Row("durations", (), (0.0, 1.5))]
+
+
+def test_a_place_is_as_new_after_its_process():
+    pages = shared()
+    cells = Cells(pages, 0)
+    cells.values[cells.claim("requests")] += 2
+    pages.fold(0)
+
+    again = Cells(pages, 0)
+    assert again.values[again.claim("requests")] == 0
+
+
+def test_two_hundred_processes_one_after_the_other_leave_one_page():
+    pages = shared()
+    for number in range(200):
+        cells = Cells(pages, number % 4)
+        cells.values[cells.claim("requests")] += 1
+        pages.fold(number % 4)
+
+    (page,) = pages.read()
+    assert page.rows == [Row("requests", (), (200.0,))]
+
+
+def test_nothing_that_a_killed_process_left_half_written_harms_readers():
+    pages = shared()
+    cells = Cells(pages, 0)
+    cells.claim("requests")
+    before = rows(cells)
+    # A name without its length, and cells without a name: as far as it may have come.
+    memory = pages.at(0)
+    start = 8 * CELLS + len(json.dumps(["requests", [], 4, 1], separators=(",", ":"))) + 1
+    memory[start : start + 10] = b'["half","'.ljust(10)
+    cells.values[1] += 1
+
+    assert rows(cells) == before
+    pages.fold(0)
+    assert [row.metric for page in pages.read() for row in page.rows] == ["requests"]
+
+
+def test_a_process_that_died_before_it_counted_leaves_nothing():
+    pages = shared()
+    pages.fold(0)
+    assert [page.rows for page in pages.read()] == [[]]
+
+
+def test_without_a_place_a_process_counts_for_itself(logs):
+    pages = shared(places=1)
+    cells = Cells(pages, 2)
+    cells.values[cells.claim("requests")] += 1
+
+    assert rows(cells) == [Row("requests", (), (1.0,))]
+    assert [page.rows for page in pages.read()] == [[]]
+    pages.fold(2)
+    assert [line["event"] for line in logs] == ["no page is left to count in"]
+
+
+@pytest.mark.parametrize("label", ["short", "x" * 2000])
+def test_where_there_is_no_room_left_counting_goes_on_and_one_line_says_so(logs, label: str):
+    cells = Cells()
+    claimed = [cells.claim("durations", (f"{label}{number}",), size=17) for number in range(3000)]
+    for first in claimed:
+        cells.values[first + 16] += 1
+
+    shown = rows(cells)
+    assert 300 < len(shown) < 3000
+    assert all(row.values == (*[0.0] * 16, 1.0) for row in shown)
+    assert [line["event"] for line in logs] == ["no room is left to count in"]

@@ -2,10 +2,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 
+from event_service.telemetry.cells import Pages
 from event_service.telemetry.log_level import LogLevel
 
 pytestmark = pytest.mark.anyio
@@ -51,9 +51,10 @@ async def test_a_level_holds_from_now_on():
     assert logging.root.isEnabledFor(logging.DEBUG)
 
 
-async def test_the_other_workers_follow(tmp_path: Path):
+async def test_the_other_workers_follow():
     polls = Polls()
-    here, there = LogLevel(tmp_path), LogLevel(tmp_path, sleep=polls)
+    word = Pages(1, lasting=bool).word
+    here, there = LogLevel(word), LogLevel(word, sleep=polls)
     async with following(there):
         await polls.waiting.wait()
         here.set("error")
@@ -65,11 +66,12 @@ async def test_the_other_workers_follow(tmp_path: Path):
         assert there.get() == "error"
 
 
-async def test_a_worker_that_starts_later_follows_too(tmp_path: Path):
-    LogLevel(tmp_path).set("warning")
+async def test_a_worker_that_starts_later_follows_too():
+    word = Pages(1, lasting=bool).word
+    LogLevel(word).set("warning")
     logging.root.setLevel(logging.INFO)
     polls = Polls()
-    late = LogLevel(tmp_path, sleep=polls)
+    late = LogLevel(word, sleep=polls)
     async with following(late):
         await polls.waiting.wait()
         assert late.get() == "warning"

@@ -1,8 +1,6 @@
-import gc
-from pathlib import Path
-
 from event_service.signals import RateExceeded, RequestStarted, Signals
-from event_service.telemetry.cells import Cells
+from event_service.telemetry.cells import Cells, Pages
+from event_service.telemetry.exposition import lasts
 from event_service.telemetry.metrics import Metrics
 from halfopen import CircuitBreaker
 
@@ -11,13 +9,14 @@ def exposed(metrics: Metrics) -> list[str]:
     return metrics.expose("")[0].decode().splitlines()
 
 
-def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way(tmp_path: Path):
-    one, other = (Metrics(Cells(tmp_path), version="1") for _ in range(2))
+def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way():
+    pages = Pages(2, lasting=lasts)
+    one, other = (Metrics(Cells(pages, place), version="1") for place in range(2))
     breakers = [CircuitBreaker("addEvent") for _ in range(2)]
     for metrics, breaker in zip((one, other), breakers, strict=True):
-        metrics.watch(breaker)
         signals = Signals()
         metrics.listen(signals)
+        metrics.watch(breaker)
         signals.emit(RequestStarted("GET"))
         signals.emit(RateExceeded())
     breakers[1].trip()
@@ -28,9 +27,7 @@ def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way(tmp_path: 
     assert 'circuit_breaker_state{breaker="addEvent",state="open"} 1.0' in both
     assert 'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0' in both
 
-    del other, metrics, breaker, signals
-    breakers.clear()
-    gc.collect()
+    pages.fold(1)
     left = exposed(one)
     assert "http_requests_in_flight 1.0" in left
     assert "rate_limited_total 2.0" in left

@@ -1,0 +1,196 @@
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg_pool import PoolTimeout, TooManyRequests
+
+from event_service.errors import (
+    IdempotencyKeyReused,
+    UpstreamBroken,
+    UpstreamFailed,
+    UpstreamTimeout,
+    UserNotFound,
+)
+from event_service.libs import migrations
+from event_service.libs.postgres import Connection, build_pool, refuse_old_server
+from event_service.models import Event, NewEvent, User
+from event_service.sources import sql_events as sql
+from event_service.sources.sql_events import Placed, Row
+
+MIGRATIONS = "event_service.sources.migrations_postgres"
+# A transaction that PostgreSQL gave up for the sake of another may be tried again at once.
+TRIES = 3
+
+_EVENTS = "ARRAY(SELECT e.id FROM events e WHERE e.user_id = users.id ORDER BY e.place, e.seq)"
+(
+    USERS,
+    USER,
+    EVENTS,
+    EVENT,
+    EVENTS_OF,
+    FIND_KEY,
+    ADD_KEY,
+    HAS_USER,
+    ADD_EVENT,
+    PUT_USER,
+    PUT_EVENT,
+) = (
+    statement.format(p="%s", events=_EVENTS).encode()
+    for statement in (
+        *(sql.USERS, sql.USER, sql.EVENTS, sql.EVENT, sql.EVENTS_OF, sql.FIND_KEY, sql.ADD_KEY),
+        *(sql.HAS_USER, sql.ADD_EVENT, sql.PUT_USER, sql.PUT_EVENT),
+    )
+)
+
+
+class PostgresEvents:
+    """Users and events in PostgreSQL; a source of events for any number of machines.
+
+    Raises UpstreamFailed when the server or a free connection cannot be had, UpstreamBroken when
+    the connection broke under a statement, UpstreamTimeout for a statement that took too long.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        connections: int,
+        timeout: float,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`timeout` in seconds bounds connecting, the wait for a connection and each statement.
+
+        Raises ValueError for a URL that libpq cannot read.
+        """
+        self._wall_clock = wall_clock
+        self._pool = build_pool(
+            url, max_size=connections, timeout=timeout, statement_timeout=timeout, checked=False
+        )
+
+    async def open(self) -> None:
+        """Bring the database to the shape that is needed.
+
+        Raises PostgresUnusable, MigrationError, and psycopg.Error if it cannot be reached.
+        """
+        await self._pool.open()
+        await self.migrate()
+
+    async def close(self) -> None:
+        await self._pool.close()
+
+    async def migrate(self) -> list[str]:
+        """The names of the migrations that were missing."""
+        if self._pool.closed:
+            await self._pool.open()
+        async with self._pool.connection() as connection:
+            refuse_old_server(connection)
+            todo = migrations.load(MIGRATIONS)
+            return await migrations.migrate_postgres(connection, sql.COMPONENT, todo)
+
+    async def users(self) -> list[User]:
+        return [User(*row) for row in await self._read("getUsers", USERS)]
+
+    async def user(self, user_id: str) -> User:
+        rows = await self._read("getUserById", USER, user_id)
+        return User(*sql.the_user(user_id, rows))
+
+    async def events(self) -> list[Event]:
+        return [sql.event_of(row) for row in await self._read("getEvents", EVENTS)]
+
+    async def event(self, event_id: str) -> Event:
+        return sql.the_event(await self._read("getEventById", EVENT, event_id))
+
+    async def events_of(self, user_id: str) -> list[Event]:
+        return sql.events_of(user_id, await self._read("getEventsByUserId", EVENTS_OF, user_id))
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
+        """The id under which the event is stored: ours, or that of an earlier try.
+
+        Raises UserNotFound, and IdempotencyKeyReused for a key of another event.
+        """
+        for left in reversed(range(TRIES)):
+            try:
+                async with self._connection("addEvent") as connection, connection.transaction():
+                    return await self._add(connection, event, event_id, idempotency_key)
+            except UpstreamFailed as error:
+                rolled_back = isinstance(
+                    error.__cause__, pg.DeadlockDetected | pg.SerializationFailure
+                )
+                if not rolled_back or not left:
+                    raise
+        raise AssertionError("unreachable")
+
+    async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None:
+        """Put all of them in, or none; what is there under the same id is replaced."""
+        async with self._pool.connection() as connection, connection.transaction():
+            # It may take longer than a request may.
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            cursor = connection.cursor()
+            await cursor.executemany(PUT_USER, ((user.id, user.name) for user in users))
+            await cursor.executemany(PUT_EVENT, _rows(events))
+
+    async def _add(self, connection: Connection, event: NewEvent, event_id: str, key: str) -> str:
+        print_of_it = sql.fingerprint(event)
+        # First: of two at the same time the second waits here until the first has committed.
+        values: tuple[Any, ...] = (key, event_id, print_of_it, self._wall_clock())
+        added = await connection.execute(ADD_KEY, values)
+        if not added.rowcount:
+            known: Row | None = await (await connection.execute(FIND_KEY, (key,))).fetchone()
+            if known is None or bytes(known[1]) != print_of_it:
+                raise IdempotencyKeyReused
+            return str(known[0])
+        if await (await connection.execute(HAS_USER, (event.userId,))).fetchone() is None:
+            raise UserNotFound(event.userId)
+        values = (event_id, event.userId, sql.ADDED, event.title, event.description or "")
+        await connection.execute(ADD_EVENT, values)
+        return event_id
+
+    async def _read(self, operation: str, statement: bytes, *values: str) -> Sequence[Row]:
+        async with self._connection(operation) as connection:
+            # Prepared on its first use: a plan for each would cost as much as the look-up.
+            cursor = await connection.execute(statement, values, prepare=True)
+            return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def _connection(self, operation: str) -> AsyncIterator[Connection]:
+        with _translated(operation):
+            async with self._pool.connection() as connection:
+                yield connection
+
+
+@contextmanager
+def _translated(operation: str) -> Iterator[None]:
+    try:
+        yield
+    except (PoolTimeout, TooManyRequests) as error:
+        raise UpstreamFailed(
+            operation, "The database could not be reached.", reason="no connection in time"
+        ) from error
+    except pg.QueryCanceled as error:
+        raise UpstreamTimeout(
+            operation, "The database did not answer in time.", reason="timeout: no reply in time"
+        ) from error
+    except (pg.DeadlockDetected, pg.SerializationFailure) as error:
+        raise UpstreamFailed(
+            operation, "The database gave up the transaction.", reason=type(error).__name__
+        ) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError) as error:
+        # The server's own words may hold the address, but never what was stored.
+        raise UpstreamBroken(
+            operation, "The connection to the database broke.", reason=type(error).__name__
+        ) from error
+    except psycopg.Error as error:
+        raise UpstreamFailed(
+            operation,
+            "The database failed.",
+            reason=f"{type(error).__name__}, SQLSTATE {error.sqlstate}",
+        ) from error
+
+
+def _rows(events: Iterable[Placed]) -> Iterator[tuple[Any, ...]]:
+    for placed in events:
+        event = placed.event
+        yield (event.id, event.userId, placed.place, event.title, event.description)

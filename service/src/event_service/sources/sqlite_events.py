@@ -1,0 +1,219 @@
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import apsw
+import msgspec
+
+from event_service.errors import IdempotencyKeyReused, UpstreamFailed, UserNotFound
+from event_service.libs import migrations
+from event_service.libs.group_commit import GroupCommit
+from event_service.libs.sqlite import SqliteThread, SqliteUnusable, connect, path_of
+from event_service.models import Event, NewEvent, User
+from event_service.sources import sql_events as sql
+from event_service.sources.sql_events import Placed, Row
+
+MIGRATIONS = "event_service.sources.migrations_sqlite"
+
+_EVENTS = (
+    "(SELECT json_group_array(id) FROM"
+    " (SELECT id FROM events WHERE user_id = users.id ORDER BY place, seq))"
+)
+(
+    USERS,
+    USER,
+    EVENTS,
+    EVENT,
+    EVENTS_OF,
+    FIND_KEY,
+    ADD_KEY,
+    HAS_USER,
+    ADD_EVENT,
+    PUT_USER,
+    PUT_EVENT,
+) = (
+    statement.format(p="?", events=_EVENTS)
+    for statement in (
+        *(sql.USERS, sql.USER, sql.EVENTS, sql.EVENT, sql.EVENTS_OF, sql.FIND_KEY, sql.ADD_KEY),
+        *(sql.HAS_USER, sql.ADD_EVENT, sql.PUT_USER, sql.PUT_EVENT),
+    )
+)
+_ids = msgspec.json.Decoder(list[str])
+
+
+class _Addition(NamedTuple):
+    event: NewEvent
+    event_id: str
+    key: str
+
+
+class SqliteEvents:
+    """Users and events in an SQLite file; a source of events for one machine.
+
+    What concerns one user or event is read on the event loop, where a look-up takes less than a
+    switch of threads. Lists are read in a thread, and end there when their reader gives up. Writes
+    go through one thread; those that arrive during a commit share the next one.
+
+    Raises UpstreamFailed for whatever SQLite refuses. Use from one event loop.
+    """
+
+    def __init__(self, url: str, *, wall_clock: Callable[[], float] = time.time) -> None:
+        """Raises ValueError for a URL that names no file; see `libs.sqlite.path_of`."""
+        self._path = path_of(url)
+        self._wall_clock = wall_clock
+        self._reader: apsw.Connection | None = None
+        self._lists = SqliteThread(self._connect)
+        self._writer = SqliteThread(self._connect)
+        self._additions: GroupCommit[_Addition, str] = GroupCommit(self._add_all)
+
+    async def open(self) -> None:
+        """Bring the file to the shape that is needed. Raises SqliteUnusable, MigrationError."""
+        await self.migrate()
+        self._reader = self._connect()
+
+    async def close(self) -> None:
+        await self._additions.drain()
+        await self._writer.stop()
+        await self._lists.stop()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    async def migrate(self) -> list[str]:
+        """The names of the migrations that were missing."""
+        todo = migrations.load(MIGRATIONS)
+        return await self._writer.run(migrations.migrate_sqlite, sql.COMPONENT, todo)
+
+    async def users(self) -> list[User]:
+        rows = await self._list("getUsers", USERS)
+        return [_user(row) for row in rows]
+
+    async def user(self, user_id: str) -> User:
+        return _user(sql.the_user(user_id, self._find("getUserById", USER, user_id)))
+
+    async def events(self) -> list[Event]:
+        rows = await self._list("getEvents", EVENTS)
+        return [sql.event_of(row) for row in rows]
+
+    async def event(self, event_id: str) -> Event:
+        return sql.the_event(self._find("getEventById", EVENT, event_id))
+
+    async def events_of(self, user_id: str) -> list[Event]:
+        return sql.events_of(user_id, self._find("getEventsByUserId", EVENTS_OF, user_id))
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
+        """The id under which the event is stored: ours, or that of an earlier try.
+
+        Raises UserNotFound, and IdempotencyKeyReused for a key of another event.
+        """
+        try:
+            return await self._additions.submit(_Addition(event, event_id, idempotency_key))
+        except (apsw.Error, SqliteUnusable) as error:
+            raise _failed("addEvent", error) from error
+
+    async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None:
+        """Put all of them in, or none; what is there under the same id is replaced."""
+        await self._writer.run(_import, users, events)
+
+    def _connect(self) -> apsw.Connection:
+        return connect(self._path, synchronous="FULL")
+
+    def _find(self, operation: str, statement: str, key: str) -> Sequence[Row]:
+        try:
+            if self._reader is None:
+                self._reader = self._connect()
+            return self._reader.execute(statement, (key,)).fetchall()
+        except (apsw.Error, SqliteUnusable) as error:
+            raise _failed(operation, error) from error
+
+    async def _list(self, operation: str, statement: str) -> Sequence[Row]:
+        reading: list[apsw.Connection] = []
+
+        def read(connection: apsw.Connection) -> Sequence[Row]:
+            reading.append(connection)
+            try:
+                return connection.execute(statement).fetchall()
+            finally:
+                reading.clear()
+
+        try:
+            return await self._lists.run(read)
+        except (apsw.Error, SqliteUnusable) as error:
+            raise _failed(operation, error) from error
+        finally:
+            # Only a reader that gave up leaves while the thread still reads.
+            for connection in reading:
+                connection.interrupt()
+
+    async def _add_all(self, additions: Sequence[_Addition]) -> Sequence[str | Exception]:
+        return await self._writer.run(
+            partial(_add_all, additions=additions, now=self._wall_clock())
+        )
+
+
+def _add_all(
+    connection: apsw.Connection, *, additions: Sequence[_Addition], now: float
+) -> list[str | Exception]:
+    """All in one transaction; an addition that is refused takes no other along."""
+    outcomes: list[str | Exception] = []
+    with _writing(connection):
+        for addition in additions:
+            try:
+                outcomes.append(_add(connection, addition, now))
+            except (UserNotFound, IdempotencyKeyReused) as refused:
+                outcomes.append(refused)
+    return outcomes
+
+
+def _add(connection: apsw.Connection, addition: _Addition, now: float) -> str:
+    event, event_id, key = addition
+    known = connection.execute(FIND_KEY, (key,)).fetchone()
+    print_of_it = sql.fingerprint(event)
+    if known is not None:
+        if known[1] != print_of_it:
+            raise IdempotencyKeyReused
+        return str(known[0])
+    if connection.execute(HAS_USER, (event.userId,)).fetchone() is None:
+        raise UserNotFound(event.userId)
+    connection.execute(ADD_KEY, (key, event_id, print_of_it, now))
+    values = (event_id, event.userId, sql.ADDED, event.title, event.description or "")
+    connection.execute(ADD_EVENT, values)
+    return event_id
+
+
+def _import(connection: apsw.Connection, users: Iterable[User], events: Iterable[Placed]) -> None:
+    with _writing(connection):
+        connection.executemany(PUT_USER, ((user.id, user.name) for user in users))
+        connection.executemany(
+            PUT_EVENT,
+            (
+                (e.id, e.userId, placed.place, e.title, e.description)
+                for placed in events
+                for e in (placed.event,)
+            ),
+        )
+
+
+@contextmanager
+def _writing(connection: apsw.Connection) -> Iterator[None]:
+    """A write transaction: committed at the end, rolled back after an error."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _user(row: Row) -> User:
+    return User(row[0], row[1], _ids.decode(row[2]))
+
+
+def _failed(operation: str, error: Exception) -> UpstreamFailed:
+    return UpstreamFailed(
+        operation, "The database failed.", reason=f"{type(error).__name__}: {error}"
+    )

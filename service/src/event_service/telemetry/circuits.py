@@ -1,0 +1,40 @@
+"""Where the circuits of all workers of a server stand."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from event_service.telemetry.cells import Cells
+from halfopen import State
+
+# The further back, the more it tells an operator.
+_WORST_FIRST = (State.ISOLATED, State.OPEN, State.HALF_OPEN, State.CLOSED)
+
+
+class Circuit(NamedTuple):
+    """`states`: how many workers have the circuit in each state; none that no worker is in."""
+
+    name: str
+    states: dict[State, int]
+
+    @property
+    def worst(self) -> State:
+        return next(state for state in _WORST_FIRST if state in self.states)
+
+    @property
+    def where(self) -> str:
+        """In how many of the workers it is in its worst state; "" where there is only one."""
+        workers = sum(self.states.values())
+        return f"in {self.states[self.worst]} of {workers} workers" if workers > 1 else ""
+
+
+def circuits(cells: Cells) -> list[Circuit]:
+    """Every circuit that a worker has, as the workers' metrics have it at this moment."""
+    found: dict[str, Counter[State]] = {}
+    for page in cells.pages():
+        if not page.alive:
+            continue
+        for row in page.rows:
+            if row.metric == "circuit_breaker_state" and row.values[0]:
+                name, state = row.labels
+                found.setdefault(name, Counter())[State(state)] += 1
+    return [Circuit(name, dict(states)) for name, states in found.items()]

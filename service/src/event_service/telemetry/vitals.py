@@ -1,0 +1,97 @@
+"""How the process itself is doing, looked at again and again: what no event tells of."""
+
+import asyncio
+import os
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from event_service.libs.bulkhead import Bulkhead
+from event_service.libs.retry import RetryBudget
+from event_service.signals import GuardsBuilt, Signals
+from event_service.telemetry.cells import Cells
+
+PERIOD = 0.5
+# So many looks back goes the lag that is shown: as long as scrapes are apart.
+LOOKS = 30
+
+
+class Vitals:
+    """Counts in `cells` what it finds every `PERIOD` seconds.
+
+    The lag of the event loop is how much later than asked for it woke up, at worst of the last
+    `LOOKS` times. `dropped` tells how many log lines were lost so far. `most_files` is how many
+    files may be open before connections have to wait; that is told once each time it comes to it.
+    """
+
+    def __init__(
+        self,
+        cells: Cells,
+        *,
+        dropped: Callable[[], int] = lambda: 0,
+        most_files: int | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._values = cells.values
+        self._lag = cells.claim("event_loop_lag_seconds")
+        self._lags: deque[float] = deque(maxlen=LOOKS)
+        self._lost = cells.claim("log_lines_dropped")
+        self._in_flight = cells.claim("upstream_calls_in_flight")
+        self._waiting = cells.claim("upstream_calls_waiting")
+        self._budget_left = cells.claim("retry_budget_remaining")
+        self._dropped = dropped
+        self._most_files = most_files
+        self._few_files = False
+        self._clock = clock
+        self._sleep = sleep
+        self._bulkhead: Bulkhead | None = None
+        self._budget: RetryBudget | None = None
+
+    def listen(self, signals: Signals) -> None:
+        signals.on(GuardsBuilt, self._guards_built)
+
+    def _guards_built(self, signal: GuardsBuilt) -> None:
+        self._bulkhead, self._budget = signal.bulkhead, signal.budget
+
+    def look(self) -> None:
+        """Count what there is to count now."""
+        values = self._values
+        values[self._lost] = self._dropped()
+        if self._bulkhead is not None:
+            values[self._in_flight] = self._bulkhead.in_flight
+            values[self._waiting] = self._bulkhead.waiting
+        if self._budget is not None:
+            values[self._budget_left] = self._budget.remaining
+
+    async def watch(self) -> None:
+        """Look every `PERIOD` seconds, without end."""
+        while True:
+            began = self._clock()
+            await self._sleep(PERIOD)
+            self._lags.append(max(0.0, self._clock() - began - PERIOD))
+            self._values[self._lag] = max(self._lags)
+            self.look()
+            self._look_at_files()
+
+    def _look_at_files(self) -> None:
+        if self._most_files is None:
+            return
+        few = _lowest_free_descriptor() >= self._most_files
+        if few and not self._few_files:
+            structlog.get_logger().error(
+                "out of file descriptors: connections wait", limit=self._most_files
+            )
+        self._few_files = few
+
+
+def _lowest_free_descriptor() -> int:
+    """About as many as are open, as the lowest one is always taken next."""
+    try:
+        found = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 1 << 30
+    os.close(found)
+    return found

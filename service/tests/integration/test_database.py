@@ -1,0 +1,270 @@
+"""The service in front of a database of its own: the same API, the same guards."""
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import Counter
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from event_service.errors import EventServiceError
+from event_service.models import Event, NewEvent, User
+from event_service.sources.data_file import checked
+from event_service.sources.postgres_events import PostgresEvents
+from event_service.sources.sqlite_events import SqliteEvents
+from mock_upstream import MockUpstream
+
+from ..postgres_server import postgres_server  # noqa: TID252  of all the service's tests
+from .conftest import Start
+
+pytestmark = pytest.mark.anyio
+
+USERS = [User("1", "Alice", ["11", "12"]), User("2", "Bob", [])]
+EVENTS = [Event("11", "1", "Breakfast", "Rolls"), Event("12", "1", "Review", "")]
+
+
+async def fill(source) -> None:
+    await source.open()
+    await source.import_data(*checked(USERS, EVENTS))
+    await source.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+async def url(request, tmp_path) -> str:
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/events.db"
+        await fill(SqliteEvents(url))
+    else:
+        url = request.getfixturevalue("postgres_url")
+        await fill(PostgresEvents(url, connections=2, timeout=5.0))
+    return url
+
+
+async def test_the_api_answers_from_the_database(start: Start, url: str):
+    async with start(upstream_url=url) as client:
+
+        async def get(path: str) -> tuple[int, object]:
+            async with client.get(f"/api/{path}") as response:
+                return response.status, json.loads(await response.read())
+
+        assert await get("getUsers") == (
+            200,
+            [
+                {"id": "1", "name": "Alice", "events": ["11", "12"]},
+                {"id": "2", "name": "Bob", "events": []},
+            ],
+        )
+        status, events = await get("getEventsByUserId/1")
+        assert (status, [event["id"] for event in events]) == (200, ["11", "12"])
+        assert await get("getEventsByUserId/2") == (200, [])
+        assert (await get("getEventsByUserId/3"))[0] == 404
+        assert (await get("getEventsByUserId/1?partial=true"))[1]["partial"] is False
+        assert len((await get("getEvents"))[1]) == 2
+
+
+async def test_an_event_is_added_once_for_each_key(start: Start, url: str):
+    async with start(upstream_url=url) as client:
+
+        async def add(title: str, **headers: str) -> tuple[int, dict[str, str]]:
+            event = {"userId": "1", "title": title}
+            async with client.post("/api/addEvent", json=event, headers=headers) as response:
+                return response.status, json.loads(await response.read())
+
+        key = {"Idempotency-Key": "k", "Prefer": "respond-async"}
+        first, again = await add("Standup", **key), await add("Standup", **key)
+        other = await add("Other", **key)
+        async with client.get("/api/getEventsByUserId/1") as response:
+            stored = await response.json()
+
+    assert first == again
+    assert first[0] == 200, "it is done, so there is nothing to wait for"
+    assert (other[0], other[1]["type"]) == (422, "/problems/idempotency-key-reused")
+    assert [event["id"] for event in stored] == ["11", "12", first[1]["id"]]
+
+
+async def test_one_statement_reads_a_user(postgres_url: str):
+    source = PostgresEvents(postgres_url, connections=1, timeout=5.0)
+    await source.open()
+    await source.import_data(*checked(USERS, EVENTS))
+    try:
+        before = await _statements(postgres_url)
+        for _ in range(50):
+            await source.events_of("1")
+        after = await _statements(postgres_url)
+    finally:
+        await source.close()
+
+    # Transactions, for in autocommit each statement is one. The statistics come late and with
+    # those of the question itself.
+    assert after - before <= 50 + 5
+
+
+async def _statements(url: str) -> int:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute("SELECT pg_stat_force_next_flush()")
+        row = await (
+            await connection.execute(
+                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+            )
+        ).fetchone()
+        return int(row[0]) if row else 0
+
+
+STEP = st.one_of(
+    st.tuples(st.just("add"), st.sampled_from("12x"), st.sampled_from("ab"), st.integers(0, 4)),
+    st.tuples(st.just("read"), st.sampled_from("12x")),
+)
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(steps=st.lists(STEP, max_size=12))
+def test_any_sequence_gives_what_a_model_in_memory_gives(steps, tmp_path_factory):
+    async def run() -> None:
+        source = SqliteEvents(f"sqlite:///{tmp_path_factory.mktemp('model')}/events.db")
+        await source.open()
+        await source.import_data(*checked(USERS, EVENTS))
+        model = {"1": ["11", "12"], "2": []}
+        keys: dict[str, tuple[str, str, str]] = {}
+        try:
+            for number, (kind, user, *rest) in enumerate(steps):
+                if kind == "read":
+                    found = await _outcome(source.events_of(user))
+                    expected = model.get(user, "UserNotFound")
+                    ids = found if isinstance(found, str) else [event.id for event in found]
+                    assert ids == expected
+                    continue
+                title, key = rest[0], f"key-{rest[1]}"
+                event_id = f"new-{number}"
+                found = await _outcome(
+                    source.add_event(NewEvent(user, title), event_id=event_id, idempotency_key=key)
+                )
+                if key in keys:
+                    same = keys[key][:2] == (user, title)
+                    assert found == (keys[key][2] if same else "IdempotencyKeyReused")
+                elif user not in model:
+                    assert found == "UserNotFound"
+                else:
+                    assert found == event_id
+                    keys[key] = (user, title, event_id)
+                    model[user].append(event_id)
+        finally:
+            await source.close()
+
+    asyncio.run(run())
+
+
+async def _outcome(work):
+    try:
+        return await work
+    except EventServiceError as error:
+        return type(error).__name__
+
+
+async def test_postgresql_restarted_under_load_is_well_again_within_the_cooldown(
+    start: Start, tmp_path, needs
+):
+    with postgres_server(needs("initdb").parent) as server:
+        url = server.create_database()
+        await fill(PostgresEvents(url, connections=2, timeout=5.0))
+        values = {
+            "upstream_url": url,
+            "upstream_timeout": 0.5,
+            "upstream_concurrency": 8,
+            "breaker_cooldown": 0.5,
+            "single_flight": False,
+        }
+        async with start(**values) as client:
+            found: Counter[str] = Counter()
+
+            async def read() -> str:
+                async with client.get("/api/getEventsByUserId/1") as response:
+                    body = await response.read()
+                    return "ok" if response.status == 200 else json.loads(body)["type"]
+
+            assert await read() == "ok"
+            server.stop()
+            async with asyncio.timeout(30):
+                while not found["/problems/circuit-open"]:
+                    found.update(await asyncio.gather(*(read() for _ in range(10))))
+            server.start()
+            async with asyncio.timeout(30):
+                while await read() != "ok":  # noqa: ASYNC110  another process starts
+                    await asyncio.sleep(0.02)
+
+
+def event_service(url: str, *arguments: str, given: bytes = b"") -> tuple[int, str, str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "event_service", *arguments],
+        env={"EVENT_SERVICE_ENV": "testing", "EVENT_SERVICE_UPSTREAM_URL": url, "PATH": ""},
+        input=given,
+        capture_output=True,
+        check=False,
+    )
+    return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+
+def test_what_is_exported_can_be_imported(tmp_path):
+    url, copy = f"sqlite:///{tmp_path}/a.db", f"sqlite:///{tmp_path}/b.db"
+    data = {
+        "users": [{"id": 1, "name": None, "events": ["12", "11"]}],
+        "events": [
+            {"id": "11", "userId": "1", "title": "One", "description": None},
+            {"id": "12", "userId": 1, "title": "Two"},
+        ],
+    }
+    given = json.dumps(data).encode()
+    assert event_service(url, "import", "-", given=given)[0] == 0
+
+    code, exported, _ = event_service(url, "export", "-")
+
+    assert code == 0
+    assert json.loads(exported)["users"] == [{"id": "1", "name": "", "events": ["12", "11"]}]
+    assert event_service(copy, "import", "-", given=exported.encode())[0] == 0
+    assert event_service(copy, "export", "-")[1] == exported
+
+
+@pytest.mark.parametrize(
+    ("data", "fault"),
+    [
+        ('{"users":[{"id":"1"},{"name":"B"}],"events":[]}', "$.users[1]: "),
+        ('{"users":[{"id":"a/b"}],"events":[]}', "$.users[0].id: "),
+        ('{"users":[{"id":"1"},{"id":"1"}],"events":[]}', "$.users[1].id: "),
+        ('{"users":[{"id":"1","events":["9"]}],"events":[]}', "$.users[0].events[0]: "),
+        ('{"users":[],"events":[{"id":"1","userId":"7","title":"t"}]}', "$.events[0].userId: "),
+        ('{"users":[{"id":"1","name":"a\\u0000"}],"events":[]}', "$.users[0]: "),
+        ('{"users":[null],"events":[]}', "$.users[0]: "),
+        ('{"users":[]}', "$: "),
+        ("nonsense", "$: "),
+    ],
+)
+def test_one_bad_record_is_named_and_nothing_is_imported(tmp_path, data, fault):
+    url = f"sqlite:///{tmp_path}/a.db"
+
+    code, _, said = event_service(url, "import", "-", given=data.encode())
+
+    assert code == 1
+    assert fault in said
+    assert "Traceback" not in said
+    assert json.loads(event_service(url, "export", "-")[1]) == {"users": [], "events": []}
+
+
+async def test_an_events_api_is_moved_over(mock: MockUpstream, tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+
+    code, _, said = await asyncio.to_thread(event_service, url, "import", "--from", mock.url)
+
+    assert (code, said) == (0, "")
+    exported = json.loads((await asyncio.to_thread(event_service, url, "export", "-"))[1])
+    assert [user["name"] for user in exported["users"]] == [
+        *("Alice Johnson", "Bob Anderson", "Carla Mendez")
+    ]
+    assert [event["id"] for event in exported["events"]] == ["101", "102", "103"]

@@ -1,0 +1,293 @@
+"""The service outlives what goes wrong around its processes."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import psutil
+import pytest
+
+from .processes import BIN, Process, event_service, free_port
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+NOWHERE = "http://127.0.0.1:9"
+PATIENCE = 30.0
+
+
+def until(true: Callable[[], object], what: str) -> None:
+    give_up = time.monotonic() + PATIENCE
+    while not true():
+        assert time.monotonic() < give_up, what
+        time.sleep(0.02)
+
+
+class Reply(NamedTuple):
+    status: int
+    connection: str | None
+    body: bytes
+
+
+class Client:
+    """One connection, as long as the service keeps it; then another one."""
+
+    def __init__(self, url: str) -> None:
+        self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
+
+    def get(self, path: str, **headers: str) -> Reply:
+        self._connection.request("GET", path, headers=headers)
+        response = self._connection.getresponse()
+        return Reply(response.status, response.getheader("connection"), response.read())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+
+def get(url: str, path: str) -> Reply:
+    with Client(url) as client:
+        return client.get(path, connection="close")
+
+
+def metric(url: str, name: str) -> float:
+    lines = get(url, "/metrics").body.decode().splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+def ask_many(url: str, path: str, times: int) -> None:
+    """All at once, on one connection."""
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
+        client.settimeout(PATIENCE)
+        client.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode() * times)
+        found = b""
+        while found.count(b"HTTP/1.1 ") < times:
+            found += client.recv(1 << 16)
+
+
+def events(process: Process) -> list[str]:
+    lines = [json.loads(line) for line in process.output.splitlines() if line.startswith("{")]
+    return [line["event"] for line in lines]
+
+
+def workers(process: Process) -> list[int]:
+    return process.pids()[1:]
+
+
+@contextmanager
+def writing_to(output: int, folder: Path) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    port = free_port()
+    settings = {"ENV": "testing", "PORT": str(port), "UPSTREAM_URL": NOWHERE, "LOG_FORMAT": "json"}
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")}
+    with (folder / "errors").open("wb") as errors:
+        process = subprocess.Popen(
+            [str(BIN / "event-service"), "serve"],
+            env={**inherited, **{f"EVENT_SERVICE_{name}": each for name, each in settings.items()}},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: answers(url), "it does not answer")
+        yield url, process
+    finally:
+        process.kill()
+        process.wait()
+    assert (folder / "errors").read_bytes() == b""
+
+
+def answers(url: str) -> bool:
+    try:
+        return get(url, "/livez").status == 200
+    except OSError:
+        return False
+
+
+def test_a_log_that_nobody_reads_stops_nothing_and_what_was_lost_is_told(tmp_path: Path):
+    reader, writer = os.pipe()
+    path = "/" + "x" * 1000
+    with writing_to(writer, tmp_path) as (url, process):
+        os.close(writer)
+        while not metric(url, "log_lines_dropped_total"):
+            ask_many(url, path, 200)
+        dropped = metric(url, "log_lines_dropped_total")
+
+        os.set_blocking(reader, False)
+        found = b""
+
+        def told() -> bool:
+            nonlocal found
+            try:
+                found += os.read(reader, 1 << 20)
+            except BlockingIOError:
+                time.sleep(0.02)
+            return b'"log lines dropped"' in found
+
+        until(told, "it does not say what was lost")
+        until(lambda: told() and found.endswith(b"\n"), "half a line")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+        while rest := os.read(reader, 1 << 20):
+            found += rest
+    os.close(reader)
+
+    lines = [json.loads(line) for line in found.splitlines()]
+    lost = [line for line in lines if line["event"] == "log lines dropped"]
+    assert sum(line["lines"] for line in lost) >= dropped
+    assert {line["level"] for line in lost} == {"warning"}
+    assert lines[-1]["event"] == "service stopped"
+
+
+def test_a_log_that_nobody_reads_does_not_hold_up_the_end(tmp_path: Path):
+    reader, writer = os.pipe()
+    with writing_to(writer, tmp_path) as (url, process):
+        os.close(writer)
+        ask_many(url, "/livez", 400)
+        process.terminate()
+        began = time.monotonic()
+        assert process.wait(PATIENCE) == 0
+        assert time.monotonic() - began < 4
+    os.close(reader)
+
+
+def test_a_full_disk_stops_nothing(tmp_path: Path):
+    full = os.open("/dev/full", os.O_WRONLY)
+    with writing_to(full, tmp_path) as (url, process):
+        for _ in range(20):
+            assert get(url, "/livez").status == 200
+        until(lambda: metric(url, "log_lines_dropped_total") >= 20, "nothing is counted as lost")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
+    os.close(full)
+
+
+def test_with_few_files_and_many_connections_it_serves_on_and_says_so_once():
+    command = f"ulimit -n 64; exec {BIN / 'event-service'} serve"
+    port = free_port()
+    process = Process(
+        "/bin/sh",
+        *("-c", command),
+        EVENT_SERVICE_ENV="testing",
+        EVENT_SERVICE_PORT=str(port),
+        EVENT_SERVICE_UPSTREAM_URL=NOWHERE,
+        EVENT_SERVICE_LOG_FORMAT="json",
+    )
+    try:
+        process.wait_for(f"http://127.0.0.1:{port}/livez")
+        with ExitStack() as stack:
+            clients = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+                for _ in range(200)
+            ]
+            process.wait_for_output("out of file descriptors")
+            service = psutil.Process(workers(process)[0])
+            before = sum(service.cpu_times()[:2])
+            time.sleep(1)  # the time in which it would spin
+            assert sum(service.cpu_times()[:2]) - before < 0.7
+            clients[0].sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert clients[0].recv(100).startswith(b"HTTP/1.1 200")
+        began = time.monotonic()
+        until(lambda: answers(f"http://127.0.0.1:{port}"), "it is gone")
+        assert time.monotonic() - began < 5
+    finally:
+        process.stop()
+    assert events(process).count("out of file descriptors: connections wait") == 1
+
+
+def test_a_worker_that_is_killed_again_and_again_does_not_end_the_others():
+    with event_service(NOWHERE, WORKERS="2", LOG_FORMAT="json") as (url, process):
+        until(lambda: events(process).count("service started") == 2, process.output)
+        survivor, *_ = workers(process)
+        for times in range(1, 5):
+            (victim,) = [pid for pid in workers(process) if pid != survivor]
+            os.kill(victim, signal.SIGKILL)
+            until(lambda times=times: events(process).count("service started") == 2 + times, "lost")
+        assert psutil.pid_exists(survivor)
+        assert {get(url, "/livez").status for _ in range(20)} == {200}
+        assert events(process).count("worker ended by itself") == 4
+
+
+def test_workers_end_when_what_started_them_is_killed():
+    with event_service(NOWHERE, WORKERS="2", LOG_FORMAT="json") as (_, process):
+        until(lambda: events(process).count("service started") == 2, process.output)
+        orphans = [psutil.Process(pid) for pid in workers(process)]
+        process.send(signal.SIGKILL)
+        _, alive = psutil.wait_procs(orphans, timeout=PATIENCE)
+
+    assert alive == []
+    assert events(process).count("service stopped") == 2
+
+
+def test_a_reload_loses_nothing_keeps_totals_and_ends_kept_connections():
+    with event_service(NOWHERE, WORKERS="2", LOG_FORMAT="json") as (url, process):
+        until(lambda: events(process).count("service started") == 2, process.output)
+        old = workers(process)
+        asked, closed = 0, 0
+        process.send(signal.SIGHUP)
+        with Client(url) as client:
+            while set(old) & set(workers(process)) or not closed:
+                reply = client.get("/docs")
+                assert reply.status == 200
+                closed += reply.connection == "close"
+                assert get(url, "/readyz").status == 200
+                asked += 1
+                assert asked < 100_000
+        assert len(workers(process)) == 2
+        name = 'http_requests_total{method="GET",route="/docs",status="200"}'
+        assert metric(url, name) == asked
+
+
+def test_while_it_drains_it_is_not_ready_and_still_takes_connections():
+    with event_service(NOWHERE, DRAIN="2", LOG_FORMAT="json") as (url, process):
+        with Client(url) as client:
+            assert client.get("/livez").connection is None
+            process.send(signal.SIGTERM)
+            until(lambda: get(url, "/readyz").status == 503, "it says that it is ready")
+            reply = client.get("/readyz")
+            assert json.loads(reply.body)["status"] == "stopping"
+            assert reply.connection == "close"
+            assert client.get("/livez").status == 200
+        assert process.wait() == 0
+
+
+def test_a_connection_with_half_a_request_does_not_hold_up_the_end():
+    with event_service(NOWHERE) as (url, process):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.create_connection(address) as client:
+            client.sendall(b"GET /livez HTTP/1.1\r\nhost:")
+            assert get(url, "/livez").status == 200
+            began = time.monotonic()
+            process.send(signal.SIGTERM)
+            assert process.wait() == 0
+            assert time.monotonic() - began < 4
+    assert "killed" not in process.output
+
+
+def test_a_reply_that_is_being_read_slowly_is_sent_whole():
+    with event_service(NOWHERE) as (url, process):
+        address = ("127.0.0.1", int(url.rpartition(":")[2]))
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.settimeout(PATIENCE)
+            client.connect(address)
+            request = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n"
+            client.sendall(request * 40)
+            found = client.recv(1024)
+            process.send(signal.SIGTERM)
+            time.sleep(1.6)  # longer than a connection without a request may hold up the end
+            while part := client.recv(2048):
+                found += part
+        assert process.wait() == 0
+    head, _, body = found.partition(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].split()[0])
+    assert len(body) >= length
