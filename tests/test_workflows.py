@@ -1,5 +1,6 @@
 """What no linter of workflows knows: what ours promise. `make lint` runs actionlint and zizmor."""
 
+import ast
 import re
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parent.parent
+CONFTEST, GATE = REPOSITORY / "conftest.py", REPOSITORY / ".ci/run"
 WORKFLOWS = sorted((REPOSITORY / ".github/workflows").glob("*.yml"))
 
 
@@ -104,3 +106,24 @@ def test_the_commit_hook_runs_what_make_lint_runs_and_pins_nothing_of_its_own():
         "system",
         False,
     )
+
+
+def test_the_gate_installs_every_program_that_some_test_needs():
+    folders = ("tests", "halfopen/tests", "mock-upstream/tests", "service/tests")
+    asked = " ".join(
+        arguments
+        for folder in folders
+        for path in (REPOSITORY / folder).rglob("*.py")
+        if path.name != "test_conftest.py"
+        for arguments in re.findall(r"\bneeds\(([^)]*)\)", path.read_text())
+    )
+    programs = set(re.findall(r'"([\w-]+)"', asked)) | {"curl", "openssl"}
+    table = re.search(r"^PACKAGES = (\{.*?^\})", CONFTEST.read_text(), re.MULTILINE | re.DOTALL)
+    assert table
+    packages = ast.literal_eval(table[1])
+    installed = " ".join(re.findall(r"packages\+?=\(([^)]*)\)", GATE.read_text()))
+
+    assert len(programs) > 8
+    everywhere = {"util-linux"}  # part of every Debian
+    wanted = {packages.get(program, program) for program in programs} - everywhere
+    assert wanted <= set(installed.split())
