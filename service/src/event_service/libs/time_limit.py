@@ -28,12 +28,13 @@ class TimeLimit:
         self.expired = False
 
     def __enter__(self) -> Self:
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("a time limit must be set within a task")
         self._task = task
         self._cancelling = task.cancelling()
-        self._limits.begin(self)
+        self._limits.begin(self, loop)
         return self
 
     def __exit__(
@@ -86,8 +87,7 @@ class TimeLimits:
     def __call__(self, until: float, *, sooner: Callable[[], float] | None = None) -> TimeLimit:
         return TimeLimit(self, until, sooner)
 
-    def begin(self, limit: TimeLimit) -> None:
-        loop = asyncio.get_running_loop()
+    def begin(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop) -> None:
         if limit.ends() < loop.time() + TICK:
             limit.arm(loop)
             return

@@ -33,10 +33,15 @@ class AddEvent:
         client's key is under way in this process.
         """
         identity = self.identify(event, idempotency_key=idempotency_key, api_key=api_key)
-        with self._alone(event, (api_key or "", idempotency_key or identity.event_id)):
-            return await self._source.add_event(
-                event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
-            )
+        if idempotency_key is None:
+            return await self._send(event, identity)
+        with self._alone(event, (api_key or "", idempotency_key)):
+            return await self._send(event, identity)
+
+    async def _send(self, event: NewEvent, identity: EventIdentity) -> str:
+        return await self._source.add_event(
+            event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
+        )
 
     @contextmanager
     def _alone(self, event: NewEvent, key: tuple[str, str]) -> Iterator[None]:
