@@ -112,6 +112,21 @@ def test_it_has_an_outbox_in_a_folder_that_git_ignores():
     assert (folder / ".gitignore").read_text() == "*\n"
 
 
+def test_it_takes_events_for_later():
+    with dev() as (port, process):
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{port}/api/addEvent",
+            NEW_EVENT,
+            {"Content-Type": "application/json", "Prefer": "respond-async"},
+        )
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            assert reply.status == 202
+            location = reply.headers["Location"]
+        while json.loads(get(f"http://127.0.0.1:{port}{location}"))["status"] != "delivered":
+            time.sleep(0.05)
+        assert "prefer: respond-async" in process.output
+
+
 def test_an_outage_ends_within_two_cooldowns_as_the_greeting_says():
     cooldown = 1.0
     with dev(BREAKER_COOLDOWN=str(cooldown)) as (port, process):

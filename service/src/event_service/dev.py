@@ -198,6 +198,13 @@ The mock accepts 5 new events, then it is down for {outage} s. Its refusal numbe
 the circuit: the service answers at once, without a call. After {cooldown} s one call is let
 through, the canary; the first or the second canary closes the circuit again.
 """
+    durable = f"""
+While addEvent's circuit is open, hand in an event for later, and follow its Location:
+
+  curl -i {base}/api/addEvent -H 'prefer: respond-async' {ADD}
+"""
+    if is_database(settings.upstream_url):
+        durable = ""
     return f"""
 Try (Ctrl-C stops {"both" if mocked else "it"}; a change of the source starts the service anew):
 
@@ -205,7 +212,7 @@ Try (Ctrl-C stops {"both" if mocked else "it"}; a change of the source starts th
   curl {base}/api/getEvents
   curl {base}/api/getEventsByUserId/1
   curl {base}/api/addEvent {ADD}
-{story if mocked else ""}"""
+{durable}{story if mocked else ""}"""
 
 
 def _base(settings: Settings) -> str:
