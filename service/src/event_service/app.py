@@ -6,7 +6,7 @@ It is long because things are built here and nowhere else.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,8 +22,11 @@ from starlette.types import ASGIApp
 from event_service.dashboard.controls import breaker_controls, mock_controls
 from event_service.dashboard.live import Identity, LiveFeed
 from event_service.dashboard.operators import OperatorAccess, OperatorsOnly
+from event_service.dashboard.orders import Orders
 from event_service.dashboard.page import Page, dashboard_routes
 from event_service.dashboard.stream import DashboardStream
+from event_service.dashboard.together import AllWorkers
+from event_service.libs.board import Board
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.retry import RetryBudget
@@ -112,6 +115,10 @@ class Worker:
     pages: Pages | None = None
     place: int = 0
     """Where all processes of the service count, and this one's place there."""
+    frames: Board | None = None
+    """Where each worker shows the dashboard's figures to the others; None: there is one worker."""
+    orders: Board | None = None
+    """Where each worker shows what operators ordered it to do."""
     most_files: int | None = None
     """How many files may be open before connections have to wait."""
     most_calls: int | None = None
@@ -194,7 +201,11 @@ def create_app(
     for route in api_routes:
         if isinstance(route, Route):
             feed.add_endpoint(route.path_format, route.methods or set())
-    stream = DashboardStream(feed.frame, clock=clock)
+    orders = Orders(policies.breakers, board=worker.orders, place=worker.place)
+    lifetimes.background.append(orders.follow)
+    figures = AllWorkers(feed, worker.frames, place=worker.place)
+    lifetimes.background.append(figures.publish)
+    stream = DashboardStream(figures.frame, clock=clock)
     # Open dashboards would hold up a graceful stop.
     notice.on_leaving(stream.close)
 
@@ -218,7 +229,7 @@ def create_app(
                 *docs_routes(document),
                 *home_routes(document),
                 *for_operators(ops_routes, settings),
-                *build_dashboard(settings, policies.breakers, stream, lifetimes=lifetimes),
+                *build_dashboard(settings, orders, stream, lifetimes=lifetimes),
             ]
         ),
         redirect_slashes=False,
@@ -509,7 +520,7 @@ def for_operators(routes: list[Route], settings: Settings) -> list[Route]:
 
 def build_dashboard(
     settings: Settings,
-    breakers: Mapping[str, CircuitBreaker],
+    orders: Orders,
     stream: DashboardStream,
     *,
     lifetimes: Lifetimes,
@@ -519,14 +530,12 @@ def build_dashboard(
     in_production = settings.env is Environment.PRODUCTION
     access = operator_access(settings)
     page = Page(
-        # A control would reach whichever worker takes its request.
-        breaker_controls=settings.workers == 1
-        and (settings.dashboard_controls or not in_production),
+        breaker_controls=settings.dashboard_controls or not in_production,
         mock_controls=not in_production,
     )
     routes = dashboard_routes(page, stream, access=access)
     if page.breaker_controls:
-        routes += breaker_controls(breakers, access=access)
+        routes += breaker_controls(orders, access=access, asks=in_production)
     if page.mock_controls:
         client = build_client(headers={}, timeout=settings.upstream_timeout)
         lifetimes.closers.append(client.close)

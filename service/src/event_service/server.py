@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import uvloop
@@ -25,7 +25,9 @@ from granian.server.embed import Server as Granian
 from starlette.types import ASGIApp
 
 from event_service.app import Worker, from_environment
+from event_service.dashboard import orders, together
 from event_service.libs import open_files
+from event_service.libs.board import Board
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.line_writer import LineWriter
 from event_service.libs.listener import BACKLOG, Listener
@@ -47,6 +49,14 @@ SERVERS_OWN_FILES = 12
 INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
+class _Shared(NamedTuple):
+    """Memory of the server and all its workers: counts, the dashboard's figures and orders."""
+
+    pages: Pages
+    frames: Board
+    orders: Board
+
+
 def run(settings: Settings, listener: Listener) -> int:
     """Serve until a signal ends it; the exit code."""
     output = _Output()
@@ -57,12 +67,17 @@ def run(settings: Settings, listener: Listener) -> int:
     _let_threads_finish()
     patience = settings.request_deadline + settings.drain + LINGER + GRACE + TIDY_UP
     # During a reload there are twice as many, and for a while those that end.
-    pages = Pages(4 * settings.workers + 4, lasting=lasts)
+    places = 4 * settings.workers + 4
+    shared = _Shared(
+        Pages(places, lasting=lasts),
+        Board(places, size=together.SIZE),
+        Board(places, size=orders.SIZE),
+    )
     code = Supervisor(
-        partial(work, settings, listener, output, pages),
+        partial(work, settings, listener, output, shared),
         count=settings.workers,
         patience=patience,
-        events=_Told(listener, pages),
+        events=_Told(listener, shared),
     ).run()
     output.writer.close()
     return code
@@ -72,7 +87,7 @@ def work(
     settings: Settings,
     listener: Listener,
     output: "_Output",
-    pages: Pages,
+    shared: _Shared,
     number: int,
     place: int,
     link: Link,
@@ -91,7 +106,9 @@ def work(
             number,
             output=output.writer,
             dropped=lambda: output.writer.dropped,
-            pages=pages,
+            pages=shared.pages,
+            frames=shared.frames if settings.workers > 1 else None,
+            orders=shared.orders if settings.workers > 1 else None,
             place=place,
             most_files=used + shares.connections,
             most_calls=shares.calls,
@@ -241,9 +258,9 @@ class _Server(Granian):
 class _Told:
     """Writes what becomes of workers into the log."""
 
-    def __init__(self, listener: Listener, pages: Pages) -> None:
+    def __init__(self, listener: Listener, shared: _Shared) -> None:
         self._listener = listener
-        self._pages = pages
+        self._shared = shared
 
     def ended(self, worker: int, code: int) -> None:
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -259,7 +276,9 @@ class _Told:
         structlog.get_logger().critical("service ended: its workers do not run")
 
     def gone(self, place: int) -> None:
-        self._pages.fold(place)
+        self._shared.pages.fold(place)
+        self._shared.frames.put(place, b"")
+        # What it was ordered still holds for the others; who takes the place takes it over.
 
     def stopping(self) -> None:
         # From here on the port is open for as long as the workers want it.

@@ -1,8 +1,8 @@
 """What may be changed from the dashboard: the breakers by hand, the mock upstream's faults."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, get_args
 
 import msgspec
 import structlog
@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
 from event_service.dashboard.operators import OperatorAccess, OperatorsOnly
+from event_service.dashboard.orders import Action, Orders
 from event_service.dashboard.same_origin import require_same_origin
 from event_service.errors import Forbidden, InvalidRequest
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
-from halfopen import CircuitBreaker, Isolation
 
 # A page of another site cannot add it without asking us first, which we would not grant.
 CONTROL_HEADER = "x-dashboard-control"
@@ -52,40 +52,38 @@ class MockAdmin(Protocol):
     async def reset(self) -> AdminReply: ...
 
 
+class Wish(msgspec.Struct, forbid_unknown_fields=True):
+    """How long, why and by whom, as the operator says; `seconds` None: as long as usual."""
+
+    seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
+    reason: Annotated[str, msgspec.Meta(max_length=200)] | None = None
+    by: Annotated[str, msgspec.Meta(max_length=100)] | None = None
+
+
 def breaker_controls(
-    breakers: Mapping[str, CircuitBreaker], *, access: OperatorAccess | None
+    orders: Orders, *, access: OperatorAccess | None, asks: bool
 ) -> list[BaseRoute]:
-    """Trip, isolate, release and reset. A breaker is isolated by the dashboard once at most."""
-    isolations: dict[str, Isolation] = {}
-
-    def isolate(name: str) -> None:
-        if name not in isolations:
-            isolations[name] = breakers[name].isolate()
-
-    def release(name: str) -> None:
-        if (isolation := isolations.pop(name, None)) is not None:
-            isolation.release()
-
-    def reset(name: str) -> None:
-        isolations.pop(name, None)
-        breakers[name].reset()
-
-    actions: dict[str, Callable[[str], None]] = {
-        "trip": lambda name: breakers[name].trip(),
-        "isolate": isolate,
-        "release": release,
-        "reset": reset,
-    }
+    """Trip, isolate, release and reset. `asks`: a reason and a name are needed, for the log."""
+    decode_wish = msgspec.json.Decoder(Wish)
+    actions = get_args(Action)
 
     async def act(request: Request) -> Reply:
         name, action = request.path_params["name"], request.path_params["action"]
-        if name not in breakers or action not in actions:
+        if name not in orders or action not in actions:
             raise HTTPException(HTTPStatus.NOT_FOUND)
-        _audit(request, action, name)
-        actions[action](name)
+        wish = await read_json(request, decode_wish) if has_body(request) else Wish()
+        if asks and not ((wish.reason or "").strip() and (wish.by or "").strip()):
+            raise InvalidRequest("Say why, and who you are: both go into the log.")
+        details = {k: v for k, v in msgspec.structs.asdict(wish).items() if v is not None}
+        _audit(request, action, name, **details)
+        orders.give(name, action, wish.seconds)
         return Reply(b"{}")
 
     return [_control("/breakers/{name}/{action}", act, "POST", access)]
+
+
+def has_body(request: Request) -> bool:
+    return request.headers.get("content-length", "0") != "0"
 
 
 def mock_controls(mock: MockAdmin, *, access: OperatorAccess | None) -> list[BaseRoute]:

@@ -14,6 +14,7 @@ class Transition(Struct, frozen=True, rename="camel"):
     old: str
     new: str
     reason: str
+    worker: int = 0
 
 
 class FailedRequest(Struct, frozen=True, rename="camel"):
@@ -27,6 +28,7 @@ class FailedRequest(Struct, frozen=True, rename="camel"):
     request_id: str
     trace_id: str
     cause: str
+    worker: int = 0
 
 
 class Rule(Struct, frozen=True, rename="camel"):
@@ -45,7 +47,9 @@ class Rule(Struct, frozen=True, rename="camel"):
 
 
 class Breaker(Struct, frozen=True, rename="camel"):
-    """`troubled_for`: since it was last closed, through however many states; 0 when it is."""
+    """`troubled_for`: since it was last closed, through however many states; 0 when it is.
+    `workers`: in how many workers it is in which state; empty where there is one.
+    """
 
     name: str
     state: str
@@ -60,6 +64,7 @@ class Breaker(Struct, frozen=True, rename="camel"):
     rejected: int
     opened: int
     last_failure: str | None
+    workers: dict[str, int] = {}
 
 
 class Latency(Struct, frozen=True, rename="camel"):
@@ -111,10 +116,12 @@ class Upstream(Struct, frozen=True, rename="camel"):
 
 
 class Frame(Struct, frozen=True, rename="camel"):
-    """All of one worker. `time` is in Unix seconds; `recent` says what "the last seconds" are.
+    """Of one worker, or of all together; `worker` is the one that tells it.
+
+    `time` is in Unix seconds; `recent` says what "the last seconds" are.
 
     `transitions` and `failures` are the newest ones, the oldest first, numbered from 1 since the
-    start; `failed` is how many there have been.
+    start by each worker; `failed` is how many there have been.
     """
 
     number: int

@@ -1,0 +1,226 @@
+"""The figures of all workers of a server as one."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import chain
+from typing import Protocol, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from event_service.dashboard.live_frame import (
+    Breaker,
+    Endpoint,
+    FailedRequest,
+    Frame,
+    Latency,
+    Operation,
+    Transition,
+    Upstream,
+)
+from event_service.libs.board import Board
+
+SIZE = 512 * 1024  # bytes of one worker's frame at the most
+EVERY = 1.0  # seconds
+# What is older is of a worker that hangs or has ended.
+STALE = 3.5
+KEPT = 60
+_WORST_FIRST = ("isolated", "open", "half_open", "closed")
+
+N = TypeVar("N", int, float)
+T = TypeVar("T", Transition, FailedRequest)
+_decode = msgspec.json.Decoder(Frame).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Feed(Protocol):
+    """The figures of this worker."""
+
+    def frame(self) -> tuple[int, bytes]: ...
+    def read(self) -> Frame: ...
+
+
+class AllWorkers:
+    """The figures of this worker and of those that show theirs on the board."""
+
+    def __init__(
+        self,
+        feed: Feed,
+        board: Board | None,
+        *,
+        place: int,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`board` is None where there is one worker."""
+        self._feed = feed
+        self._board = board
+        self._place = place
+        self._sleep = sleep
+        self._number = 0
+        self._encoded = b""
+
+    async def publish(self) -> None:
+        """Show this worker's figures to the others, without end where there are others."""
+        while self._board is not None:
+            _, text = self._feed.frame()
+            self._board.put(self._place, text)
+            await self._sleep(EVERY)
+
+    def frame(self) -> tuple[int, bytes]:
+        """The number and the JSON of the newest frame, made anew at most once a second."""
+        number, text = self._feed.frame()
+        if self._board is None:
+            return number, text
+        if number != self._number:
+            self._number = number
+            own = self._feed.read()
+            others = [
+                aged(_decode(post.text), post.age)
+                for post in self._board.read()
+                if post.place != self._place and post.age < STALE
+            ]
+            self._encoded = _encode(merged(own, others))
+        return number, self._encoded
+
+
+def aged(frame: Frame, seconds: float) -> Frame:
+    """The frame as it is so many seconds later."""
+    return replace(
+        frame,
+        transitions=[replace(each, age=each.age + seconds) for each in frame.transitions],
+        failures=[replace(each, age=each.age + seconds) for each in frame.failures],
+    )
+
+
+def merged(own: Frame, others: Sequence[Frame]) -> Frame:
+    """One frame of several workers: counts and rates add up, of percentiles the worst is shown."""
+    frames = [own, *others]
+    return replace(
+        own,
+        workers=max(own.workers, len(frames)),
+        uptime=max(frame.uptime for frame in frames),
+        rate=round(sum(frame.rate for frame in frames), 1),
+        breakers=[
+            _breaker(breaker.name, [_named(frame.breakers, breaker.name) for frame in frames])
+            for breaker in own.breakers
+        ],
+        endpoints=_endpoints(frames),
+        upstream=_upstream([frame.upstream for frame in frames]),
+        transitions=_newest((frame.worker, frame.transitions) for frame in frames),
+        failures=_newest((frame.worker, frame.failures) for frame in frames),
+        failed=sum(frame.failed for frame in frames),
+    )
+
+
+def _named(breakers: Iterable[Breaker], name: str) -> Breaker | None:
+    return next((breaker for breaker in breakers if breaker.name == name), None)
+
+
+def _breaker(name: str, found: Sequence[Breaker | None]) -> Breaker:
+    """The worst of them, with how many are in which state."""
+    breakers = [breaker for breaker in found if breaker is not None]
+    worst = min(breakers, key=lambda each: (_WORST_FIRST.index(each.state), -each.in_state_for))
+    states = {
+        state: sum(each.state == state for each in breakers)
+        for state in _WORST_FIRST
+        if any(each.state == state for each in breakers)
+    }
+    return replace(
+        worst,
+        name=name,
+        workers=states,
+        failure_ages=sorted(chain.from_iterable(each.failure_ages for each in breakers))[:KEPT],
+        probes=sum(each.probes for each in breakers),
+        rejected=sum(each.rejected for each in breakers),
+        opened=sum(each.opened for each in breakers),
+    )
+
+
+def _endpoints(frames: Sequence[Frame]) -> list[Endpoint]:
+    by_route: dict[tuple[str, str], list[Endpoint]] = {}
+    for frame in frames:
+        for endpoint in frame.endpoints:
+            by_route.setdefault((endpoint.method, endpoint.route), []).append(endpoint)
+    return [
+        Endpoint(
+            method=method,
+            route=route,
+            requests=_sums([each.requests for each in found]),
+            errors=_sums([each.errors for each in found]),
+            counts={
+                outcome: sum(each.counts.get(outcome, 0) for each in found)
+                for outcome in found[0].counts
+            },
+            rate=sum(each.rate for each in found),
+            error_share=_share([(each.rate, each.error_share) for each in found]),
+            latency=_latency([each.latency for each in found]),
+        )
+        for (method, route), found in by_route.items()
+    ]
+
+
+def _upstream(found: Sequence[Upstream]) -> Upstream:
+    operations: dict[str, list[Operation]] = {}
+    for upstream in found:
+        for operation in upstream.operations:
+            operations.setdefault(operation.name, []).append(operation)
+    return Upstream(
+        in_flight=sum(each.in_flight for each in found),
+        limit=sum(each.limit for each in found),
+        waiting=sum(each.waiting for each in found),
+        retries_left=round(sum(each.retries_left for each in found), 1),
+        retries=sum(each.retries for each in found),
+        gave_up=sum(each.gave_up for each in found),
+        shared=sum(each.shared for each in found),
+        cache_hits=sum(each.cache_hits for each in found),
+        operations=[_operation(name, each) for name, each in operations.items()],
+    )
+
+
+def _operation(name: str, found: Sequence[Operation]) -> Operation:
+    return Operation(
+        name=name,
+        p50=_worst_by_second([each.p50 for each in found]),
+        p95=_worst_by_second([each.p95 for each in found]),
+        rate=sum(each.rate for each in found),
+        error_share=_share([(each.rate, each.error_share) for each in found]),
+        latency=_latency([each.latency for each in found]),
+    )
+
+
+def _newest(found: Iterable[tuple[int, Sequence[T]]]) -> list[T]:
+    """The newest of all workers, the oldest first, each with its worker."""
+    together = [replace(each, worker=worker) for worker, listed in found for each in listed]
+    together.sort(key=lambda each: -each.age)
+    return together[-KEPT:]
+
+
+def _sums(rows: Sequence[Sequence[int]]) -> list[int]:
+    longest = max(map(len, rows))
+    filled = [[0] * (longest - len(row)) + list(row) for row in rows]
+    return [sum(column) for column in zip(*filled, strict=True)]
+
+
+def _worst_by_second(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
+    longest = max(map(len, rows))
+    nothing: list[float | None] = [None]
+    filled = [nothing * (longest - len(row)) + list(row) for row in rows]
+    return [_worst(column) for column in zip(*filled, strict=True)]
+
+
+def _worst(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _share(found: Sequence[tuple[float, float | None]]) -> float | None:
+    rated = [(rate, share) for rate, share in found if share is not None]
+    calls = sum(rate for rate, _ in rated)
+    return sum(rate * share for rate, share in rated) / calls if calls else None
+
+
+def _latency(found: Sequence[Latency]) -> Latency:
+    return Latency(
+        _worst(each.p50 for each in found),
+        _worst(each.p95 for each in found),
+        _worst(each.p99 for each in found),
+    )

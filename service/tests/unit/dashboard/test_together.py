@@ -1,0 +1,54 @@
+from msgspec.structs import replace
+
+from event_service.dashboard.live_frame import (
+    Breaker,
+    Endpoint,
+    Frame,
+    Latency,
+    Transition,
+    Upstream,
+)
+from event_service.dashboard.together import aged, merged
+
+BREAKER = Breaker("addEvent", "closed", 5.0, 0.0, 0.0, 10.0, [], [], 0, 1, 2, 0, None)
+ENDPOINT = Endpoint("GET", "/x", [1, 2], [0, 1], {"ok": 3}, 10.0, 0.1, Latency(0.1, 0.2, 0.3))
+UPSTREAM = Upstream(1, 16, 0, 10.0, 1, 0, 0, 0, [])
+OPENED = Transition(1, 2.0, "addEvent", "closed", "open", "3 failures")
+
+
+def frame(worker: int, **changes: object) -> Frame:
+    plain = Frame(
+        *(1, 1_000.0, 60.0, "1.0", "testing", worker, 2, 10, 10.0),
+        *([BREAKER], [ENDPOINT], UPSTREAM, [], [], 0),
+    )
+    return replace(plain, **changes)
+
+
+def test_a_breaker_is_shown_in_its_worst_state_and_how_many_are_in_which():
+    there = frame(2, breakers=[replace(BREAKER, state="open", retry_after=4.0)])
+
+    (breaker,) = merged(frame(1), [there]).breakers
+
+    assert (breaker.state, breaker.retry_after) == ("open", 4.0)
+    assert breaker.workers == {"open": 1, "closed": 1}
+    assert breaker.rejected == 4
+
+
+def test_counts_and_rates_add_up_and_latencies_are_the_worst():
+    slower = replace(ENDPOINT, rate=30.0, error_share=0.5, latency=Latency(0.2, 0.1, None))
+
+    (endpoint,) = merged(frame(1), [frame(2, endpoints=[slower])]).endpoints
+
+    assert (endpoint.requests, endpoint.errors) == ([2, 4], [0, 2])
+    assert (endpoint.rate, endpoint.error_share) == (40.0, 0.4)
+    assert endpoint.latency == Latency(0.2, 0.2, 0.3)
+    assert merged(frame(1), [frame(2)]).upstream.limit == 32
+
+
+def test_what_happened_is_told_in_order_with_its_worker():
+    here = frame(1, transitions=[OPENED])
+    there = aged(frame(2, transitions=[replace(OPENED, age=0.5)]), 1.0)
+
+    told = merged(here, [there]).transitions
+
+    assert [(each.worker, each.age) for each in told] == [(1, 2.0), (2, 1.5)]
