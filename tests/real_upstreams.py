@@ -73,15 +73,23 @@ def _json_server_1(needs: Find, port: int, folder: Path) -> list[str]:
 def _prism(needs: Find, port: int, _folder: Path) -> list[str]:
     program = needs(MODULES) / "@stoplight/prism-cli/dist/index.js"
     document = FOLDER / "openapi.yaml"
-    options = ["mock", "--host=127.0.0.1", f"--port={port}", str(document)]
-    return [str(needs("node")), str(program), *options]
+    options = ["mock", "--verboseLevel=silent", "--host=127.0.0.1", f"--port={port}"]
+    return [str(needs("node")), str(program), *options, str(document)]
 
 
 def _mountebank(needs: Find, port: int, folder: Path) -> list[str]:
     config = folder / "imposters.json"
     config.write_text(json.dumps({"imposters": [_imposter(port)]}))
     program = needs(MODULES) / "mountebank/bin/mb"
-    options = ["--configfile", str(config), "--pidfile", str(folder / "pid"), "--nologfile"]
+    options = [
+        "--loglevel",
+        "error",
+        "--configfile",
+        str(config),
+        "--pidfile",
+        str(folder / "pid"),
+        "--nologfile",
+    ]
     own = ["--port", str(free_port()), "--host", "127.0.0.1"]
     return [str(needs("node")), str(program), "start", *options, *own]
 
