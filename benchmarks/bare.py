@@ -6,17 +6,14 @@ last part is asked of the upstream as a user, whose bytes are passed on. The pro
 """
 
 import os
-from datetime import timedelta
-
-os.environ["MIMALLOC_ALLOW_THP"] = "0"  # read when pyreqwest is loaded
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 from granian.log import LogLevels
-from pyreqwest.client import Client, ClientBuilder
 
-URL = f"{os.environ['UPSTREAM_URL']}/getUserById/"
-clients: list[Client] = []
+from event_service.libs.http_client import HttpClient, parse_base_url
+
+client = HttpClient(parse_base_url(os.environ["UPSTREAM_URL"]), connections=65_535)
 
 
 async def app(scope, receive, send) -> None:
@@ -36,10 +33,8 @@ async def app(scope, receive, send) -> None:
 
 
 async def user(user_id: str) -> bytes:
-    if not clients:
-        clients.append(ClientBuilder().no_proxy().timeout(timedelta(seconds=2)).build())
-    reply = await clients[0].get(URL + user_id).build().send()
-    return bytes(await reply.bytes())
+    reply = await client.send("GET", f"/getUserById/{user_id}", time_limit=2)
+    return await reply.read()
 
 
 if __name__ == "__main__":

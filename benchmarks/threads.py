@@ -15,7 +15,7 @@ from benchmarks.throughput import ADD_EVENT
 from benchmarks.upstreams import Fast
 
 SECONDS = 1  # of load in one round of a row
-KINDS = ("Python", "pyreqwest", "Granian")
+KINDS = ("Python", "Granian")
 BARE = Contender(
     "bare",
     "the same server and client with an app that does nothing else",
@@ -92,5 +92,4 @@ def _clocks(process: Process) -> Counter[str]:
 def _kind(thread: Path, pid: int) -> str:
     if thread.name == str(pid):
         return "Python"  # the first thread of its process runs the event loop
-    name = (thread / "comm").read_text().strip()
-    return "pyreqwest" if name == "pyreqwest" else "Granian"
+    return "Granian"

@@ -5,7 +5,6 @@ import resource
 import signal
 import socket
 import sys
-from pathlib import Path
 
 import aiohttp
 import psutil
@@ -85,14 +84,6 @@ def test_the_threads_of_the_service_do_not_interrupt_each_other():
 
     assert len(threads) > 2
     assert policies == {os.SCHED_BATCH}
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has huge pages of this kind")
-def test_the_service_takes_no_huge_pages():
-    with event_service("http://127.0.0.1:9") as (_, process):
-        states = [Path(f"/proc/{pid}/status").read_text() for pid in process.pids()]
-
-    assert all("THP_enabled:\t0" in state for state in states)
 
 
 def test_a_wrong_configuration_stops_the_start_with_exit_code_2():

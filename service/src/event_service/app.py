@@ -5,6 +5,7 @@ It is long because things are built here and nowhere else.
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -29,6 +30,12 @@ from event_service.dashboard.together import AllWorkers
 from event_service.libs.board import Board
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.garbage import make_collection_rare
+from event_service.libs.http_client import (
+    HttpClient,
+    parse_base_url,
+    parse_proxy_url,
+    tls_context,
+)
 from event_service.libs.retry import RetryBudget
 from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.libs.stale_cache import StaleCache
@@ -55,7 +62,7 @@ from event_service.settings import (
 )
 from event_service.signals import Emit, GuardsBuilt, Listener, Signals
 from event_service.sources.guarded import GuardedEvents, Source, operations_of
-from event_service.sources.http_events import HttpEvents, Trace, build_client
+from event_service.sources.http_events import HttpEvents, Trace
 from event_service.sources.mock_admin import MockAdmin
 from event_service.sources.policy import Policies, ReplyCache
 from event_service.sources.upstream_check import Finding, Recorder, UpstreamCheck
@@ -401,17 +408,45 @@ def build_http_events(
     trace: Trace | None = None,
     on_body: Callable[[bytes], None] | None = None,
 ) -> HttpEvents:
+    secrets = settings.upstream_headers
+    headers = {name: secret.get_secret_value() for name, secret in secrets.items()}
     return HttpEvents(
-        build_client(
-            headers={k: v.get_secret_value() for k, v in settings.upstream_headers.items()},
-            timeout=settings.upstream_timeout,
-            concurrency=settings.upstream_concurrency,
-        ),
+        build_client(settings, headers),
         url=settings.upstream_url,
         paths=settings.upstream_paths,
-        max_body=settings.upstream_max_body,
+        time_limit=settings.upstream_timeout,
         trace=trace,
         on_body=on_body,
+    )
+
+
+def build_client(settings: Settings, headers: Mapping[str, str]) -> HttpClient:
+    """The client for the upstream. Raises ConfigurationError for files that it cannot use."""
+    url = parse_base_url(settings.upstream_url)
+    known = {name.lower() for name in headers}
+    usual = {"accept": "application/json", "user-agent": "event-service"}
+    try:
+        tls = build_tls(settings) if url.scheme == "https" else None
+    except ValueError as exc:
+        raise ConfigurationError(f"EVENT_SERVICE_UPSTREAM_URL: {exc}") from None
+    return HttpClient(
+        url,
+        headers={name: usual[name] for name in usual.keys() - known} | dict(headers),
+        connections=settings.upstream_concurrency,
+        keep_alive=settings.upstream_keep_alive,
+        # An address that swallows packets is told from a slow reply by the log.
+        connect_timeout=settings.upstream_timeout / 2,
+        max_body=settings.upstream_max_body,
+        tls=tls,
+        proxy=parse_proxy_url(settings.upstream_proxy) if settings.upstream_proxy else None,
+    )
+
+
+def build_tls(settings: Settings) -> ssl.SSLContext:
+    return tls_context(
+        ca_file=settings.upstream_ca_file,
+        cert=settings.upstream_client_cert,
+        key=settings.upstream_client_key,
     )
 
 
@@ -537,9 +572,10 @@ def build_dashboard(
     if page.breaker_controls:
         routes += breaker_controls(orders, access=access, asks=in_production)
     if page.mock_controls:
-        client = build_client(headers={}, timeout=settings.upstream_timeout)
+        client = build_client(settings, headers={})
         lifetimes.closers.append(client.close)
-        routes += mock_controls(MockAdmin(client, settings.upstream_url), access=access)
+        admin = MockAdmin(client, time_limit=settings.upstream_timeout)
+        routes += mock_controls(admin, access=access)
     return routes
 
 

@@ -74,9 +74,6 @@ def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None
     settings = _settings(host=host, port=port, upstream_url=upstream_url)
     # Before all else that takes time: of two that start at once, one learns it here.
     listener = _listen(settings.host, settings.port, "EVENT_SERVICE_PORT", count=settings.workers)
-    # The upstream client's allocator would take huge pages where few small ones do: a tenth of an
-    # idle service's memory. It looks when it is loaded.
-    os.environ.setdefault("MIMALLOC_ALLOW_THP", "0")
     if settings.outbox_url:
         from event_service.outbox_commands import prepare  # noqa: PLC0415
 

@@ -8,6 +8,9 @@ from contextvars import ContextVar
 from event_service.libs.time_limit import TimeLimit
 from event_service.libs.trace_context import Parent
 
+# Seconds for which no request waits. A timer cannot be set to infinity.
+_LONG = 1e6
+
 
 class CacheStatus:
     """How a cache took part in one reply, which may be made of several parts.
@@ -128,19 +131,29 @@ class Attempt:
     """One attempt at a source, for the source to tell what it sees of it.
 
     `quiet_since`: when the upstream last gave a sign of life, on the event loop's clock; at first
-    when the attempt began. A source that waits for something of ours, such as a connection of its
-    pool, sets it to infinity, and calls `heard` when its request is sent and when bytes come. An
-    attempt that is cut short counts against the upstream only if it was quiet for long.
+    when the attempt began. An attempt that is cut short counts against the upstream only if it was
+    quiet for long. Between `waiting` and `waited` a source waits for something of ours, such as a
+    connection of its pool: that is not the upstream's time, nor a part of the attempt's limit.
     `pending`: what has not come yet, for the log. `limit.expired`: whether its time was up.
     """
 
-    __slots__ = ("limit", "number", "pending", "quiet_since")
+    __slots__ = ("_waiting_since", "limit", "number", "pending", "quiet_since")
 
     def __init__(self, number: int, now: float, limit: TimeLimit) -> None:
         self.number = number  # from 1
         self.limit = limit
         self.pending = "no reply"
         self.quiet_since = now
+        self._waiting_since = now
+
+    def waiting(self) -> None:
+        self._waiting_since = asyncio.get_running_loop().time()
+        self.quiet_since = math.inf
+        self.limit.until += _LONG
+
+    def waited(self) -> None:
+        self.quiet_since = asyncio.get_running_loop().time()
+        self.limit.until += self.quiet_since - self._waiting_since - _LONG
 
     def heard(self) -> None:
         """The upstream gave a sign of life."""

@@ -92,13 +92,17 @@ class OutboxUnavailable(EventServiceError):
 
 
 class Overloaded(EventServiceError):
-    """Too much is in flight already. `retry_after` is in seconds."""
+    """Too much is in flight already, or something of ours is used up. `retry_after` in seconds.
+
+    `reason` is for the operator's log.
+    """
 
     outcome = "overloaded"
 
-    def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
+    def __init__(self, detail: str, *, retry_after: float = 1.0, reason: str = "") -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+        self.reason = reason
 
 
 class RateLimited(EventServiceError):

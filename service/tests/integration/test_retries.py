@@ -161,9 +161,9 @@ async def test_a_total_outage_costs_the_upstream_a_tenth_more_than_normal_load()
 async def test_a_write_is_never_tried_again(mock: MockUpstream):
     new = {"userId": "1", "title": "Tea"}
     faults = [
+        Fault(mode="reset"),  # first, because the connection must be new
         Fault(status=500),
         Fault(status=503, headers={"Retry-After": "0"}),
-        Fault(mode="reset"),
         Fault(mode="truncate"),
         Fault(mode="hang"),
     ]

@@ -12,17 +12,17 @@ class TimeLimit:
 
     Both are in seconds on the event loop's clock. `sooner` is asked again at its moment, so it may
     have moved to a later one meanwhile; it is asked in any context, so it must read no context
-    variable. A cancellation from elsewhere stays one. `expired` tells
-    the limit's TimeoutError from one that the block raised itself.
+    variable. `until` may move, too. A cancellation from elsewhere stays one. `expired` tells the
+    limit's TimeoutError from one that the block raised itself.
     """
 
-    __slots__ = ("_cancelling", "_limits", "_sooner", "_task", "_timer", "_until", "expired")
+    __slots__ = ("_cancelling", "_limits", "_sooner", "_task", "_timer", "expired", "until")
 
     def __init__(
         self, limits: "TimeLimits", until: float, sooner: Callable[[], float] | None
     ) -> None:
         self._limits = limits
-        self._until = until
+        self.until = until
         self._sooner = sooner
         self._timer: asyncio.TimerHandle | None = None
         self.expired = False
@@ -58,7 +58,7 @@ class TimeLimit:
 
     def ends(self) -> float:
         """When, as far as is known now."""
-        return self._until if self._sooner is None else min(self._until, self._sooner())
+        return self.until if self._sooner is None else min(self.until, self._sooner())
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have a timer of its own."""

@@ -2,85 +2,43 @@
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
-from datetime import timedelta
-from functools import partial
 from http import HTTPStatus
 from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
-from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import (
-    BodyDecodeError,
-    DecodeError,
-    PyreqwestError,
-    ReadTimeoutError,
-    RequestTimeoutError,
-)
-from pyreqwest.http import Url
-from pyreqwest.request import RequestBuilder
-from pyreqwest.response import Response
 
 from event_service import context
-from event_service.context import Attempt
 from event_service.errors import (
+    EventServiceError,
+    InvalidRequest,
+    Overloaded,
     UpstreamBroken,
-    UpstreamError,
     UpstreamFailed,
-    UpstreamNonsense,
     UpstreamNotFound,
     UpstreamTimeout,
     UpstreamUnreadable,
     UserNotFound,
 )
+from event_service.libs import http_client
+from event_service.libs.http_client import HttpClient, HttpClientError
 from event_service.models import Event, NewEvent, User
 from event_service.sources.translation import (
     EVENT,
     EVENTS,
-    NONSENSE,
     USER,
     USERS,
     Target,
+    nonsense,
     not_found,
     refuse_by_status,
     stored_id,
     unreadable,
 )
 
-# Seconds. Common servers hang up after 5 s; a write that meets them doing so may not be repeated.
-IDLE_CONNECTION = 4.0
 EVENTS_OF_USER = "getEventsByUserId"
 # Statuses of replies that have no body: there is nothing more to say.
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
-
-
-def build_client(
-    *, headers: Mapping[str, str], timeout: float, concurrency: int | None = None
-) -> Client:
-    """A client that follows no redirect, heeds no proxy variable and decompresses nothing.
-
-    `timeout` bounds each attempt from connecting to the last byte, in seconds. Connecting may
-    take half of it: an address that swallows packets is told from a slow reply by the log.
-    `concurrency` bounds the calls under way, also those whose caller was cancelled: this client
-    does not break off a call before it has the head of the reply.
-    """
-    return (
-        ClientBuilder()
-        .no_proxy()
-        .follow_redirects(enable=False)
-        .gzip(enable=False)
-        .brotli(enable=False)
-        .zstd(enable=False)
-        .deflate(enable=False)
-        .referer(enable=False)
-        .user_agent("event-service")
-        .default_headers({"accept": "application/json", **headers})
-        .timeout(timedelta(seconds=timeout))
-        .connect_timeout(timedelta(seconds=timeout / 2))
-        .pool_idle_timeout(timedelta(seconds=IDLE_CONNECTION))
-        .max_connections(concurrency)
-        .build()
-    )
 
 
 class Exchange(Protocol):
@@ -105,28 +63,28 @@ class HttpEvents:
 
     def __init__(
         self,
-        client: Client,
+        client: HttpClient,
         *,
         url: str,
         paths: Mapping[str, str],
-        max_body: int,
+        time_limit: float,
         trace: Trace | None = None,
         on_body: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`trace` follows one exchange, given its operation, method and URL. `on_body` is told the
-        body of each good reply, before it is understood.
-
-        Raises ValueError for a URL that no call could be made to.
+        """`url` is the client's. `time_limit` of one exchange, in seconds. `trace` follows one
+        exchange, given its operation, method and URL. `on_body` is told the body of each good
+        reply, before it is understood.
         """
-        Url(url)
         self._client = client
+        self._url = url
+        self._time_limit = time_limit
         self._trace = trace
-        self._max_body = max_body
         self._on_body = on_body
         self._targets = {
             operation: Target(operation, "POST" if operation == "addEvent" else "GET", url + path)
             for operation, path in paths.items()
         }
+        self._paths = dict(paths)
         self.events_of: Callable[[str], Awaitable[list[Event]]] | None = (
             self._all_events_of if EVENTS_OF_USER in paths else None
         )
@@ -166,15 +124,9 @@ class HttpEvents:
                 "description": event.description or "",
             }
         )
-        target = self._targets["addEvent"]
-        request = (
-            self._client.post(target.url)
-            .header("content-type", "application/json")
-            .header("idempotency-key", idempotency_key)
-            .body_bytes(body)
-        )
+        headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
         try:
-            answer = await self._exchange(target, target.url, request)
+            answer = await self._exchange("addEvent", self._paths["addEvent"], headers, body)
         except UpstreamNotFound as error:
             raise _no_user(event.userId, error) from None
         except UpstreamUnreadable:
@@ -188,78 +140,65 @@ class HttpEvents:
             raise _no_user(user_id, error) from None
 
     def _get(self, operation: str, key: str = "") -> Coroutine[Any, Any, bytes]:
-        target = self._targets[operation]
-        url = _filled(target.url, key)
-        return self._exchange(target, url, self._client.get(url))
+        return self._exchange(operation, _filled(self._paths[operation], key), {})
 
-    async def _exchange(self, target: Target, url: str, request: RequestBuilder) -> bytes:
-        """Send the request with what goes along with every call; the body of a good answer."""
+    async def _exchange(
+        self, operation: str, path: str, headers: dict[str, str], body: bytes = b""
+    ) -> bytes:
+        """Send a request with what goes along with every call; the body of a good answer."""
+        target = self._targets[operation]
         call = context.current.get()
         if call is not None:
-            request = request.header("x-request-id", call.request_id)
+            headers["x-request-id"] = call.request_id
             if self._trace is None and call.traceparent is not None:
-                request = request.header("traceparent", call.traceparent)
+                headers["traceparent"] = call.traceparent
                 if call.tracestate is not None:
-                    request = request.header("tracestate", call.tracestate)
+                    headers["tracestate"] = call.tracestate
         if self._trace is None:
-            return await self._send(target, request)
-        with self._trace(target.operation, target.method, url) as exchange:
-            for name, value in exchange.headers.items():
-                request = request.header(name, value)
-            return await self._send(target, request, exchange)
+            return await self._send(target, path, headers, body)
+        with self._trace(operation, target.method, self._url + path) as exchange:
+            headers |= exchange.headers
+            return await self._send(target, path, headers, body, exchange)
 
     async def _send(
-        self, target: Target, request: RequestBuilder, exchange: Exchange | None = None
+        self,
+        target: Target,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        exchange: Exchange | None = None,
     ) -> bytes:
         """The transport: status, headers, body. Alone this knows the client's ways."""
-        operation = target.operation
         attempt = context.attempt.get()
         try:
-            # Nothing is read ahead, so that a 503 is one even if its body never ends.
-            async with request.streamed_read_buffer_limit(0).build_streamed() as response:
-                if attempt is not None:
-                    attempt.heard()
-                    attempt.pending = "the body was not complete"
-                if exchange is not None:
-                    exchange.answered(response.status)
-                refuse_by_status(target, response.status, partial(_header, response))
-                body = await self._read(operation, response, attempt)
-                if self._on_body is not None:
-                    self._on_body(body)
-                return b"null" if response.status in _NO_BODY else body
-        except RequestTimeoutError as exc:
-            raise UpstreamTimeout(
-                operation, "The upstream did not answer in time.", reason=_slow(exc)
-            ) from exc
-        except PyreqwestError as exc:
-            raise _broken(operation, exc) from exc
-
-    async def _read(self, operation: str, response: Response, attempt: Attempt | None) -> bytes:
-        if _header(response, "content-encoding").lower() not in {"", "identity"}:
-            raise unreadable(operation, "encoded although we accept no encoding")
-        limit = self._max_body
-        declared = _header(response, "content-length")
-        if declared and int(declared) > limit:
-            raise unreadable(operation, f"more than {limit} bytes")
-        reader = response.body_reader
-        chunks: list[bytes] = []
-        size = 0
-        while (chunk := await reader.read(limit + 1 - size)) is not None:
-            if attempt is not None:
-                attempt.heard()
-            chunks.append(bytes(chunk))
-            size += len(chunk)
-            if size > limit:
-                raise unreadable(operation, f"more than {limit} bytes")
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            reply = await self._client.send(
+                target.method,
+                path,
+                headers=headers,
+                body=body,
+                time_limit=self._time_limit,
+                watch=attempt,
+            )
+            if attempt is not None and not reply.complete:
+                attempt.pending = "the body was not complete"
+            if exchange is not None:
+                exchange.answered(reply.status)
+            if reply.status != HTTPStatus.OK:
+                _refuse_by_status(target, reply)
+            answer = await reply.read()
+        except HttpClientError as exc:
+            raise _translated(target.operation, exc) from exc
+        if self._on_body is not None:
+            self._on_body(answer)
+        return b"null" if reply.status in _NO_BODY else answer
 
 
-def _header(response: Response, name: str) -> str:
-    """The header's value, "" without one, and "?" for one that is not ASCII."""
+def _refuse_by_status(target: Target, reply: http_client.Reply) -> None:
     try:
-        return response.get_header(name) or ""
-    except ValueError:
-        return "?"
+        refuse_by_status(target, reply.status, lambda name: reply.header(name.encode()))
+    except EventServiceError:
+        reply.discard()
+        raise
 
 
 def _filled(template: str, key: str) -> str:
@@ -274,29 +213,24 @@ def _no_user(user_id: str, error: UpstreamNotFound) -> UserNotFound:
     return UserNotFound(user_id, operation=error.operation, reason=error.reason, usual=error.usual)
 
 
-def _slow(exc: RequestTimeoutError) -> str:
-    if isinstance(exc, ReadTimeoutError):
-        return "timeout: the body was not complete in time"
-    if _while_connecting(exc):
-        return "timeout: no connection in time"
-    return "timeout: no reply in time"
-
-
-def _broken(operation: str, exc: PyreqwestError) -> UpstreamError:
-    reason = f"{type(exc).__name__}: {': '.join(_causes(exc)[-2:])}"
-    if isinstance(exc, DecodeError) and not isinstance(exc, BodyDecodeError):
-        return UpstreamNonsense(operation, NONSENSE, reason=reason)
-    if _while_connecting(exc):
-        return UpstreamFailed(operation, "The upstream could not be reached.", reason=reason)
-    return UpstreamBroken(operation, "The upstream broke off its reply.", reason=reason)
-
-
-def _while_connecting(exc: PyreqwestError) -> bool:
-    # The client's own class for this, ConnectError, stands for whatever ends before a reply.
-    return "client error (Connect)" in _causes(exc)
-
-
-def _causes(exc: PyreqwestError) -> list[str]:
-    """What went wrong, outermost first, never empty; the first may hold the URL."""
-    causes = getattr(exc, "details", {}).get("causes") or ()
-    return [exc.message, *(cause["message"] for cause in causes)]
+def _translated(operation: str, exc: HttpClientError) -> EventServiceError:
+    reason = str(exc)
+    error: EventServiceError
+    match exc:
+        case http_client.TimedOut():
+            text = "The upstream did not answer in time."
+            error = UpstreamTimeout(operation, text, reason=f"timeout: {reason}")
+        case http_client.TooLarge() | http_client.Undecodable():
+            error = unreadable(operation, reason)
+        case http_client.Malformed():
+            error = nonsense(operation, reason)
+        case http_client.Broken():
+            error = UpstreamBroken(operation, "The upstream broke off its reply.", reason=reason)
+        case http_client.InvalidRequest():
+            error = InvalidRequest(f"The upstream cannot be told this: {reason}.")
+        case http_client.OutOfResources() | http_client.ClientClosed():
+            # Ours alone: nothing reached the upstream, and nothing is wrong with it.
+            error = Overloaded("There is no room for a connection to the upstream.", reason=reason)
+        case _:
+            error = UpstreamFailed(operation, "The upstream could not be reached.", reason=reason)
+    return error

@@ -1,9 +1,7 @@
 from typing import NamedTuple
 
-from pyreqwest.client import Client
-from pyreqwest.exceptions import PyreqwestError
-
 from event_service.errors import UpstreamFailed
+from event_service.libs.http_client import HttpClient, HttpClientError
 
 
 class AdminReply(NamedTuple):
@@ -14,9 +12,10 @@ class AdminReply(NamedTuple):
 class MockAdmin:
     """The mock upstream's admin API: faults on demand. No other upstream has one."""
 
-    def __init__(self, client: Client, url: str) -> None:
+    def __init__(self, client: HttpClient, *, time_limit: float) -> None:
+        """`time_limit`, of one exchange, in seconds."""
         self._client = client
-        self._url = f"{url}/__admin"
+        self._time_limit = time_limit
 
     async def get(self, path: str) -> AdminReply:
         """Raises UpstreamFailed when nothing answers there."""
@@ -31,13 +30,13 @@ class MockAdmin:
         return await self._ask("POST", "/reset")
 
     async def _ask(self, method: str, path: str, body: bytes = b"") -> AdminReply:
-        request = self._client.request(method, self._url + path)
-        if body:
-            request = request.header("content-type", "application/json").body_bytes(body)
+        headers = {"content-type": "application/json"} if body else {}
         try:
-            response = await request.build().send()
-            return AdminReply(response.status, bytes(await response.bytes()))
-        except PyreqwestError as exc:
+            reply = await self._client.send(
+                method, f"/__admin{path}", headers=headers, body=body, time_limit=self._time_limit
+            )
+            return AdminReply(reply.status, await reply.read())
+        except HttpClientError as exc:
             raise UpstreamFailed(
-                "mock admin", "The mock upstream does not answer.", reason=type(exc).__name__
+                "mock admin", "The mock upstream does not answer.", reason=str(exc)
             ) from exc

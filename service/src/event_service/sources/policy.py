@@ -17,6 +17,7 @@ from event_service.context import Attempt, CallContext
 from event_service.errors import (
     DeadlineExceeded,
     EventServiceError,
+    InvalidRequest,
     Overloaded,
     UpstreamFault,
     UpstreamMisshapen,
@@ -107,7 +108,7 @@ class Guard:
             permit.success()
         except BaseException as error:
             if limit.expired and isinstance(error, TimeoutError):
-                outcome = self._cut_short(permit, attempt, began=now)
+                outcome = self._cut_short(permit, attempt, until=limit.until)
                 raise self._timed_out(attempt) from None
             outcome = self._judge(permit, error, attempt)
             raise
@@ -158,7 +159,7 @@ class Guard:
             case UpstreamFault():
                 permit.failure(error)
                 self._stay_open(0.0)
-            case Overloaded() | DeadlineExceeded() | CircuitOpen():
+            case Overloaded() | DeadlineExceeded() | CircuitOpen() | InvalidRequest():
                 permit.ignore()  # nothing reached the upstream
             case UpstreamMisshapen():
                 permit.ignore()  # one bad record must not cut off everybody
@@ -167,17 +168,17 @@ class Guard:
             case Exception():
                 permit.failure(error)
             case _:
-                return self._cut_short(permit, attempt, began=inf)
+                return self._cut_short(permit, attempt, until=inf)
         return getattr(error, "outcome", "failed")
 
-    def _cut_short(self, permit: Permit, attempt: Attempt, *, began: float) -> str:
+    def _cut_short(self, permit: Permit, attempt: Attempt, *, until: float) -> str:
         """As `_judge`, for an attempt that was ended by its time limit or by a leaving client.
 
         It is a failure if it had the full time of an attempt, or if the upstream was quiet for
         long. Otherwise short deadlines and impatient clients would hide an upstream that is down.
         """
         now = _loop_time()
-        if now < began + self._timeout and now - attempt.quiet_since < QUIET * self._timeout:
+        if now < until and now - attempt.quiet_since < QUIET * self._timeout:
             permit.ignore()
             return "cancelled"
         permit.failure(self._timed_out(attempt))

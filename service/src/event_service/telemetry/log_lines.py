@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from event_service.errors import DeadlineExceeded, UpstreamError, UserNotFound
+from event_service.errors import DeadlineExceeded, Overloaded, UpstreamError, UserNotFound
 from event_service.signals import GaveUp, GuardsBuilt, RequestDone, Retried, Signals
 from event_service.telemetry import transitions
 from event_service.telemetry.logs import JsonLines, current_worker, describe, is_wanted
@@ -96,6 +96,8 @@ class LogLines:
             line.error = type(error).__name__
             if isinstance(error, UpstreamError | DeadlineExceeded | UserNotFound):
                 line.operation, line.reason = error.operation, error.reason
+            elif isinstance(error, Overloaded):
+                line.reason = error.reason
         bug = error if record.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
         if self._json is None:
             self._write_readable(level, line, bug)

@@ -13,8 +13,9 @@ from event_service.libs.http_client.errors import (
     Timings,
     TlsFailed,
     TooLarge,
+    Undecodable,
 )
-from event_service.libs.http_client.reply import Reply
+from event_service.libs.http_client.reply import Reply, Watch
 from event_service.libs.http_client.tls import tls_context
 from event_service.libs.http_client.urls import (
     BaseUrl,
@@ -43,6 +44,8 @@ __all__ = [
     "Timings",
     "TlsFailed",
     "TooLarge",
+    "Undecodable",
+    "Watch",
     "check_headers",
     "check_target",
     "parse_base_url",

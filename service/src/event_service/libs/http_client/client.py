@@ -7,7 +7,7 @@ from event_service.libs.http_client.addresses import Addresses
 from event_service.libs.http_client.dial import Dial, proxy_authorization
 from event_service.libs.http_client.errors import Broken, InvalidRequest
 from event_service.libs.http_client.pool import Pool
-from event_service.libs.http_client.reply import Reply
+from event_service.libs.http_client.reply import Reply, Watch
 from event_service.libs.http_client.urls import (
     OWN_HEADERS,
     BaseUrl,
@@ -94,6 +94,7 @@ class HttpClient:
         headers: Mapping[str, str] | None = None,
         body: bytes = b"",
         time_limit: float,
+        watch: Watch | None = None,
     ) -> Reply:
         """A reply whose head has come. `target`: a path, with or without a query, below the URL.
 
@@ -113,12 +114,15 @@ class HttpClient:
         while True:
             connection = None if fresh else pool.take()
             if connection is None:
-                connection = await pool.wait(fresh=fresh)
+                connection = await pool.wait(fresh=fresh, watch=watch)
             if connection is None:
                 began = self._clock()
                 connection = await pool.make(min(left, self._connect_timeout))
                 left -= self._clock() - began
+                if watch is not None:
+                    watch.heard()
             reply = connection.exchange(request, time_limit=left, max_body=self._max_body)
+            reply.watch = watch
             try:
                 await reply.head()
             except Broken:

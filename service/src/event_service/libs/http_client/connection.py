@@ -254,6 +254,8 @@ class Connection(asyncio.Protocol):
         raise self._fault
 
     def _go_on(self, reply: Reply) -> None:
+        if reply.watch is not None:
+            reply.watch.heard()
         if self._received > MAX_HEAD and self._is_mostly_frame(reply):
             self._fail(Malformed(f"more than {MAX_HEAD} bytes that are no body"))
         elif reply.discarded:

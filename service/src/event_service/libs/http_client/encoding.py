@@ -2,7 +2,7 @@
 
 import zlib
 
-from event_service.libs.http_client.errors import Malformed, TooLarge
+from event_service.libs.http_client.errors import TooLarge, Undecodable
 
 _GZIP = 16 + zlib.MAX_WBITS
 _ZLIB = zlib.MAX_WBITS
@@ -14,7 +14,7 @@ _MEMBERS = 64
 def decode(body: bytes, encoding: str, limit: int) -> bytes:
     """The body without its content encoding, `gzip` or `deflate`.
 
-    Raises TooLarge for more than `limit` bytes, before they are all in memory, and Malformed for
+    Raises TooLarge for more than `limit` bytes, before they are all in memory, and Undecodable for
     another encoding and for data that is broken or not whole.
     """
     match encoding.lower():
@@ -26,7 +26,7 @@ def decode(body: bytes, encoding: str, limit: int) -> bytes:
             # RFC 9110, 8.4.1.2: in a zlib wrapper, which some servers leave out.
             return _inflate(body, _ZLIB if _is_wrapped(body) else _RAW, limit)
         case _:
-            raise Malformed("the body has a content encoding that was not asked for")
+            raise Undecodable("the body has a content encoding that was not asked for")
 
 
 def _inflate(body: bytes, form: int, limit: int) -> bytes:
@@ -38,14 +38,14 @@ def _inflate(body: bytes, form: int, limit: int) -> bytes:
         try:
             decoded += decoder.decompress(body, limit + 1 - len(decoded))
         except zlib.error:
-            raise Malformed("the body is not what its content encoding says") from None
+            raise Undecodable("the body is not what its content encoding says") from None
         if len(decoded) > limit:
             raise TooLarge(f"more than {limit} bytes when decoded")
         if not decoder.eof:
-            raise Malformed("the encoded body is not whole")
+            raise Undecodable("the encoded body is not whole")
         body = decoder.unused_data
     if body:
-        raise Malformed("there is more after the end of the encoded body")
+        raise Undecodable("there is more after the end of the encoded body")
     return decoded
 
 

@@ -76,5 +76,9 @@ class Malformed(HttpClientError):
     progress: Progress = Progress.REPLYING
 
 
+class Undecodable(Malformed):
+    """The body is whole, but not what its content encoding says."""
+
+
 class TooLarge(Malformed):
     """The body, or what it decodes to, is longer than it may be."""

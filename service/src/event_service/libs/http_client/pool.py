@@ -7,6 +7,7 @@ from event_service.libs.http_client.addresses import Addresses
 from event_service.libs.http_client.connection import Connection
 from event_service.libs.http_client.dial import Dial
 from event_service.libs.http_client.errors import ClientClosed, ConnectFailed
+from event_service.libs.http_client.reply import Watch
 
 # A timer that fires a little early would find nothing to do and be set again at once.
 _SLACK = 0.001
@@ -66,7 +67,7 @@ class Pool:
             connection.close()
         return None
 
-    async def wait(self, *, fresh: bool) -> Connection | None:
+    async def wait(self, *, fresh: bool, watch: Watch | None) -> Connection | None:
         """A free connection; None when the caller may make one, which it then must, by `make`.
 
         Not an idle one if it is to be `fresh`. Raises ClientClosed. The wait has no bound of its
@@ -77,7 +78,7 @@ class Pool:
                 return connection
             if self._waiting or self.open >= self._limit:
                 if not self._idle:
-                    connection = await self._turn()
+                    connection = await self._turn(watch)
                     if connection is None or (connection.usable and not fresh):
                         return connection
                 else:
@@ -160,18 +161,23 @@ class Pool:
     def _build(self) -> Connection:
         return Connection(self, self._clock)
 
-    async def _turn(self) -> Connection | None:
+    async def _turn(self, watch: Watch | None) -> Connection | None:
         """What the caller is given when its turn comes: a connection, or leave to make one."""
         turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
+        if watch is not None:
+            watch.waiting()
         try:
-            return await turn
+            given = await turn
         except asyncio.CancelledError:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             elif not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())
             raise
+        if watch is not None:
+            watch.waited()
+        return given
 
     def _give_back(self, connection: Connection | None) -> None:
         if connection is None:

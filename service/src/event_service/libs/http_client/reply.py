@@ -21,6 +21,19 @@ class Carrier(Protocol):
     def abandon(self, reply: "Reply") -> None: ...
 
 
+class Watch(Protocol):
+    """Whoever wants to know what happens to a call while it is under way."""
+
+    def waiting(self) -> None:
+        """There are as many connections as there may be, so the call waits for one."""
+
+    def waited(self) -> None:
+        """It has one, or may make one."""
+
+    def heard(self) -> None:
+        """The peer gave a sign of life: there is a new connection, or a part of the reply."""
+
+
 class Reply:
     """One request's reply, as far as it has come. Use from one task.
 
@@ -41,6 +54,7 @@ class Reply:
     size = 0  # of the body so far
     taken = False
     discarded = False
+    watch: Watch | None = None
     _failure: HttpClientError | None = None
     _waiter: asyncio.Future[None] | None = None
 
