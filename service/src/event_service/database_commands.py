@@ -76,17 +76,26 @@ def _read(file: Path) -> "Data":
 
 async def _import_from(settings: Settings, url: str, headers: dict[str, str]) -> None:
     from event_service.errors import EventServiceError  # noqa: PLC0415
+    from event_service.libs.http_client import (  # noqa: PLC0415
+        HttpClient,
+        parse_base_url,
+        tls_context,
+    )
     from event_service.settings.values import UPSTREAM_PATHS  # noqa: PLC0415
     from event_service.sources.data_file import DataFault, read_api  # noqa: PLC0415
-    from event_service.sources.http_events import HttpEvents, build_client  # noqa: PLC0415
+    from event_service.sources.http_events import HttpEvents  # noqa: PLC0415
 
+    url = url.rstrip("/")
     try:
-        api = HttpEvents(
-            build_client(headers=headers, timeout=PATIENCE),
-            url=url.rstrip("/"),
-            paths=UPSTREAM_PATHS,
+        where = parse_base_url(url)
+        client = HttpClient(
+            where,
+            headers={"accept": "application/json", **headers},
+            connections=AT_ONCE,
             max_body=1 << 30,
+            tls=tls_context() if where.scheme == "https" else None,
         )
+        api = HttpEvents(client, url=url, paths=UPSTREAM_PATHS, time_limit=PATIENCE)
     except ValueError as error:
         _fail(f"--from {url}: {error}", code=2)
     try:
