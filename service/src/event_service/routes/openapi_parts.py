@@ -305,7 +305,7 @@ PARAMETERS: Json = {
     },
     "Idempotency-Key": _from_header(
         "Idempotency-Key",
-        "The same for each try at the same write; passed on as it is",
+        "The same for each try at the same write, and for no other; the events API may compare",
         EVENT_ID,
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
     ),
@@ -316,7 +316,7 @@ PARAMETERS: Json = {
     ),
     "traceparent": _from_header(
         "traceparent",
-        "W3C Trace Context: continued if it is valid, else a trace begins here",
+        "W3C Trace Context: continued and passed on if it is valid",
         "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
     ),
 }
