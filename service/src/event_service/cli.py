@@ -19,15 +19,17 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from event_service import database_commands, outbox_commands
 from event_service.database_commands import export, import_
 from event_service.libs.http_client import parse_base_url
 from event_service.libs.listener import CannotListen, Listener
-from event_service.outbox_commands import migrate, outbox
+from event_service.outbox_commands import outbox
 from event_service.settings import (
     PREFIX,
     ConfigurationError,
     Environment,
     Settings,
+    is_database,
     load_settings,
 )
 
@@ -75,9 +77,9 @@ def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None
     # Before all else that takes time: of two that start at once, one learns it here.
     listener = _listen(settings.host, settings.port, "EVENT_SERVICE_PORT", count=settings.workers)
     if settings.outbox_url:
-        from event_service.outbox_commands import prepare  # noqa: PLC0415
-
-        prepare(settings)
+        outbox_commands.prepare(settings)
+    elif is_database(settings.upstream_url):
+        database_commands.prepare(settings)
     from event_service import server  # noqa: PLC0415  who cannot listen need not wait for it
 
     sys.exit(server.run(settings, listener))
@@ -127,7 +129,18 @@ def check_upstream(
     sys.exit(any(finding.fault for finding in findings))
 
 
-main.command()(migrate)
+@main.command()
+def migrate() -> None:
+    """Bring the tables of the database or the outbox to the shape that this release needs."""
+    settings = _settings()
+    if is_database(settings.upstream_url):
+        database_commands.migrate(settings)
+    elif settings.outbox_url:
+        outbox_commands.migrate(settings)
+    else:
+        typer.echo("nothing to migrate: the settings name neither a database nor an outbox")
+
+
 main.add_typer(outbox, name="outbox")
 
 

@@ -109,6 +109,31 @@ async def _import_from(settings: Settings, url: str, headers: dict[str, str]) ->
     await _put(settings, data)
 
 
+def migrate(settings: Settings) -> None:
+    """Bring the database to the shape that this release needs."""
+
+    async def apply() -> list[str]:
+        async with _closing(settings) as database:
+            return await database.migrate()
+
+    for name in asyncio.run(apply()):
+        typer.echo(f"events: {name}")
+    typer.echo("events: up to date")
+
+
+def prepare(settings: Settings) -> None:
+    """Migrate before the workers start. Exits if they could never use the database.
+
+    One that cannot be reached now is theirs to wait for.
+    """
+
+    async def look() -> None:
+        async with _closing(settings) as database:
+            await database.open()
+
+    asyncio.run(look())
+
+
 async def _put(settings: Settings, data: "Data") -> None:
     async with _opened(settings) as database:
         with (
@@ -126,7 +151,16 @@ async def _all_of(settings: Settings) -> "tuple[list[User], list[Event]]":
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> "AsyncIterator[Database]":
-    """The database that the settings name, brought to its shape."""
+    """The database that the settings name, reached and brought to its shape."""
+    async with _closing(settings) as database:
+        await database.migrate()
+        await database.open()
+        yield database
+
+
+@asynccontextmanager
+async def _closing(settings: Settings) -> "AsyncIterator[Database]":
+    """The database that the settings name, not opened yet. Exits if it cannot be used."""
     from event_service.sources.databases import build_database, unusable  # noqa: PLC0415
 
     # The pool logs each try; what comes of them is said below.
@@ -137,11 +171,9 @@ async def _opened(settings: Settings) -> "AsyncIterator[Database]":
         timeout=settings.upstream_timeout,
     )
     try:
-        try:
-            await database.open()
-        except unusable() as error:
-            _fail(f"The database cannot be used: {error}", code=1)
         yield database
+    except unusable() as error:
+        _fail(f"The database cannot be used: {error}", code=1)
     finally:
         await database.close()
 

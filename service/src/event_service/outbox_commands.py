@@ -1,4 +1,4 @@
-"""`event-service migrate` and `event-service outbox …`: the outbox from the outside.
+"""`event-service outbox …`: the outbox from the outside.
 
 What makes it is loaded by the command that needs it: the others start without.
 """
@@ -84,14 +84,9 @@ def drop(delivery_id: Id) -> None:
     typer.echo("dropped")
 
 
-def migrate() -> None:
+def migrate(settings: Settings) -> None:
     """Bring the tables of the outbox to the shape that this release needs."""
-    settings = _settings()
-    if not settings.outbox_url:
-        typer.echo("nothing to migrate: EVENT_SERVICE_OUTBOX_URL is not set")
-        return
-    applied = _run(partial(_open_and_close, _store(settings)))
-    for name in applied:
+    for name in _run(partial(_open_and_close, _store(settings))):
         typer.echo(f"outbox: {name}")
     typer.echo("outbox: up to date")
 

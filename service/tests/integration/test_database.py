@@ -268,3 +268,31 @@ async def test_an_events_api_is_moved_over(mock: MockUpstream, tmp_path):
         *("Alice Johnson", "Bob Anderson", "Carla Mendez")
     ]
     assert [event["id"] for event in exported["events"]] == ["101", "102", "103"]
+
+
+def test_migrate_says_what_it_did_and_serve_what_it_cannot_do(tmp_path):
+    url = f"sqlite:///{tmp_path}/a.db"
+
+    assert event_service(url, "migrate")[1] == "events: users_and_events\nevents: up to date\n"
+    assert event_service(url, "migrate")[1] == "events: up to date\n"
+    code, _, said = event_service(f"sqlite:///{tmp_path}/nowhere/a.db", "serve", "--port", "0")
+    assert code != 0
+    assert "Traceback" not in said
+
+
+async def test_a_server_that_is_not_there_yet_is_waited_for(start: Start, tmp_path, needs):
+    with postgres_server(needs("initdb").parent) as server:
+        url = server.create_database()
+        server.stop()
+        values = {"upstream_url": url, "upstream_timeout": 0.3, "single_flight": False}
+        async with start(**values) as client:
+
+            async def status() -> int:
+                async with client.get("/api/getUsers") as response:
+                    return response.status
+
+            assert await status() in {502, 503, 504}
+            server.start()
+            async with asyncio.timeout(30):
+                while await status() != 200:  # noqa: ASYNC110  another process starts
+                    await asyncio.sleep(0.05)

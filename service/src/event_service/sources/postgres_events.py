@@ -1,3 +1,4 @@
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -66,29 +67,39 @@ class PostgresEvents:
         Raises ValueError for a URL that libpq cannot read.
         """
         self._wall_clock = wall_clock
+        self._migrated = False
+        self._migrating = asyncio.Lock()
         self._pool = build_pool(
             url, max_size=connections, timeout=timeout, statement_timeout=timeout, checked=False
         )
 
     async def open(self) -> None:
-        """Bring the database to the shape that is needed.
+        """Bring the database to the shape that is needed; one that cannot be reached now is
+        brought there by the first call that reaches it.
 
-        Raises PostgresUnusable, MigrationError, and psycopg.Error if it cannot be reached.
+        Raises PostgresUnusable and MigrationError.
         """
-        await self._pool.open()
-        await self.migrate()
+        try:
+            await self.migrate()
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            return
 
     async def close(self) -> None:
         await self._pool.close()
 
     async def migrate(self) -> list[str]:
-        """The names of the migrations that were missing."""
+        """The names of the migrations that were missing.
+
+        Raises as `open`, and psycopg.Error if the database cannot be reached.
+        """
         if self._pool.closed:
             await self._pool.open()
         async with self._pool.connection() as connection:
             refuse_old_server(connection)
             todo = migrations.load(MIGRATIONS)
-            return await migrations.migrate_postgres(connection, sql.COMPONENT, todo)
+            applied = await migrations.migrate_postgres(connection, sql.COMPONENT, todo)
+        self._migrated = True
+        return applied
 
     async def users(self) -> list[User]:
         return [User(*row) for row in await self._read("getUsers", USERS)]
@@ -157,6 +168,10 @@ class PostgresEvents:
     @asynccontextmanager
     async def _connection(self, operation: str) -> AsyncIterator[Connection]:
         with _translated(operation):
+            if not self._migrated:
+                async with self._migrating:
+                    if not self._migrated:
+                        await self.migrate()
             async with self._pool.connection() as connection:
                 yield connection
 
