@@ -121,8 +121,12 @@ async def test_a_hanging_upstream_costs_a_request_its_deadline_and_three_calls(
         async with service.client.get("/api/getUsers") as reply:
             assert (await problem(reply))[:2] == (504, "upstream-timeout")
 
-        assert service.of("getUsers") == ["failure", "failure", "neutral"]
-        assert [outcome for _, outcome in service.heard.calls] == ["timeout"] * 2 + ["cancelled"]
+        # The last one is cut short by the request: how long it was quiet decides how it counts.
+        *first, last = service.of("getUsers")
+        assert first == ["failure", "failure"]
+        outcomes = [outcome for _, outcome in service.heard.calls]
+        assert outcomes[:2] == ["timeout"] * 2
+        assert (last, outcomes[2]) in {("neutral", "cancelled"), ("failure", "timeout")}
         assert service.bulkhead.in_flight == 0
 
 

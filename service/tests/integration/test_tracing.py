@@ -281,9 +281,8 @@ async def run(*arguments: str, **environment: str) -> tuple[int, str]:
 
 async def test_switched_off_nothing_of_it_is_loaded():
     program = (
-        "import sys; from event_service.app import from_environment;"
-        "from event_service.libs.shutdown_notice import ShutdownNotice;"
-        "from_environment(ShutdownNotice());"
+        "import sys; from event_service.app import Worker, from_environment;"
+        "from_environment(Worker());"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     assert await run("-c", program) == (0, "[]\n")
