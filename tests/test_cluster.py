@@ -1,0 +1,157 @@
+"""Two services of two workers each behind nginx, with one Redis: one circuit and one rate."""
+
+import json
+import os
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from .processes import event_service, free_port, mock_upstream
+
+pytestmark = [pytest.mark.needs("redis-server", "nginx"), pytest.mark.timeout(120)]
+
+COOLDOWN = 0.6
+NGINX = """
+daemon off;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 256; }}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    upstream services {{ {servers} }}
+    server {{
+        listen 127.0.0.1:{port};
+        location / {{
+            proxy_pass http://services;
+            proxy_set_header X-Forwarded-For $remote_addr;
+            proxy_next_upstream off;
+        }}
+    }}
+}}
+"""
+
+
+@contextmanager
+def running(*command: str | Path) -> Iterator[None]:
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+def redis(needs, tmp_path) -> Iterator[str]:
+    port = free_port()
+    options = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(tmp_path), "--save", ""]
+    with running(needs("redis-server"), *options):
+        yield f"redis://127.0.0.1:{port}"
+
+
+@contextmanager
+def nginx(program: Path, folder: Path, *services: str) -> Iterator[str]:
+    port = free_port()
+    servers = " ".join(f"server {service.removeprefix('http://')};" for service in services)
+    config = folder / "nginx.conf"
+    config.write_text(NGINX.format(folder=folder, port=port, servers=servers))
+    user = ["-g", "user root;"] if os.geteuid() == 0 else []
+    with running(program, "-e", "stderr", "-c", config, *user):
+        yield f"http://127.0.0.1:{port}"
+
+
+def call(url: str, body: object = None) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(url, data, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=10) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def until(condition, patience: float = 20.0) -> None:
+    """What happens in other processes is looked for again and again."""
+    give_up = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def cluster(needs, tmp_path, redis):
+    """The address of nginx, those of the two services, and that of the mock."""
+    settings = {
+        "CLUSTER_URL": redis,
+        "WORKERS": "2",
+        "BREAKER_COOLDOWN": str(COOLDOWN),
+        "RATE_LIMIT": "400/hour",
+        "TRUSTED_PROXIES": "127.0.0.0/8",
+    }
+    with (
+        mock_upstream("--event-delay", "0", "--refuse", "0") as upstream,
+        event_service(upstream, **settings) as (here, _),
+        event_service(upstream, **settings) as (there, _),
+        nginx(needs("nginx"), tmp_path, here, there) as front,
+    ):
+        for service in (here, there):
+            until(lambda service=service: "cluster_nodes 4.0" in call(f"{service}/metrics")[1])
+        until(lambda: call(f"{front}/livez")[0] == 200)
+        yield front, (here, there), upstream
+
+
+def fail_adds(upstream: str, status: int | None) -> None:
+    fault = {} if status is None else {"error_rate": 1.0, "status": status}
+    url = f"{upstream}/__admin/faults/addEvent"
+    request = urllib.request.Request(
+        url, json.dumps(fault).encode(), {"content-type": "application/json"}, method="PUT"
+    )
+    urllib.request.urlopen(request, timeout=10).close()
+
+
+def adds_at(upstream: str) -> int:
+    return json.loads(call(f"{upstream}/__admin/requests")[1])["counts"]["addEvent"]
+
+
+def test_two_services_behind_nginx_are_one(cluster):
+    front, services, upstream = cluster
+    event = {"userId": "1", "title": "Standup"}
+
+    def add(_number: int = 0) -> int:
+        return call(f"{front}/api/addEvent", event)[0]
+
+    fail_adds(upstream, 500)
+    until(lambda: add() == 503)
+    for service in services:
+        until(lambda service=service: '"addEvent":"open"' in call(f"{service}/readyz")[1])
+    before, started = adds_at(upstream), time.monotonic()
+    with ThreadPoolExecutor(8) as crowd:
+        statuses = Counter(crowd.map(add, range(120)))
+    # One canary for each cooldown, whichever of the four workers is asked.
+    canaries, cooldowns = adds_at(upstream) - before, (time.monotonic() - started) / COOLDOWN
+    assert canaries <= cooldowns + 1
+    assert statuses[503] >= 110
+
+    fail_adds(upstream, None)
+    until(lambda: add() == 200)
+    for service in services:
+        until(lambda service=service: '"addEvent":"closed"' in call(f"{service}/readyz")[1])
+
+    # One rate: 400 together, and a tenth on credit at the most.
+    with ThreadPoolExecutor(8) as crowd:
+        statuses = Counter(crowd.map(lambda _: call(f"{front}/api/getUsers")[0], range(500)))
+    assert statuses[429] > 0
+    assert statuses[200] <= 440
