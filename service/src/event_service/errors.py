@@ -194,6 +194,10 @@ class UpstreamFailed(UpstreamFault):
     outcome = "failed"
 
 
+class UpstreamUnreachable(UpstreamFailed):
+    """There was no connection, so the call was not sent."""
+
+
 class UpstreamBroken(UpstreamFailed):
     """The connection broke after the call was sent; it may have been carried out."""
 

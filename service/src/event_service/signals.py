@@ -95,6 +95,13 @@ class AttemptEnded(Signal, frozen=True, gc=False):
     duration: float
 
 
+class BrokenOff(Signal, frozen=True, gc=False):
+    """A connection to the upstream broke off, or was refused, with `in_flight` calls under way."""
+
+    operation: str
+    in_flight: int
+
+
 class Retried(Signal, frozen=True, gc=False):
     """The failed `attempt`, counted from 1, is made again after `wait`."""
 

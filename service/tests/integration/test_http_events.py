@@ -3,11 +3,14 @@
 import asyncio
 import gzip
 import json
+import resource
+import socket
 import zlib
 
 import msgspec
 import pytest
 
+from .crowd import status_of
 from .observed_service import observed, problem
 from .scripted_upstream import Call, Connection, by_path, replies, response, says, scripted
 
@@ -297,3 +300,60 @@ async def test_a_text_of_the_upstreams_reaches_the_client_as_it_is():
         service.client.get("/api/getEvents") as reply,
     ):
         assert await reply.json() == [event]
+
+
+async def test_connections_that_break_off_under_many_calls_say_that_the_limit_may_be_too_high():
+    crowd = asyncio.Event()
+
+    async def hang_up(_connection: Connection, _call: Call) -> None:
+        if upstream.in_flight > 101:
+            crowd.set()
+        await crowd.wait()
+
+    user = msgspec.json.encode({"id": "1", "name": "Alice", "events": [str(n) for n in range(120)]})
+    scripts = {"/getUserById": replies(user), "/getEventById": hang_up}
+    async with (
+        scripted(by_path(scripts)) as upstream,
+        observed(upstream_url=upstream.url, retry_attempts=1) as service,
+        service.client.get("/api/getEventsByUserId/1") as reply,
+    ):
+        assert (await problem(reply))[:2] == (502, "upstream-error")
+        (line,) = (line for line in service.lines if "break off" in str(line["event"]))
+        assert line["operation"] == "getEventById"
+        assert line["in_flight"] > 100
+
+
+async def test_a_call_whose_client_leaves_ends_at_the_upstream_at_once():
+    async def script(connection: Connection, _call: Call) -> None:
+        came.set()
+        await connection.hang()
+        left.set()
+
+    came, left = asyncio.Event(), asyncio.Event()
+    async with scripted(script) as upstream, observed(upstream_url=upstream.url) as service:
+        call = asyncio.create_task(status_of(service.client, "/api/getUsers"))
+        await came.wait()
+        call.cancel()
+        # Long before any time limit of ours.
+        await asyncio.wait_for(left.wait(), 1)
+
+
+async def test_a_lack_of_our_own_descriptors_is_no_failure_of_the_upstream():
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    async with scripted(GOOD) as upstream, observed(upstream_url=upstream.url) as service:
+        # The connection of this client is open; there is no further descriptor.
+        assert await status_of(service.client, "/livez") == 200
+        with socket.socket() as following:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (following.fileno(), hard))
+        try:
+            for _ in range(4):
+                async with service.client.post("/api/addEvent", json=NEW) as reply:
+                    assert (await problem(reply))[:2] == (503, "overloaded")
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert set(service.of("addEvent")) == {"neutral"}
+        assert {line.get("reason") for line in service.lines if line["event"] == "request"} >= {
+            "no connection can be made: Too many open files"
+        }
+        async with service.client.post("/api/addEvent", json=NEW) as reply:
+            assert reply.status == 200

@@ -14,9 +14,9 @@ from event_service.errors import (
     InvalidRequest,
     Overloaded,
     UpstreamBroken,
-    UpstreamFailed,
     UpstreamNotFound,
     UpstreamTimeout,
+    UpstreamUnreachable,
     UpstreamUnreadable,
     UserNotFound,
 )
@@ -232,5 +232,6 @@ def _translated(operation: str, exc: HttpClientError) -> EventServiceError:
             # Ours alone: nothing reached the upstream, and nothing is wrong with it.
             error = Overloaded("There is no room for a connection to the upstream.", reason=reason)
         case _:
-            error = UpstreamFailed(operation, "The upstream could not be reached.", reason=reason)
+            text = "The upstream could not be reached."
+            error = UpstreamUnreachable(operation, text, reason=reason)
     return error

@@ -19,17 +19,19 @@ from event_service.errors import (
     EventServiceError,
     InvalidRequest,
     Overloaded,
+    UpstreamBroken,
     UpstreamFault,
     UpstreamMisshapen,
     UpstreamTimeout,
     UpstreamUnavailable,
+    UpstreamUnreachable,
 )
 from event_service.libs.bulkhead import Bulkhead, BulkheadFull
 from event_service.libs.retry import Retries, RetryBudget, backoff
 from event_service.libs.single_flight import SingleFlight
 from event_service.libs.stale_cache import StaleCache
 from event_service.libs.time_limit import TimeLimits
-from event_service.signals import AttemptEnded, Emit, GaveUp, Retried, Shared
+from event_service.signals import AttemptEnded, BrokenOff, Emit, GaveUp, Retried, Shared
 from halfopen import CircuitBreaker, CircuitOpen, Permit, State
 
 T = TypeVar("T")
@@ -157,6 +159,8 @@ class Guard:
                 permit.failure(error)
                 self._stay_open(error.retry_after or 0.0)
             case UpstreamFault():
+                if isinstance(error, UpstreamBroken | UpstreamUnreachable):
+                    self._emit(BrokenOff(self.operation, self._bulkhead.in_flight))
                 permit.failure(error)
                 self._stay_open(0.0)
             case Overloaded() | DeadlineExceeded() | CircuitOpen() | InvalidRequest():

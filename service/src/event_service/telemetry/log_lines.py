@@ -1,4 +1,6 @@
 import logging
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any
@@ -7,7 +9,7 @@ import msgspec
 import structlog
 
 from event_service.errors import DeadlineExceeded, Overloaded, UpstreamError, UserNotFound
-from event_service.signals import GaveUp, GuardsBuilt, RequestDone, Retried, Signals
+from event_service.signals import BrokenOff, GaveUp, GuardsBuilt, RequestDone, Retried, Signals
 from event_service.telemetry import transitions
 from event_service.telemetry.logs import JsonLines, current_worker, describe, is_wanted
 from event_service.telemetry.printable import printable
@@ -16,6 +18,10 @@ from halfopen import CallFailed, CircuitBreaker, State, StateChanged
 _API = "/api/"
 # As much of a path as tells what was asked for; the rest would be for filling disks.
 _LONGEST_PATH = 1024
+
+# With fewer calls under way a connection that breaks off says nothing about their number.
+_MANY_CALLS = 100
+_MINUTE = 60.0
 
 _LEVEL_NAMES = {
     level: logging.getLevelName(level).lower()
@@ -54,8 +60,10 @@ class LogLines:
     refused for now or took `slow_request` seconds, and else only information.
     """
 
-    def __init__(self, *, slow_request: float) -> None:
+    def __init__(self, *, slow_request: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._slow_request = slow_request
+        self._clock = clock
+        self._silent_until = float("-inf")
         self._last_failure: dict[str, str] = {}
         self._log = structlog.get_logger()
         self._worker = current_worker()
@@ -66,6 +74,7 @@ class LogLines:
     def listen(self, signals: Signals) -> None:
         signals.on(GuardsBuilt, self._guards_built)
         signals.on(RequestDone, self.request_done)
+        signals.on(BrokenOff, self._broken_off)
         signals.on(Retried, self._retried)
         signals.on(GaveUp, self._gave_up)
 
@@ -144,6 +153,18 @@ class LogLines:
             reason=reason,
             failures_in_window=max(rule.bad for rule in snapshot.rules),
             next_try_s=round(snapshot.retry_after, 3),
+        )
+
+    def _broken_off(self, signal: BrokenOff) -> None:
+        now = self._clock()
+        if signal.in_flight <= _MANY_CALLS or now < self._silent_until:
+            return
+        self._silent_until = now + _MINUTE
+        self._log.warning(
+            "upstream connections break off",
+            message="UPSTREAM_CONCURRENCY may be too high for this upstream",
+            operation=signal.operation,
+            in_flight=signal.in_flight,
         )
 
     def _retried(self, signal: Retried) -> None:

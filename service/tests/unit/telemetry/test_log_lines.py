@@ -11,7 +11,7 @@ import structlog
 from event_service import context
 from event_service.context import CallContext
 from event_service.errors import UpstreamTimeout, UserNotFound
-from event_service.signals import GaveUp, RequestDone, Retried, Signals
+from event_service.signals import BrokenOff, GaveUp, RequestDone, Retried, Signals
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.logs import JsonLines, configure_logging, set_level
 from halfopen import CircuitBreaker, FailureCount
@@ -316,3 +316,21 @@ def test_a_reader_who_has_gone_harms_nobody():
             raise BrokenPipeError
 
     JsonLines(Gone()).write(b"{}")
+
+
+def test_connections_that_break_off_under_many_calls_are_told_once_a_minute(log):
+    now = [1000.0]
+    signals = Signals()
+    LogLines(slow_request=1, clock=lambda: now[0]).listen(signals)
+    for in_flight in (100, 101, 500):
+        signals.emit(BrokenOff("getEventById", in_flight))
+    now[0] += 59.9
+    signals.emit(BrokenOff("getEventById", 300))
+    now[0] += 0.1
+    signals.emit(BrokenOff("addEvent", 300))
+
+    first, second = log.lines()
+    assert (first["level"], first["event"]) == ("warning", "upstream connections break off")
+    assert "UPSTREAM_CONCURRENCY may be too high" in first["message"]
+    assert (first["operation"], first["in_flight"]) == ("getEventById", 101)
+    assert (second["operation"], second["in_flight"]) == ("addEvent", 300)
