@@ -15,6 +15,8 @@ from event_service.app import create_app
 from event_service.settings import Settings
 from mock_upstream import MockUpstream, run_mock
 
+from .certificates import Certificates
+
 Start = Callable[..., AbstractAsyncContextManager[aiohttp.ClientSession]]
 
 
@@ -87,3 +89,10 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session")
+def certificates(needs, tmp_path_factory) -> Certificates:
+    folder = tmp_path_factory.mktemp("certificates")
+    folder.chmod(0o755)
+    return Certificates(needs("openssl"), folder)
