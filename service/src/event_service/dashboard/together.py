@@ -27,7 +27,6 @@ STALE = 3.5
 KEPT = 60
 _WORST_FIRST = ("isolated", "open", "half_open", "closed")
 
-N = TypeVar("N", int, float)
 T = TypeVar("T", Transition, FailedRequest)
 _decode = msgspec.json.Decoder(Frame).decode
 _encode = msgspec.json.Encoder().encode
