@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from .processes import BIN, mock_upstream
+from .processes import BIN, free_port, mock_upstream
 
 SECRET = "Bearer of-the-upstream"
 
@@ -113,6 +113,14 @@ def test_what_is_wrong_is_named_with_the_setting_that_mends_it(upstream, operati
     assert SECRET not in said
     rows = [line for line in said.splitlines() if line.startswith(("get", "add"))]
     assert [row.split()[0] for row in rows if row.endswith("wrong")] == [operation]
+
+
+def test_nobody_there_is_one_plain_table():
+    code, said = check(f"http://127.0.0.1:{free_port()}")
+
+    assert code == 1
+    assert "EVENT_SERVICE_UPSTREAM_URL" in said
+    assert said.count("wrong") == 2  # without users there is nothing more to ask for
 
 
 def test_an_id_that_no_path_could_hold_is_refused(upstream):

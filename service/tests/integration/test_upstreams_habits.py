@@ -1,5 +1,6 @@
 """What ordinary upstreams do otherwise than ours, and what the service makes of it."""
 
+import gzip
 import json
 from typing import Any
 
@@ -267,3 +268,23 @@ async def test_a_long_tracestate_goes_nowhere():
 
         assert "traceparent" in upstream.calls[0].headers
         assert "tracestate" not in upstream.calls[0].headers
+
+
+async def test_many_headers_are_no_outage():
+    script = replies(b"[]", headers=tuple(f"X-Header-{n}: {'v' * 100}" for n in range(240)))
+    async with scripted(script) as upstream, observed(upstream_url=upstream.url) as service:
+        assert await get(service, "/api/getUsers") == (200, [])
+        assert service.of("getUsers") == ["success"]
+
+
+async def test_a_byte_order_mark_is_skipped():
+    script = replies("\ufeff[]".encode())
+    async with scripted(script) as upstream, observed(upstream_url=upstream.url) as service:
+        assert await get(service, "/api/getUsers") == (200, [])
+
+
+async def test_the_body_of_a_write_may_come_encoded_too():
+    stored = gzip.compress(b'{"id":"theirs"}')
+    script = replies(stored, status="201 Created", headers=("Content-Encoding: gzip",))
+    async with scripted(script) as upstream, observed(upstream_url=upstream.url) as service:
+        assert await add(service) == (200, {"success": True, "id": "theirs"})
