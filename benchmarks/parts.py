@@ -126,9 +126,8 @@ def parts(settings: Settings) -> dict[str, Work]:
         return future
 
     async def exchanged() -> None:
-        async with client.get("/getUserById/u1-0").build_streamed() as response:
-            while await response.body_reader.read(0) is not None:
-                pass
+        reply = await client.send("GET", "/getUserById/u1-0")
+        await reply.read()
 
     async def watched() -> None:
         with watches(nothing, deadline=loop.time() + settings.request_deadline):
