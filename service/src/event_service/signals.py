@@ -88,11 +88,15 @@ class RequestDone(Signal, frozen=True, gc=False):
 
 
 class AttemptEnded(Signal, frozen=True, gc=False):
-    """One attempt at the upstream is over; `outcome` as in metrics."""
+    """One attempt at the upstream is over; `outcome` as in metrics.
+
+    `succeeded`: the breaker counted a success, of which it tells nobody.
+    """
 
     operation: str
     outcome: str
     duration: float
+    succeeded: bool = False
 
 
 class BrokenOff(Signal, frozen=True, gc=False):

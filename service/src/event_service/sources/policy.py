@@ -102,21 +102,22 @@ class Guard:
             self._budget.record_request()
         attempt = Attempt(number, now, limit)
         context.attempt.set(attempt)
-        outcome = "ok"
+        outcome, succeeded = "ok", False
         started = self._clock()
         try:
             with limit:
                 result = await fetch(*args, **kwargs)
-            permit.success()
+            succeeded = permit.success()
         except BaseException as error:
             if limit.expired and isinstance(error, TimeoutError):
                 outcome = self._cut_short(permit, attempt, until=limit.until)
                 raise self._timed_out(attempt) from None
-            outcome = self._judge(permit, error, attempt)
+            outcome, succeeded = self._judge(permit, error, attempt)
             raise
         finally:
             self._bulkhead.release()
-            self._emit(AttemptEnded(self.operation, outcome, self._clock() - started))
+            duration = self._clock() - started
+            self._emit(AttemptEnded(self.operation, outcome, duration, succeeded))
         return result
 
     async def _claim(self) -> Permit:
@@ -152,8 +153,11 @@ class Guard:
             self._bulkhead.release()
             raise
 
-    def _judge(self, permit: Permit, error: BaseException, attempt: Attempt) -> str:
-        """Tell the breaker how the attempt ended; the outcome for metrics."""
+    def _judge(self, permit: Permit, error: BaseException, attempt: Attempt) -> tuple[str, bool]:
+        """Tell the breaker how the attempt ended; the outcome for metrics, and whether the breaker
+        counted a success.
+        """
+        succeeded = False
         match error:
             case UpstreamUnavailable():
                 permit.failure(error)
@@ -168,12 +172,12 @@ class Guard:
             case UpstreamMisshapen():
                 permit.ignore()  # one bad record must not cut off everybody
             case EventServiceError():
-                permit.success()  # it works, and refused this one call
+                succeeded = permit.success()  # it works, and refused this one call
             case Exception():
                 permit.failure(error)
             case _:
-                return self._cut_short(permit, attempt, until=inf)
-        return getattr(error, "outcome", "failed")
+                return self._cut_short(permit, attempt, until=inf), False
+        return getattr(error, "outcome", "failed"), succeeded
 
     def _cut_short(self, permit: Permit, attempt: Attempt, *, until: float) -> str:
         """As `_judge`, for an attempt that was ended by its time limit or by a leaving client.
