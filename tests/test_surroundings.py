@@ -64,10 +64,15 @@ def metric(url: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
 
 
+def connected(url: str) -> socket.socket:
+    client = socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])))
+    client.settimeout(PATIENCE)
+    return client
+
+
 def ask_many(url: str, path: str, times: int) -> None:
     """All at once, on one connection."""
-    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2]))) as client:
-        client.settimeout(PATIENCE)
+    with connected(url) as client:
         client.sendall(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode() * times)
         found = b""
         while found.count(b"HTTP/1.1 ") < times:
@@ -260,16 +265,29 @@ def test_while_it_drains_it_is_not_ready_and_still_takes_connections():
         assert process.wait() == 0
 
 
+def test_an_idle_connection_stays_open_for_as_long_as_is_set():
+    with (
+        event_service(NOWHERE, KEEP_ALIVE="1") as (short, _),
+        event_service(NOWHERE) as (long, _),
+        connected(short) as closed,
+        connected(long) as kept,
+    ):
+        for client in (closed, kept):
+            client.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+            assert client.recv(4096).startswith(b"HTTP/1.1 200")
+        assert closed.recv(1) == b""
+        kept.sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
+        assert kept.recv(4096).startswith(b"HTTP/1.1 200")
+
+
 def test_a_connection_with_half_a_request_does_not_hold_up_the_end():
-    with event_service(NOWHERE) as (url, process):
-        address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.create_connection(address) as client:
-            client.sendall(b"GET /livez HTTP/1.1\r\nhost:")
-            assert get(url, "/livez").status == 200
-            began = time.monotonic()
-            process.send(signal.SIGTERM)
-            assert process.wait() == 0
-            assert time.monotonic() - began < 4
+    with event_service(NOWHERE) as (url, process), connected(url) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\nhost:")
+        assert get(url, "/livez").status == 200
+        began = time.monotonic()
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+        assert time.monotonic() - began < 4
     assert "killed" not in process.output
 
 
