@@ -30,7 +30,7 @@ from event_service.libs import open_files
 from event_service.libs.board import Board
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.line_writer import LineWriter
-from event_service.libs.listener import BACKLOG, Listener
+from event_service.libs.listener import BACKLOG, Listener, take_no_more
 from event_service.libs.shutdown_notice import ShutdownNotice
 from event_service.libs.supervisor import Ask, Link, Supervisor
 from event_service.settings import Settings
@@ -40,6 +40,8 @@ from event_service.telemetry.logs import configure_logging, lost_lines
 
 # Seconds in which a worker that is to end still takes what is on its way to it.
 LINGER = 0.1
+# Seconds in which it takes who is in its queue, once nobody else gets in.
+LAST_CALL = 0.05
 # Seconds that are left to a connection without a request before it is cut off.
 GRACE = 1.0
 # Seconds to put things away in.
@@ -145,6 +147,9 @@ async def _serve(
                 linger += settings.drain
             notice.leave()
             await asyncio.wait([serving], timeout=linger)
+            if notice.stopping:
+                take_no_more(queue)
+                await asyncio.wait([serving], timeout=LAST_CALL)
         server.stop()  # type: ignore[no-untyped-call]
         queue.close()
         await _until_answered(serving, notice, port=port)

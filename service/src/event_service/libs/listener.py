@@ -1,5 +1,7 @@
+import ctypes
 import errno
 import socket
+import struct
 import sys
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -8,6 +10,20 @@ from typing import Any
 BACKLOG = 4096
 # What another port would mend.
 _ABOUT_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES})
+
+
+# Linux's number; Python has no name for it.
+_SO_ATTACH_FILTER = 26
+# A program of the packet filter: it drops what begins a connection, and nothing else.
+_NO_FIRST_PACKETS = b"".join(
+    struct.pack("HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 13),  # the flags of the TCP header
+        (0x45, 0, 1, 0x02),  # is SYN among them?
+        (0x06, 0, 0, 0),  # drop it
+        (0x06, 0, 0, 0xFFFFFFFF),  # keep it whole
+    )
+)
 
 
 class CannotListen(Exception):
@@ -104,6 +120,23 @@ class Listener:
         with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as other:
             other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             other.bind(("::1", self._address[1]))
+
+
+def take_no_more(queue: socket.socket) -> None:
+    """Let nobody else into the queue; those who are in it can still be accepted.
+
+    To close a queue resets the connections in it. After this, and a moment, there are none; who
+    wants to connect meanwhile asks again within a second, and is refused if the queue is closed by
+    then. Only Linux can do it; elsewhere nothing happens.
+    """
+    if sys.platform == "linux":
+        size = len(_NO_FIRST_PACKETS) // 8
+        with memoryview(bytearray(_NO_FIRST_PACKETS)) as program:
+            address = ctypes.addressof(ctypes.c_char.from_buffer(program))
+            # Where filters are forbidden the queue is closed with whoever is in it.
+            with suppress(OSError):
+                filters = struct.pack("HL", size, address)
+                queue.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

@@ -1,4 +1,6 @@
 import contextlib
+import errno
+import select
 import socket
 import sys
 import threading
@@ -6,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from event_service.libs.listener import CannotListen, Listener
+from event_service.libs.listener import CannotListen, Listener, take_no_more
 
 COUNTS = pytest.mark.parametrize("count", [1, 3], ids=["alone", "several"])
 linux = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a queue for each")
@@ -110,3 +112,25 @@ def test_another_port_would_not_mend_a_wrong_host(host: str):
 
     assert not raised.value.port_is_at_fault
     assert str(raised.value).startswith(f"Cannot listen on {host} port 0 (")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can do it")
+def test_before_it_closes_nobody_else_gets_in_and_those_who_are_in_are_served():
+    listener = Listener("127.0.0.1", 0)
+    address = ("127.0.0.1", listener.port)
+    with socket.create_connection(address) as early, socket.socket() as late:
+        take_no_more(listener.queue(1))
+        late.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            late.connect(address)
+        early.sendall(b"asked")
+        accepted, _ = listener.queue(1).accept()
+        with accepted:
+            assert accepted.recv(10) == b"asked"
+        assert select.select([], [late], [], 0) == ([], [], [])
+        listener.close()
+        late.setblocking(True)
+        late.settimeout(30)
+        # Its next attempt, a second after the first one, finds the port closed.
+        select.select([], [late], [], 30)
+        assert late.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == errno.ECONNREFUSED
