@@ -30,9 +30,9 @@ from event_service.libs import open_files
 from event_service.libs.board import Board
 from event_service.libs.garbage import make_collection_rare
 from event_service.libs.line_writer import LineWriter
-from event_service.libs.listener import BACKLOG, Listener, take_no_more
+from event_service.libs.listener import BACKLOG, Listener, take_no_more, waiting
 from event_service.libs.shutdown_notice import ShutdownNotice
-from event_service.libs.supervisor import Ask, Link, Supervisor
+from event_service.libs.supervisor import DROP, Ask, Link, Supervisor
 from event_service.settings import Settings
 from event_service.telemetry.cells import Pages
 from event_service.telemetry.exposition import lasts
@@ -203,7 +203,9 @@ def _asked(end: asyncio.Future[Ask], link: Link) -> Iterator[None]:
         ask(link.asked())
 
     loop.add_reader(link.fileno(), hear)
-    loop.add_signal_handler(signal.SIGTERM, ask, Ask.STOP)
+    for number in (signal.SIGTERM, DROP):
+        loop.add_signal_handler(number, ask, Ask.STOP)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     yield
     loop.remove_reader(link.fileno())
 
@@ -279,6 +281,11 @@ class _Told:
 
     def given_up(self) -> None:
         structlog.get_logger().critical("service ended: its workers do not run")
+
+    def may_be_dropped(self, worker: int) -> bool:
+        queue = self._listener.queue(worker)
+        take_no_more(queue)
+        return waiting(queue) == 0
 
     def gone(self, place: int) -> None:
         self._shared.pages.fold(place)

@@ -14,6 +14,8 @@ _ABOUT_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 # Linux's number; Python has no name for it.
 _SO_ATTACH_FILTER = 26
+# Where `struct tcp_info` says it of a socket that listens (as unacknowledged packets of others).
+_WAITING = struct.Struct("24xI")
 # A program of the packet filter: it drops what begins a connection, and nothing else.
 _NO_FIRST_PACKETS = b"".join(
     struct.pack("HBBI", *instruction)
@@ -137,6 +139,15 @@ def take_no_more(queue: socket.socket) -> None:
             with suppress(OSError):
                 filters = struct.pack("HL", size, address)
                 queue.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
+
+
+def waiting(queue: socket.socket) -> int:
+    """How many connections wait in the queue; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
+    information = queue.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING.size)
+    (count,) = _WAITING.unpack(information)
+    return int(count)
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, Any]:

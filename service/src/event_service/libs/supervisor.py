@@ -20,6 +20,8 @@ from typing import Protocol
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP})
+# Ends a worker that has not begun to serve.
+DROP = signal.SIGUSR1
 # A worker that ends by itself within so many seconds has come to nothing.
 SHORT_LIFE = 5.0
 # With no worker left, so many in a row that came to nothing end it all.
@@ -63,9 +65,10 @@ class Link:
 
 
 # Called in a process of its own with the worker's number, from 1, and its place, from 0, which no
-# other process of the supervisor has as long as this one lives. Before it says that it serves it
-# handles SIGTERM, and does then what it does for Ask.STOP; until then SIGTERM ends it. SIGINT and
-# SIGHUP are ignored: a terminal sends them to all processes, and the supervisor answers them.
+# other process of the supervisor has as long as this one lives. SIGTERM is blocked, so it waits for
+# the worker to handle it. Before the worker says that it serves, it handles SIGTERM and DROP as it
+# does Ask.STOP; until then DROP ends it. SIGINT and SIGHUP are ignored: a terminal sends them to
+# all processes, and the supervisor answers them.
 Work = Callable[[int, int, Link], None]
 
 
@@ -83,6 +86,9 @@ class Events(Protocol):
 
     def given_up(self) -> None:
         """No worker is left, and new ones come to nothing."""
+
+    def may_be_dropped(self, worker: int) -> bool:
+        """Whether nobody waits for this worker, which has not begun to serve when all end."""
 
     def gone(self, place: int) -> None:
         """The process of this place has ended, whatever ended it."""
@@ -107,12 +113,13 @@ class _Worker:
     def ask(self, what: Ask, *, patience: float) -> None:
         if self.until is None:
             self.until = time.monotonic() + patience
-        if self.serving:
-            with suppress(OSError):
-                self.connection.sendall(what.encode())
-        else:
-            # It has nothing in hand yet. If it does by now, it takes this as Ask.STOP.
-            self.process.terminate()
+        with suppress(OSError):
+            self.connection.sendall(what.encode())
+
+    def drop(self) -> None:
+        """End one that has not served yet. If it does by now, it takes this as Ask.STOP."""
+        if self.process.pid is not None:
+            os.kill(self.process.pid, DROP)
 
 
 class Supervisor:
@@ -207,9 +214,10 @@ class Supervisor:
     ) -> None:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(DROP, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGTERM})
         # The supervisor's ends are its alone: they close when it ends.
         ours.close()
         for each in self._all():
@@ -314,8 +322,14 @@ class Supervisor:
         self._leaving += [*self._workers.values(), *self._successors.values()]
         self._workers.clear()
         self._successors.clear()
+        served = {each.number for each in self._leaving if each.serving}
         for worker in self._leaving:
+            # One that is not there yet finds this as soon as it is.
             worker.ask(Ask.STOP, patience=self._patience)
+            if not worker.serving and (
+                worker.number in served or self._events.may_be_dropped(worker.number)
+            ):
+                worker.drop()
         self._events.stopping()
 
     def _kill_late(self) -> None:
