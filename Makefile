@@ -17,7 +17,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz test-quick lint coverage check upstreams mutate simulate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ test: $(VENV)/.dev ## Run every test; under four minutes on two cores
 
 fuzz: $(VENV)/.dev ## Feed the HTTP client replies at random, and give up calls at random; a minute
 	@FUZZED_REPLIES=200000 ABORTED_CALLS=20000 $(BIN)/python -m pytest --quiet --numprocesses $(TEST_PROCESSES) service/tests/unit/libs/http_client/test_fuzz.py service/tests/unit/libs/http_client/test_aborts.py
+
+signals: $(VENV)/.dev ## Send SIGINT, SIGTERM and SIGHUP at random moments, two hundred times; three minutes
+	@SIGNAL_ROUNDS=50 $(BIN)/python -m pytest --quiet tests/test_signals.py
 
 test-quick: $(VENV)/.dev ## Run the unit and integration tests, no browser; under one minute on two cores
 	@$(BIN)/python -m $(PYTEST) --quiet -m 'not slow' halfopen/tests mock-upstream/tests service/tests
