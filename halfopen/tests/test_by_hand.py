@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from halfopen import CircuitOpen, ConsecutiveFailures, FailureCount, State, StateChanged
+from halfopen import Backoff, CircuitOpen, ConsecutiveFailures, FailureCount, State, StateChanged
 
 
 @pytest.fixture
@@ -167,3 +167,71 @@ def test_reset_ends_isolation(breaker):
     handle.release()
 
     assert breaker.state is State.OPEN
+
+
+def test_an_isolation_over_an_open_circuit_leads_back_to_it(breaker, clock, fail):
+    fail(breaker, 2)
+    clock.advance(4)
+
+    with breaker.isolate(), breaker.isolate():
+        clock.advance(1)
+
+    assert breaker.state is State.OPEN
+    assert refusal(breaker).retry_after == 5
+    assert str(refusal(breaker).last_failure) == "down"
+    assert breaker.snapshot().opened == 1
+    clock.advance(5)
+    assert breaker.acquire().success()
+    assert breaker.state is State.CLOSED
+
+
+def test_an_isolation_over_an_open_circuit_outlasts_its_cooldown(breaker, clock):
+    breaker.trip()
+
+    with breaker.isolate():
+        clock.advance(100)
+        assert refusal(breaker).state is State.ISOLATED
+
+    assert breaker.state is State.OPEN
+    assert breaker.acquire().success()
+
+
+def test_an_isolation_over_a_half_open_circuit_leads_to_a_new_probe(breaker, clock):
+    breaker.trip()
+    clock.advance(10)
+    probe = breaker.acquire()
+
+    with breaker.isolate():
+        assert not probe.failure()
+
+    assert breaker.state is State.OPEN
+    assert breaker.acquire().success()
+    assert breaker.state is State.CLOSED
+
+
+def test_trip_while_open_takes_no_step_of_the_backoff(make, clock, fail):
+    breaker = make(trip=ConsecutiveFailures(1), cooldown=Backoff(10))
+    fail(breaker)
+
+    for _ in range(5):
+        clock.advance(1)
+        breaker.trip()
+
+    assert refusal(breaker).retry_after == 10
+    assert breaker.snapshot().next_cooldown == 20
+    assert breaker.snapshot().opened == 1
+    clock.advance(10)
+    fail(breaker)
+    assert refusal(breaker).retry_after == 20
+    breaker.trip()
+    assert refusal(breaker).retry_after == 20
+
+
+def test_trip_while_open_for_a_time_takes_the_first_step(make, clock):
+    breaker = make(cooldown=Backoff(10))
+    breaker.trip(for_=3)
+
+    breaker.trip()
+
+    assert refusal(breaker).retry_after == 10
+    assert breaker.snapshot().next_cooldown == 20

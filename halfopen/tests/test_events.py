@@ -1,6 +1,8 @@
+import copy
 import dataclasses
 import gc
 import logging
+import time
 import weakref
 
 import pytest
@@ -13,6 +15,7 @@ from halfopen import (
     CallWindow,
     CircuitOpen,
     ConsecutiveFailures,
+    Event,
     FailureCount,
     ProbeExpired,
     SlowCallRate,
@@ -345,3 +348,125 @@ def test_what_left_is_not_kept_alive(breaker):
     gc.collect()
 
     assert reference() is None
+
+
+def test_one_listener_may_hear_of_everything(breaker, clock, fail, succeed):
+    everything, apart = [], []
+    leave = breaker.on(Event, everything.append)
+    for event in ALL:
+        breaker.on(event, apart.append)
+
+    succeed(breaker)
+    fail(breaker, 2)
+    refuse(breaker)
+    clock.advance(10)
+    hung = breaker.acquire()
+    clock.advance(10)
+    breaker.acquire().ignore()
+    hung.success()
+    leave()
+    fail(breaker)
+
+    assert {type(event) for event in everything} == set(ALL)
+    assert everything == apart[:-1]
+
+
+def test_once_for_all_events_hears_one(breaker, fail):
+    told = []
+    breaker.once(Event, told.append)
+
+    fail(breaker, 2)
+
+    assert len(told) == 1
+
+
+def test_an_event_can_be_written_out(breaker, fail):
+    told = []
+    breaker.on(Event, told.append)
+    fail(breaker, 2)
+
+    written = [dataclasses.asdict(event) for event in told]
+
+    assert written[-1] == {
+        "breaker": breaker,
+        "old": State.CLOSED,
+        "new": State.OPEN,
+        "reason": "FailureCount(n=2, within=30)",
+    }
+    assert copy.deepcopy(breaker) is breaker
+
+
+def test_too_many_events_that_wait_push_out_the_oldest_and_are_counted(make):
+    breaker = make(trip=ConsecutiveFailures(10**6))
+    heard = []
+
+    def busy(event):
+        heard.append(event.error.args[0])
+        if len(heard) == 1:
+            for number in range(1, 4_101):
+                breaker.acquire().failure(ValueError(number))
+
+    breaker.on(CallFailed, busy)
+    breaker.acquire().failure(ValueError(0))
+    for _ in range(100):
+        breaker.snapshot()  # goes on where a caller had been busy for too long
+
+    assert breaker.events_dropped == 101
+    assert heard == [0, *range(101, 4_101)]
+
+
+def test_a_caller_leaves_slow_listeners_to_the_next(make):
+    """In a burst of 400 calls none delivers the events of all."""
+    breaker = make(trip=ConsecutiveFailures(10**6))
+    heard = []
+
+    def slow(event):
+        heard.append(event)
+        if len(heard) == 1:  # what other threads do while it is told
+            for _ in range(400):
+                breaker.acquire().failure()
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+
+    breaker.on(CallFailed, slow)
+    breaker.acquire().failure()
+
+    assert 1 < len(heard) < 100
+    while len(heard) < 401:
+        before = len(heard)
+        breaker.snapshot()
+        assert before < len(heard) < before + 100
+
+
+def test_a_healthy_call_tells_what_was_left_to_it(make):
+    breaker = make(trip=FailureCount(10**6, within=1))
+    heard = []
+
+    def slow(event):
+        heard.append(event)
+        if len(heard) == 1:
+            for _ in range(100):
+                breaker.acquire().failure()
+        until = time.perf_counter() + 0.001
+        while time.perf_counter() < until:
+            pass
+
+    breaker.on(CallFailed, slow)
+    breaker.acquire().failure()
+    assert len(heard) < 100
+
+    while len(heard) < 101:
+        before = len(heard)
+        breaker.call(int)
+        assert len(heard) > before
+
+
+@pytest.mark.parametrize("wrong", ["text", 5, ValueError])
+def test_a_failure_is_an_exception_or_nothing(breaker, wrong):
+    permit = breaker.acquire()
+
+    with pytest.raises(TypeError, match=r"^failure\(\) takes an exception or nothing"):
+        permit.failure(wrong)
+
+    assert permit.failure()

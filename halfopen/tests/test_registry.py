@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from halfopen import BreakerRegistry, CircuitBreaker, State
+from halfopen import BreakerRegistry, CircuitBreaker, State, StateChanged
 
 
 @pytest.fixture
@@ -150,3 +150,97 @@ def test_threads_that_ask_at_once_get_the_same_breaker():
     assert len(got) == threads
     assert len({id(breaker) for breaker in got}) == 1
     assert registry["a"] is got[0]
+
+
+def test_to_get_makes_none_and_is_no_use(registry_of, made):
+    registry = registry_of(max_size=2)
+    first = registry["a"]
+    registry["b"]
+
+    assert registry.get("a") is first
+    assert registry.get("c") is None
+    assert registry.get("c", 5) == 5
+    registry["c"]
+
+    assert list(registry) == ["b", "c"]
+    assert made == ["a", "b", "c"]
+
+
+def test_what_was_popped_is_made_anew(registry_of):
+    registry = registry_of()
+    first = registry["a"]
+
+    assert registry.pop("a") is first
+    assert registry.pop("a") is None
+    assert registry.pop("a", 5) == 5
+
+    assert "a" not in registry
+    assert registry["a"] is not first
+
+
+def test_values_are_the_breakers(registry_of):
+    registry = registry_of()
+    breakers = [registry[key] for key in "abc"]
+
+    assert registry.values() == breakers
+
+
+def test_one_listener_hears_all_breakers_also_those_to_come(registry_of):
+    registry = registry_of()
+    told = []
+    early = registry["early"]
+
+    leave = registry.on(StateChanged, lambda change: told.append(change.breaker.name))
+    late = registry["late"]
+    early.trip()
+    late.trip()
+    gone = registry.pop("early")
+    gone.reset()
+    leave()
+    leave()
+    late.reset()
+    registry["last"].trip()
+
+    assert told == ["early", "late"]
+
+
+def test_a_breaker_that_was_pushed_out_is_heard_no_more(registry_of):
+    registry = registry_of(max_size=1)
+    told = []
+    registry.on(StateChanged, told.append)
+    gone = registry["a"]
+    registry["b"]
+
+    gone.trip()
+
+    assert told == []
+
+
+def test_a_listener_of_all_is_checked(registry_of):
+    registry = registry_of()
+
+    for event, listener in ((int, print), (StateChanged, None)):
+        with pytest.raises(TypeError, match=r"^(event|listener) must"):
+            registry.on(event, listener)
+
+
+def test_to_make_room_looks_at_few_of_many():
+    looked = []
+
+    class Key(str):
+        __slots__ = ()
+
+        def __eq__(self, other):
+            looked.append(self)
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    registry = BreakerRegistry(CircuitBreaker, max_size=1000)
+    for number in range(1000):
+        registry[Key(number)]
+    looked.clear()
+
+    registry[Key("new")]
+
+    assert len(looked) < 10

@@ -185,3 +185,16 @@ def test_a_breaker_shows_its_name_and_state():
 def test_states_read_well_in_logs_and_labels():
     assert [str(state) for state in State] == ["closed", "open", "half_open", "isolated"]
     assert State("half_open") is State.HALF_OPEN
+
+
+def test_a_backoff_may_begin_above_the_usual_maximum():
+    assert Backoff(600).maximum == 600
+    assert Backoff(300).maximum == Backoff(10).maximum == 300
+
+
+def test_the_share_of_successes_is_a_share():
+    for wrong in (0, -0.5, 1.001, math.nan):
+        with pytest.raises(ValueError, match=r"^success_share must be "):
+            CircuitBreaker("x", success_share=wrong)
+    with pytest.raises(TypeError, match=r"^success_share must be a number"):
+        CircuitBreaker("x", success_share="half")

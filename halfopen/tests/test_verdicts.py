@@ -3,7 +3,15 @@ import logging
 
 import pytest
 
-from halfopen import CallFailed, CallIgnored, CallSucceeded, ConsecutiveFailures, State
+from halfopen import (
+    CallFailed,
+    CallIgnored,
+    CallSucceeded,
+    CircuitBreakerError,
+    CircuitOpen,
+    ConsecutiveFailures,
+    State,
+)
 
 
 @pytest.fixture
@@ -158,3 +166,117 @@ def test_who_settles_by_hand_decides_by_hand(make):
     assert breaker.acquire().failure()
 
     assert breaker.state is State.OPEN
+
+
+GROUPS = {
+    "failures": (ExceptionGroup("g", [OSError(), OSError()]), CallFailed),
+    "one failure": (ExceptionGroup("g", [KeyError(), OSError(), ValueError()]), CallFailed),
+    "nested failure": (
+        ExceptionGroup("g", [ExceptionGroup("h", [ExceptionGroup("i", [OSError()])])]),
+        CallFailed,
+    ),
+    "ignored": (ExceptionGroup("g", [KeyError(), ExceptionGroup("h", [KeyError()])]), CallIgnored),
+    "refusals": (ExceptionGroup("g", [ValueError()]), CallSucceeded),
+    "refused and ignored": (ExceptionGroup("g", [ValueError(), KeyError()]), CallSucceeded),
+    "cancelled": (BaseExceptionGroup("g", [asyncio.CancelledError()]), CallIgnored),
+    "cancelled and failed": (
+        BaseExceptionGroup("g", [asyncio.CancelledError(), OSError()]),
+        CallFailed,
+    ),
+    "refused by a breaker": (ExceptionGroup("g", [CircuitOpen("x")]), CallIgnored),
+}
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_counts_as_its_leaves_do(verdict, group):
+    error, counts_as = GROUPS[group]
+
+    assert verdict(error, failure_on=OSError, ignore=KeyError) is counts_as
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_predicate_is_asked_about_leaves(verdict, group):
+    error, counts_as = GROUPS[group]
+
+    def is_os_error(exc):
+        assert not isinstance(exc, ExceptionGroup)
+        return isinstance(exc, OSError)
+
+    assert verdict(error, failure_on=is_os_error, ignore=KeyError) is counts_as
+
+
+def test_a_group_type_that_is_named_is_looked_at_as_a_whole(verdict):
+    group = ExceptionGroup("g", [ValueError()])
+
+    assert verdict(group, failure_on=ExceptionGroup) is CallFailed
+    assert verdict(group, failure_on=(OSError, BaseExceptionGroup)) is CallFailed
+    assert verdict(group, ignore=ExceptionGroup) is CallIgnored
+
+
+def test_a_very_deep_group_is_judged(make):
+    error = OSError()
+    for _ in range(50_000):
+        error = ExceptionGroup("g", [error])
+    breaker = make(trip=ConsecutiveFailures(1))
+
+    with pytest.raises(ExceptionGroup), breaker.guard():
+        raise error
+
+    assert breaker.state is State.OPEN
+    while isinstance(error, ExceptionGroup):  # or its deallocation overflows
+        error = error.exceptions[0]
+
+
+def test_a_group_of_failures_as_the_probe_opens_the_circuit_again(make, clock):
+    breaker = make(failure_on=OSError, ignore=KeyError)
+    breaker.trip()
+    clock.advance(10)
+    with pytest.raises(ExceptionGroup):
+        breaker.call(raises, ExceptionGroup("g", [KeyError()]))
+    assert breaker.state is State.HALF_OPEN
+
+    with pytest.raises(ExceptionGroup):
+        breaker.call(raises, ExceptionGroup("g", [OSError()]))
+
+    assert breaker.state is State.OPEN
+
+
+def raises(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    "kind", [asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit]
+)
+def test_types_that_cannot_count_are_refused_with_what_to_do(make, kind):
+    for failure_on in (kind, (OSError, kind)):
+        with pytest.raises(TypeError, match=f"^failure_on must not hold {kind.__name__}") as error:
+            make(failure_on=failure_on)
+        assert "asyncio.timeout()" in str(error.value)
+
+
+def test_a_time_limit_inside_the_guard_counts(make):
+    breaker = make(trip=ConsecutiveFailures(1))
+
+    @breaker
+    async def limited():
+        async with asyncio.timeout(0):
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(limited())
+
+    assert breaker.state is State.OPEN
+
+
+@pytest.mark.parametrize(
+    ("failure_on", "counts_as"),
+    [
+        (Exception, CallIgnored),
+        (lambda _: True, CallIgnored),
+        (CircuitOpen, CallFailed),
+        ((OSError, CircuitBreakerError), CallFailed),
+    ],
+)
+def test_a_refusal_counts_only_where_its_type_is_named(verdict, failure_on, counts_as):
+    assert verdict(CircuitOpen("inner"), failure_on=failure_on) is counts_as

@@ -285,13 +285,7 @@ class CircuitBreaker:
     def _listen(
         self, event: "type[E]", listener: Callable[[E], object], *, once: bool
     ) -> Callable[[], None]:
-        kinds = [kind for kind, each in _EVENTS.items() if event is each or event is Event]
-        if not kinds:
-            raise TypeError(f"event must be one of the event types, not {event!r}")
-        checks.function("listener", listener)
-        if inspect.iscoroutinefunction(listener):
-            raise TypeError("listener must not be a coroutine function: nobody would await it")
-
+        kinds = kinds_to_hear(event, listener)
         last: object = None
 
         def hear(ticket: object, happened: E) -> None:
@@ -373,6 +367,17 @@ class CircuitBreaker:
         news = self._core.change(follow)
         self._core.deliver()
         return news
+
+
+def kinds_to_hear(event: "type[Event]", listener: object) -> list[Kind]:
+    """Raises `TypeError` if they are no event and listener."""
+    kinds = [kind for kind, each in _EVENTS.items() if event is each or event is Event]
+    if not kinds:
+        raise TypeError(f"event must be one of the event types, not {event!r}")
+    checks.function("listener", listener)
+    if inspect.iscoroutinefunction(listener):
+        raise TypeError("listener must not be a coroutine function: nobody would await it")
+    return kinds
 
 
 def _share_of(threshold: int, share: float) -> int:

@@ -7,7 +7,7 @@ from threading import RLock
 from typing import Any, Generic, TypeVar
 
 from halfopen import checks
-from halfopen.breaker import CircuitBreaker, Event
+from halfopen.breaker import CircuitBreaker, Event, kinds_to_hear
 from halfopen.state import CLOSED, ISOLATED
 
 K = TypeVar("K")
@@ -90,6 +90,7 @@ class BreakerRegistry(Generic[K]):
         Returns the function that ends it. As `CircuitBreaker.on`, but for one breaker the events of
         another may come at the same time.
         """
+        kinds_to_hear(event, listener)
         subscription = _Subscription(event, listener)
         with self._lock:
             self._subscriptions = (*self._subscriptions, subscription)
