@@ -226,6 +226,26 @@ class Circuit(NamedTuple):
             return circuit.enter(CLOSED, now, "recovered"), True
         return circuit, True
 
+    def counted(self, now: float) -> "Circuit | None":
+        """What follows a success that changes counts alone; None if it may change more.
+
+        Short for `settle` where the circuit is closed, no rule times calls and no listener hears
+        of successes: what healthy calls cost where a rule counts them.
+        """
+        try:
+            counters: tuple[Counter, ...] = ()
+            hear_more = False
+            for before in self[2]:
+                counter = before.after(now, 0.0, failed=False)
+                if counter.trips(now, 0):
+                    return None
+                counters += (counter,)
+                hear_more = hear_more or counter.hears_successes
+        except Exception:  # noqa: BLE001 - `settle` asks again, and logs it
+            return None
+        # If none wants to hear of more, calls need not come here again.
+        return Circuit(self[0], self[1], counters, *self[3:]) if hear_more else None
+
     def ignore(
         self, period: Period, key: Key, now: float, error: BaseException | None
     ) -> "tuple[Circuit, bool]":

@@ -34,7 +34,9 @@ class Moment:
     call is refused, and nobody wants to hear of that.
     """
 
-    __slots__ = ("circuit", "following", "healthy", "period", "refuses_until", "steady")
+    __slots__ = (
+        *("circuit", "counting", "following", "healthy", "period", "refuses_until", "steady"),
+    )
 
     def __init__(self, circuit: Circuit, *, judges_results: bool, shadow: bool) -> None:
         self.circuit = circuit
@@ -42,14 +44,26 @@ class Moment:
         self.period = period = circuit.period
         self.refuses_until = 0.0
         self.steady: Period | None = None  # its successes change nothing, but may be told
-        if period.state is CLOSED:
-            hearing = True in [counter.hears_successes for counter in circuit.counters]
-            if not hearing and period.in_flight is None:
+        self.counting: Period | None = None  # its successes change counts alone
+        if period.state is CLOSED and period.in_flight is None:
+            if True not in [counter.hears_successes for counter in circuit.counters]:
                 self.steady = period
+            elif Kind.CALL_SUCCEEDED not in circuit.listeners and not circuit.waiting:
+                self.counting = period
         elif period.state is OPEN and not shadow and Kind.CALL_REJECTED not in circuit.listeners:
             self.refuses_until = period.until or 0.0
         told = Kind.CALL_SUCCEEDED in circuit.listeners or circuit.waiting
         self.healthy = None if judges_results or told else self.steady
+
+    def counted(self, circuit: Circuit) -> "Moment":
+        """The moment after a success that has changed counts alone."""
+        moment = Moment.__new__(Moment)
+        moment.circuit = circuit
+        moment.following = {}
+        moment.period = moment.counting = circuit.period
+        moment.refuses_until = 0.0
+        moment.steady = moment.healthy = None
+        return moment
 
 
 _NO_PERIOD = Period(ISOLATED, 0.0)
@@ -321,6 +335,8 @@ class Core:
         if permit.settled or not (probe or permit.claim()):
             return False
         now = self.clock()
+        if not failed and self._count_success(permit.period, now):
+            return True
         if permit.grant is not None and now >= permit.lease_ends:
             self.ignore(permit, error)
             return False
@@ -339,6 +355,20 @@ class Core:
         if self.coordinator is not None:
             self._report(permit, before, after, failed=failed, counts=counts)
         return counts
+
+    def _count_success(self, period: Period, now: float) -> bool:
+        """Whether that is all: the success was counted, and changed nothing else."""
+        latest = self.latest()
+        while latest.counting is period:
+            circuit = latest.circuit.counted(now)
+            if circuit is None:
+                return False
+            moment = latest.counted(circuit)
+            if latest.following.setdefault(None, moment) is moment:
+                self.moment = moment
+                return True
+            latest = self.latest()
+        return False
 
     def ignore(self, permit: Permit, error: BaseException | None) -> bool:
         if permit.settled or not (permit.period.state is HALF_OPEN or permit.claim()):

@@ -188,7 +188,7 @@ class TimeWindow:
         checks.positive("seconds", self.seconds)
 
     def start(self) -> "_Tally":
-        return _LastSeconds(self.seconds, (), 0, 0)
+        return _LastSeconds(self.seconds, (), None, 0, 0)
 
 
 class _Tally(Protocol):
@@ -234,30 +234,46 @@ class _Bucket(NamedTuple):
     calls: int
     bad: int
 
+    def after(self, now: float, bad: bool) -> "_Bucket":  # noqa: FBT001 - on the fast path
+        # Threads may come with their times out of order.
+        first, last, calls, bads = self
+        return _Bucket(first, now if now > last else last, calls + 1, bads + bad)  # noqa: FURB136
+
 
 class _LastSeconds(NamedTuple):
+    """`latest` is apart, because most calls change nothing else."""
+
     seconds: float
-    buckets: tuple[_Bucket, ...]
+    older: tuple[_Bucket, ...]
+    latest: _Bucket | None
     calls: int
     bad: int
 
     def after(self, now: float, *, bad: bool) -> _Tally:
-        buckets, calls, bads = self.buckets, self.calls, self.bad
+        seconds, older, latest, calls, bads = self
+        if (
+            latest is not None
+            and now < latest.first + seconds / _BUCKETS
+            and not (older and older[0].last + seconds < now)
+        ):
+            latest = latest.after(now, bad)
+            return _LastSeconds(seconds, older, latest, calls + 1, bads + bad)
+        buckets = older if latest is None else (*older, latest)
         gone = 0
         while gone < len(buckets) and not self._counts(buckets[gone], now):  # a hundred at most
             calls -= buckets[gone].calls
             bads -= buckets[gone].bad
             gone += 1
-        if gone == len(buckets) or now >= buckets[-1].first + self.seconds / _BUCKETS:
-            kept, latest = buckets[gone:], _Bucket(now, now, 1, bad)
+        kept = buckets[gone:]
+        if kept and now < kept[-1].first + seconds / _BUCKETS:
+            kept, latest = kept[:-1], kept[-1].after(now, bad)
         else:
-            kept, old = buckets[gone:-1], buckets[-1]
-            # Threads may come with their times out of order.
-            latest = _Bucket(old.first, max(old.last, now), old.calls + 1, old.bad + bad)
-        return _LastSeconds(self.seconds, (*kept, latest), calls + 1, bads + bad)
+            latest = _Bucket(now, now, 1, int(bad))
+        return _LastSeconds(seconds, kept, latest, calls + 1, bads + bad)
 
     def at(self, now: float, hung: int) -> tuple[int, int]:
-        live = [bucket for bucket in self.buckets if self._counts(bucket, now)]
+        buckets = self.older if self.latest is None else (*self.older, self.latest)
+        live = [bucket for bucket in buckets if self._counts(bucket, now)]
         calls, bad = sum(bucket.calls for bucket in live), sum(bucket.bad for bucket in live)
         return calls + hung, bad + hung
 
@@ -317,8 +333,9 @@ class _Share(NamedTuple):
         return True
 
     def after(self, now: float, duration: float, *, failed: bool) -> Counter:
-        bad = failed if self.slower_than is None else duration > self.slower_than
-        return _Share(self.rule, self.slower_than, self.tally.after(now, bad=bad))
+        rule, slower_than, tally = self
+        bad = failed if slower_than is None else duration > slower_than
+        return _Share(rule, slower_than, tally.after(now, bad=bad))
 
     def trips(self, now: float, hung: int) -> bool:
         # What was just heard has brought the tally up to now.
