@@ -86,7 +86,7 @@ def drop(delivery_id: Id) -> None:
 
 def migrate(settings: Settings) -> None:
     """Bring the tables of the outbox to the shape that this release needs."""
-    for name in _run(partial(_open_and_close, _store(settings))):
+    for name in _run(lambda: _open_and_close(_store(settings))):
         typer.echo(f"outbox: {name}")
     typer.echo("outbox: up to date")
 
@@ -121,9 +121,9 @@ def _with_store(work: Callable[[Store], Awaitable[T]]) -> T:
     settings = _settings()
     if not settings.outbox_url:
         _fail("there is no outbox: EVENT_SERVICE_OUTBOX_URL is not set", code=2)
-    store = _store(settings)
 
     async def run() -> T:
+        store = _store(settings)
         try:
             await store.open()
             return await work(store)
@@ -136,7 +136,7 @@ def _with_store(work: Callable[[Store], Awaitable[T]]) -> T:
 def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return asyncio.run(work())
-    except StoreUnusable as error:
+    except (ConfigurationError, StoreUnusable) as error:
         _fail(_refusal(error), code=2)
     except StoreFailed as error:
         _fail(str(error), code=1)
@@ -145,8 +145,6 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 def _settings() -> Settings:
     try:
         settings = load_settings(on_note=partial(typer.echo, err=True))
-        if settings.outbox_url:
-            _store(settings)
     except ConfigurationError as error:
         _fail(str(error), code=2)
     return settings

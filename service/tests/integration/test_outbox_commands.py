@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 from asyncio.subprocess import PIPE
+from collections.abc import Mapping
 from pathlib import Path
 
 import apsw
@@ -24,12 +25,19 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/outbox.db"
 
 
-async def run(*arguments: str, url: str = "") -> tuple[int, str, str]:
+async def run(
+    *arguments: str, url: str = "", more: Mapping[str, str] | None = None
+) -> tuple[int, str, str]:
     """Exit code, output and error output."""
     process = await asyncio.create_subprocess_exec(
         COMMAND,
         *arguments,
-        env={"EVENT_SERVICE_ENV": "testing", "EVENT_SERVICE_OUTBOX_URL": url, "COLUMNS": "200"},
+        env={
+            "EVENT_SERVICE_ENV": "testing",
+            "EVENT_SERVICE_OUTBOX_URL": url,
+            "COLUMNS": "200",
+            **(more or {}),
+        },
         stdout=PIPE,
         stderr=PIPE,
     )
@@ -75,6 +83,14 @@ async def test_an_operator_sees_what_failed_queues_it_again_and_drops_it(
 async def test_migrate_says_what_it_applied(url: str):
     assert await run("migrate", url=url) == (0, "outbox: outbox\noutbox: up to date\n", "")
     assert await run("migrate", url=url) == (0, "outbox: up to date\n", "")
+
+
+async def test_migrate_is_for_a_database_as_well(tmp_path: Path):
+    upstream = {"EVENT_SERVICE_UPSTREAM_URL": f"sqlite:///{tmp_path}/events.db"}
+    code, out, _ = await run("migrate", more=upstream)
+    assert (code, out.splitlines()[-1]) == (0, "database: up to date")
+    assert len(out.splitlines()) > 1
+    assert (await run("migrate", more=upstream))[1] == "database: up to date\n"
 
 
 async def test_without_an_outbox_the_commands_say_so():
