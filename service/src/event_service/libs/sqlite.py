@@ -115,6 +115,9 @@ def sync_folder(folder: Path) -> None:
 
 def _configure(connection: apsw.Connection, synchronous: str) -> None:
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+    # Before a new file turns to WAL: the journal of that very change, brought back by a power
+    # cut, would take the whole log with it.
+    connection.pragma("synchronous", "EXTRA")
     wanted: dict[str, Any] = {
         "journal_mode": "wal",
         "synchronous": {"FULL": 2, "EXTRA": 3}[synchronous],

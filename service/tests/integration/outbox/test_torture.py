@@ -1,0 +1,37 @@
+"""A short form of what `make torture` does for as long as one likes."""
+
+import pytest
+from torture import crashes, outage
+from torture.power import FAILURES, failing_disk, power_cuts
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+
+async def test_a_power_cut_at_any_sync_loses_nothing_that_was_acknowledged(tmp_path):
+    assert await power_cuts(50, 1, tmp_path) >= 50
+
+
+@pytest.mark.parametrize(("errno", "operation"), FAILURES)
+async def test_a_disk_that_fails_makes_no_false_promise_and_loses_nothing(errno, operation):
+    assert await failing_disk(errno, operation, 1, most=5) == 5
+
+
+async def test_a_disk_that_fails_for_a_while_is_used_again_afterwards():
+    assert await failing_disk("EIO", "sync", 2, length=6, most=3) == 3
+
+
+async def test_kill_9_at_any_point_loses_nothing_and_repeats_nothing(tmp_path):
+    told = await crashes.crashes(f"sqlite:///{tmp_path}/outbox.db", times=1)
+    assert (told.crashes, told.acknowledged) == (6, 18)
+
+
+async def test_kill_9_is_as_harmless_with_postgres(postgres_url):
+    points = ("after-commit", "sent")
+    told = await crashes.crashes(postgres_url, times=1, points=points)
+    assert (told.crashes, told.acknowledged) == (2, 6)
+
+
+async def test_an_outage_costs_few_calls_and_no_order(tmp_path):
+    url = f"sqlite:///{tmp_path}/outbox.db"
+    told = await outage.outage(url, seconds=3, users=20, events=600)
+    assert told.events == 600

@@ -1,0 +1,151 @@
+"""The service as it is, in a process that kills itself at one point of a delivery's way.
+
+Run by `torture.crashes`: python -m torture.victim POINT PORT, with EVENT_SERVICE_* variables.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from granian.constants import HTTPModes, Interfaces
+from granian.server.embed import Server
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from event_service import durable_writes
+from event_service.app import create_app
+from event_service.libs.sqlite import path_of
+from event_service.models import NewEvent
+from event_service.outbox.records import Accepted, Claim, NewDelivery
+from event_service.outbox.sqlite_store import SqliteStore
+from event_service.outbox.store import Store
+from event_service.settings import Settings, load_settings
+from event_service.sources.http_events import HttpEvents, build_client
+from event_service.telemetry.logs import configure_logging
+from torture.fault_vfs import Disk, FaultVFS, Operation
+
+POINTS = ("before-commit", "after-commit", "after-202", "claimed", "sent", "answered")
+# Seconds: what a killed worker held is soon another's.
+LEASE = 1.0
+
+
+def die() -> NoReturn:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still alive")
+
+
+class DyingStore:
+    """A store that passes everything on, until its point is reached."""
+
+    def __init__(self, store: Store, point: str) -> None:
+        self._store = store
+        self._point = point
+        self.accepting = False
+        self.vfs: object = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def accept(self, entries: Sequence[NewDelivery]) -> list[Accepted | Exception]:
+        if self._point == "before-commit" and not isinstance(self._store, SqliteStore):
+            die()
+        self.accepting = True
+        results = await self._store.accept(entries)
+        if self._point == "after-commit":
+            die()
+        return results
+
+    async def claim(self, owner: str, limit: int) -> list[Claim]:
+        claims = await self._store.claim(owner, limit)
+        if claims and self._point == "claimed":
+            die()
+        return claims
+
+
+class DyingSource(HttpEvents):
+    point = ""
+
+    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
+        stored_as = await super().add_event(
+            event, event_id=event_id, idempotency_key=idempotency_key
+        )
+        if self.point == "answered":
+            die()
+        return stored_as
+
+
+class DyingApp:
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        accepted = False
+
+        async def sent(message: Message) -> None:
+            nonlocal accepted
+            accepted = accepted or message.get("status") == 202
+            await send(message)
+            if accepted and message["type"] == "http.response.body":
+                # The bytes leave the process first.
+                asyncio.get_running_loop().call_later(0.02, die)
+
+        await self._app(scope, receive, sent)
+
+
+def build_store(settings: Settings, point: str) -> Any:
+    url = settings.outbox_url
+    if not url.startswith("sqlite:"):
+        return DyingStore(_build_store(settings), point)
+    store = SqliteStore(
+        path_of(url), limit=10**6, give_up=1e6, lease=LEASE, vfs="dying", clock=time.time
+    )
+    dying = DyingStore(store, point)
+    disk = Disk(simulated=False)
+    # Nobody else keeps it, and with it SQLite would forget it.
+    dying.vfs = FaultVFS("dying", disk)
+
+    def before(operation: Operation, path: Path) -> None:
+        # The transaction stands in the log, and is not synced.
+        if operation == "sync" and path.name.endswith("-wal") and dying.accepting:
+            die()
+
+    if point == "before-commit":
+        disk.before = before
+    return dying
+
+
+_build_store = durable_writes.build_store
+
+
+async def main(point: str, port: int) -> None:
+    settings = load_settings()
+    configure_logging(level=settings.log_level, log_format="json")
+    durable_writes.lease_of = lambda settings: LEASE  # noqa: ARG005
+    durable_writes.build_store = lambda settings: build_store(settings, point)
+    source = DyingSource(
+        build_client(headers={}, timeout=settings.upstream_timeout),
+        url=settings.upstream_url,
+        paths=settings.upstream_paths,
+        max_body=settings.upstream_max_body,
+        trace=None,
+    )
+    source.point = point
+    app = create_app(settings, source=source)
+    server = Server(
+        DyingApp(app) if point == "after-202" else app,
+        address="127.0.0.1",
+        port=port,
+        interface=Interfaces.ASGI,
+        http=HTTPModes.http1,
+        websockets=False,
+        log_enabled=False,
+    )
+    await server.serve()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
