@@ -17,7 +17,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -86,7 +86,7 @@ lint: $(VENV)/.lint ## Check format, types, import layers, dead code, dependenci
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy demo deploy docs
+	$(BIN)/mypy demo deploy docs torture
 	$(BIN)/lint-imports
 	$(BIN)/vulture
 	for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/deptry src); done
@@ -155,6 +155,10 @@ check-wheels: wheels ## Install each wheel alone in an empty environment and use
 
 container: ## Build the container image without an engine and try it out (needs root, buildah, debootstrap)
 	@deploy/build-container.sh
+
+SECONDS ?= 120
+torture: $(VENV)/.dev ## Kill the service, cut its power, break its disk; as long as SECONDS says (120)
+	@$(BIN)/python -m torture --seconds $(SECONDS)
 
 audit: $(VENV)/.maintain ## Look for known vulnerabilities in what is pinned (needs their database)
 	@$(BIN)/python -m deploy.audit $(AUDIT)

@@ -17,14 +17,14 @@ from granian.server.embed import Server
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from event_service import durable_writes
-from event_service.app import create_app
+from event_service.app import build_http_events, create_app
 from event_service.libs.sqlite import path_of
 from event_service.models import NewEvent
 from event_service.outbox.records import Accepted, Claim, NewDelivery
 from event_service.outbox.sqlite_store import SqliteStore
 from event_service.outbox.store import Store
 from event_service.settings import Settings, load_settings
-from event_service.sources.http_events import HttpEvents, build_client
+from event_service.sources.http_events import HttpEvents
 from event_service.telemetry.logs import configure_logging
 from torture.fault_vfs import Disk, FaultVFS, Operation
 
@@ -66,14 +66,21 @@ class DyingStore:
         return claims
 
 
-class DyingSource(HttpEvents):
-    point = ""
+class DyingSource:
+    """The events API, until a write was answered."""
+
+    def __init__(self, source: HttpEvents, point: str) -> None:
+        self._source = source
+        self._point = point
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        stored_as = await super().add_event(
+        stored_as = await self._source.add_event(
             event, event_id=event_id, idempotency_key=idempotency_key
         )
-        if self.point == "answered":
+        if self._point == "answered":
             die()
         return stored_as
 
@@ -126,14 +133,7 @@ async def main(point: str, port: int) -> None:
     configure_logging(level=settings.log_level, log_format="json")
     durable_writes.lease_of = lambda settings: LEASE  # noqa: ARG005
     durable_writes.build_store = lambda settings: build_store(settings, point)
-    source = DyingSource(
-        build_client(headers={}, timeout=settings.upstream_timeout),
-        url=settings.upstream_url,
-        paths=settings.upstream_paths,
-        max_body=settings.upstream_max_body,
-        trace=None,
-    )
-    source.point = point
+    source: Any = DyingSource(build_http_events(settings), point)
     app = create_app(settings, source=source)
     server = Server(
         DyingApp(app) if point == "after-202" else app,

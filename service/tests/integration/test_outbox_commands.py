@@ -88,9 +88,9 @@ async def test_migrate_says_what_it_applied(url: str):
 async def test_migrate_is_for_a_database_as_well(tmp_path: Path):
     upstream = {"EVENT_SERVICE_UPSTREAM_URL": f"sqlite:///{tmp_path}/events.db"}
     code, out, _ = await run("migrate", more=upstream)
-    assert (code, out.splitlines()[-1]) == (0, "database: up to date")
+    assert (code, out.splitlines()[-1]) == (0, "events: up to date")
     assert len(out.splitlines()) > 1
-    assert (await run("migrate", more=upstream))[1] == "database: up to date\n"
+    assert (await run("migrate", more=upstream))[1] == "events: up to date\n"
 
 
 async def test_without_an_outbox_the_commands_say_so():
