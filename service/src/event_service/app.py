@@ -58,6 +58,7 @@ from event_service.settings import (
     ConfigurationError,
     Environment,
     Settings,
+    is_database,
     load_settings,
 )
 from event_service.signals import Emit, GuardsBuilt, Listener, Signals
@@ -566,7 +567,8 @@ def build_dashboard(
     access = operator_access(settings)
     page = Page(
         breaker_controls=settings.dashboard_controls or not in_production,
-        mock_controls=not in_production,
+        # A database has no mock.
+        mock_controls=not in_production and not is_database(settings.upstream_url),
     )
     routes = dashboard_routes(page, stream, access=access)
     if page.breaker_controls:
