@@ -16,7 +16,7 @@ from typing import NamedTuple, Self
 import psutil
 import pytest
 
-from .processes import BIN, Process, event_service, free_port
+from .processes import BIN, Process, event_service, free_port, mock_upstream
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 NOWHERE = "http://127.0.0.1:9"
@@ -292,20 +292,24 @@ def test_a_connection_with_half_a_request_does_not_hold_up_the_end():
 
 
 def test_a_reply_that_is_being_read_slowly_is_sent_whole():
-    with event_service(NOWHERE) as (url, process):
-        address = ("127.0.0.1", int(url.rpartition(":")[2]))
-        with socket.socket() as client:
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            client.settimeout(PATIENCE)
-            client.connect(address)
-            request = b"GET /openapi.json HTTP/1.1\r\nhost: a\r\n\r\n"
-            client.sendall(request * 40)
-            found = client.recv(1024)
-            process.send(signal.SIGTERM)
-            time.sleep(1.6)  # longer than a connection without a request may hold up the end
-            while part := client.recv(2048):
-                found += part
+    """One that is larger than what the system keeps for a client that does not read."""
+    with (
+        mock_upstream("--users", "300", "--events-per-user", "100") as upstream,
+        event_service(upstream) as (url, process),
+        socket.socket() as client,
+    ):
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.settimeout(PATIENCE)
+        client.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+        client.sendall(b"GET /api/getEvents HTTP/1.1\r\nhost: a\r\n\r\n")
+        found = client.recv(1024)
+        process.send(signal.SIGTERM)
+        time.sleep(1.6)  # longer than a connection without a request may hold up the end
+        while part := client.recv(1 << 16):
+            found += part
         assert process.wait() == 0
+
     head, _, body = found.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200")
     length = int(head.lower().partition(b"content-length: ")[2].split()[0])
-    assert len(body) >= length
+    assert len(body) == length > 2_000_000
