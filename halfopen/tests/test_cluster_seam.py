@@ -451,3 +451,38 @@ def test_changes_by_the_cluster_name_it(breaker):
 def test_an_epoch_is_a_whole_number_above_0(breaker, epoch, remaining):
     with pytest.raises(ValueError, match=r"^(epoch|remaining) must be"):
         breaker.follow(epoch, State.OPEN, remaining)
+
+
+def test_a_success_tells_nothing_though_a_rule_hears_of_it(breaker, cluster, fail, succeed):
+    fail(breaker)
+    succeed(breaker)
+
+    assert cluster.told == ["failed"]
+
+
+def test_a_probe_that_ends_after_its_breaker_left_tells_nothing(make, cluster, clock):
+    breaker = make()
+    leave = breaker.join(cluster)
+    breaker.follow(1, State.OPEN, 10)
+    clock.advance(10)
+    cluster.answer = Grant(fence=2, lease=5)
+    probe = breaker.acquire()
+    leave()
+
+    assert probe.ignore()
+
+    assert cluster.told == []
+
+
+def test_in_shadow_mode_a_denied_probe_runs_and_counts_nowhere(make, cluster, clock):
+    breaker = make(shadow=True)
+    breaker.join(cluster)
+    breaker.follow(1, State.OPEN, 10)
+    clock.advance(10)
+    cluster.answer = Denied(2)
+
+    assert breaker.call(int, "42") == 42
+    assert asyncio.run(breaker.acall(answer)) == 42
+
+    assert breaker.state is State.HALF_OPEN
+    assert breaker.snapshot().rejected == 2

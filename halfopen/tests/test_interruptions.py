@@ -230,11 +230,18 @@ def test_what_a_handler_does_in_the_middle_of_anything_is_done_when_it_returns(a
 
 @contextlib.contextmanager
 def handler_every(seconds, handler):
-    before = signal.signal(signal.SIGALRM, lambda *_: handler())
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    """Run it again and again, so long after it has returned: it never interrupts itself."""
+
+    def handle(*_):
+        handler()
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    before = signal.signal(signal.SIGALRM, handle)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

@@ -1,5 +1,7 @@
 """A call that began in one state and ends in another counts nowhere."""
 
+import asyncio
+
 import pytest
 
 from halfopen import CallFailed, CallIgnored, CallSucceeded, CircuitOpen, FailureCount, State
@@ -154,3 +156,34 @@ def test_a_permit_counts_once(breaker):
         assert getattr(permit, first)()
         assert [permit.success(), permit.failure(), permit.ignore()] == [False] * 3
     assert breaker.snapshot().failed == 1
+
+
+def test_a_probe_settled_from_two_sides_counts_once(breaker, clock, fail):
+    fail(breaker, 2)
+    clock.advance(10)
+    probe = breaker.acquire()
+    verdicts = []
+
+    def settle_meanwhile():
+        clock.when_read = None
+        verdicts.append(probe.ignore())
+
+    clock.when_read = settle_meanwhile
+    verdicts.append(probe.failure())
+
+    assert verdicts == [True, False]
+    assert breaker.state is State.HALF_OPEN
+
+
+def test_a_coroutine_that_ends_in_another_state_is_late(breaker, fail):
+    ignored = []
+
+    @breaker
+    async def opens_on_the_way():
+        fail(breaker, 2)
+        breaker.on(CallIgnored, ignored.append)
+        return 7
+
+    assert asyncio.run(opens_on_the_way()) == 7
+
+    assert ignored == [CallIgnored(breaker, None)]

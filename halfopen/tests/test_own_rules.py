@@ -294,3 +294,30 @@ def test_a_step_of_a_generator_that_hangs_is_slow(slow, clock):
 
     assert list(stream()) == [1, 2]
     assert seen == [1]
+
+
+def test_calls_that_begin_while_the_hanging_ones_are_counted_harm_nobody(clock):
+    class Sly(float):
+        """A time that has another call begin when it is compared with the start of one."""
+
+        __slots__ = ()
+
+        def __sub__(self, other):
+            if len(others) < 3:
+                others.append(None)
+                others[-1] = breaker.acquire()
+            return float(self) - other
+
+    others = []
+    breaker = CircuitBreaker(
+        "x",
+        trip=SlowCallRate(0.5, slower_than=2, over=CallWindow(9), minimum_calls=9),
+        clock=lambda: clock.now,
+    )
+    held = [breaker.acquire(), breaker.acquire()]
+    clock.now = Sly(clock.now + 3)
+
+    reading = breaker.snapshot().rules[0]
+
+    assert len(others) == 3
+    assert (reading.bad, reading.calls) == (len(held), len(held))

@@ -244,3 +244,61 @@ def test_to_make_room_looks_at_few_of_many():
     registry[Key("new")]
 
     assert len(looked) < 10
+
+
+class Meddling(str):
+    """A key that has something happen while it is looked at, like a signal handler."""
+
+    __slots__ = ()
+    when_hashed = when_compared = None
+
+    def __hash__(self):
+        happens, Meddling.when_hashed = Meddling.when_hashed, None
+        if happens is not None:
+            happens()
+        return str.__hash__(self)
+
+    def __eq__(self, other):
+        happens, Meddling.when_compared = Meddling.when_compared, None
+        if happens is not None:
+            happens()
+        return str.__eq__(self, other)
+
+
+def test_a_breaker_popped_while_it_was_found_is_made_anew():
+    registry = BreakerRegistry(CircuitBreaker, max_size=3)
+    first = registry[Meddling("a")]
+
+    def pop_it_when_it_is_moved():
+        Meddling.when_hashed = lambda: registry.pop("a")
+
+    Meddling.when_hashed = pop_it_when_it_is_moved
+    second = registry[Meddling("a")]
+
+    assert second is not first
+    assert registry["a"] is second
+
+
+def test_a_breaker_added_while_room_is_made_harms_nobody():
+    registry = BreakerRegistry(CircuitBreaker, max_size=2)
+    for key in "ab":
+        registry[Meddling(key)].trip()
+
+    def add_another():
+        registry[Meddling("c")].trip()
+
+    Meddling.when_compared = add_another
+    assert registry[Meddling("d")].name == "d"
+
+    assert len(registry) == 2
+
+
+def test_a_listener_that_comes_while_a_breaker_is_added_hears_once():
+    registry = BreakerRegistry(CircuitBreaker, max_size=1)
+    told = []
+    registry[Meddling("a")]
+    Meddling.when_compared = lambda: registry.on(StateChanged, told.append)
+
+    registry[Meddling("b")].trip()
+
+    assert len(told) == 1

@@ -203,10 +203,7 @@ class Circuit(NamedTuple):
         told = Fact(Kind.CALL_FAILED, (cause.error,)) if failed else Fact(Kind.CALL_SUCCEEDED)
         if self.state is CLOSED:
             counters = self._counted(now, duration, failed=failed)
-            circuit = self
-            if counters is not self.counters or failed:
-                circuit = self._replace(counters=counters, failed=self.failed + failed)
-            circuit = circuit.tell(told)
+            circuit = self._replace(counters=counters, failed=self.failed + failed).tell(told)
             return circuit.trip_if_a_rule_says_so(now, cause), True
         circuit = self.expire_probes(now)
         trial = circuit.trial
@@ -288,8 +285,6 @@ class Circuit(NamedTuple):
         return self
 
     def _counted(self, now: float, duration: float, *, failed: bool) -> tuple[Counter, ...]:
-        if not failed and True not in [counter.hears_successes for counter in self.counters]:
-            return self.counters
         try:
             return tuple([each.after(now, duration, failed=failed) for each in self.counters])
         except Exception:

@@ -3,6 +3,7 @@ import os
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from threading import RLock
 from typing import Any, Generic, TypeVar
 
@@ -169,8 +170,8 @@ class _Subscription:
             leave()
 
     def leave(self, breaker: CircuitBreaker) -> None:
-        if (leave := self._leaves.pop(breaker, None)) is not None:
-            leave()
+        with suppress(KeyError):
+            self._leaves.pop(breaker)()
 
     def end(self) -> None:
         self._ended = True
@@ -181,11 +182,11 @@ class _Subscription:
 _registries: "weakref.WeakSet[BreakerRegistry[Any]]" = weakref.WeakSet()
 
 
-def _renew_locks() -> None:
+def _renew_locks() -> None:  # pragma: no cover - runs in forked children
     for registry in list(_registries):
         registry._new_lock()  # noqa: SLF001 - right above
 
 
-if hasattr(os, "register_at_fork"):
+if hasattr(os, "register_at_fork"):  # pragma: no branch - Windows cannot fork
     # A thread that held a lock when the process forked is not there to release it.
     os.register_at_fork(after_in_child=_renew_locks)

@@ -36,7 +36,7 @@ class Turn:
                 holder = cell.holder.setdefault(None, mine)
                 if holder is mine:
                     return token
-            except BaseException:
+            except BaseException:  # pragma: no cover - out of signal handlers only
                 del token  # the traceback would hold it
                 raise
             other, its_process = holder
