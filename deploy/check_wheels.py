@@ -60,8 +60,15 @@ def check_tests(requirement: str, source: Path, pinned: Path, empty: Path) -> No
     tests = unit if unit.exists() else empty / "tests"
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(source / name, empty)
+    if source.name == "service":
+        # What its tests share with those of the repository.
+        shutil.copy(REPOSITORY / "conftest.py", empty)
     print(f"\n{requirement}: its tests, with its wheel alone", flush=True)
-    subprocess.run([python, "-m", "pytest", "-q", "--timeout", "120", tests], cwd=empty, check=True)
+    subprocess.run(
+        [python, "-m", "pytest", "-q", "--import-mode=importlib", "--timeout", "120", tests],
+        cwd=empty,
+        check=True,
+    )
 
 
 def check_production(pinned: Path, empty: Path) -> None:

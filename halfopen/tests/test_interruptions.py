@@ -12,9 +12,11 @@ import threading
 import time
 import traceback
 from itertools import count, pairwise
+from pathlib import Path
 
 import pytest
 
+import halfopen
 from halfopen import (
     Backoff,
     BreakerRegistry,
@@ -33,7 +35,7 @@ from halfopen import (
     TimeWindow,
 )
 
-HERE = "halfopen/src/halfopen/"
+HERE = str(Path(halfopen.__file__).parent) + "/"
 RULES = {
     "row": ConsecutiveFailures(2),
     "count": FailureCount(2, within=30),
