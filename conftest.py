@@ -28,9 +28,13 @@ FOLDERS = ["/usr/local/sbin", "/usr/sbin", *map(str, Path("/usr/lib/postgresql")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "needs(*programs): skipped where one of these programs is not installed"
-    )
+    for marker in (
+        "browser: needs Chromium",
+        "needs(*programs): skipped where one of these programs is not installed",
+        "slow: `make test-quick` leaves it out",
+        "xdist_group(name): stays in one process with all others of that name",
+    ):
+        config.addinivalue_line("markers", marker)
 
 
 @pytest.hookimpl(tryfirst=True)

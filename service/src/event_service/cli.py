@@ -149,6 +149,8 @@ def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) 
     """Run the service until Ctrl-C, restarted when its source changes. Without an upstream of
     yours it has a mock of one.
     """
+    if not (find_spec("watchfiles") and find_spec("mock_upstream")):
+        _fail("`dev` is an extra of its own: pip install 'event-service[dev]'", code=1)
     from event_service import dev as development  # noqa: PLC0415  `serve` need not wait for it
 
     settings = _settings(host=host, port=port, upstream_url=upstream_url)
@@ -156,8 +158,6 @@ def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) 
         _fail(f"`dev` is for development; EVENT_SERVICE_ENV is {settings.env.value}", code=2)
     mocked = development.wants_mock(settings)
     if mocked:
-        if find_spec("mock_upstream") is None:
-            _fail("`dev` runs the mock upstream, too: pip install 'event-service[dev]'", code=1)
         upstream = parse_base_url(settings.upstream_url)
         _listen(upstream.host, upstream.port, "EVENT_SERVICE_UPSTREAM_URL").close()
     _listen(settings.host, settings.port, "EVENT_SERVICE_PORT").close()
