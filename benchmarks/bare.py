@@ -13,9 +13,7 @@ from granian.log import LogLevels
 
 from event_service.libs.http_client import HttpClient, parse_base_url
 
-client = HttpClient(
-    parse_base_url(os.environ["UPSTREAM_URL"]), connections=65_535, connect_timeout=10.0
-)
+client = HttpClient(parse_base_url(os.environ["UPSTREAM_URL"]), connections=65_535)
 
 
 async def app(scope, receive, send) -> None:
