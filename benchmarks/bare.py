@@ -33,7 +33,7 @@ async def app(scope, receive, send) -> None:
 
 
 async def user(user_id: str) -> bytes:
-    reply = await client.send("GET", f"/getUserById/{user_id}", time_limit=2)
+    reply = await client.send("GET", f"/getUserById/{user_id}", time_limit=20)
     return await reply.read()
 
 
