@@ -119,7 +119,7 @@ def test_each_program_is_a_command(wheel):
 
 def test_the_extras_are_these_and_halfopen_alone_depends_on_nothing(wheel):
     extras = {
-        "halfopen": ["redis"],
+        "halfopen": ["prometheus", "redis"],
         "mock_upstream": [],
         "event_service": ["cluster", "dev", "otel", "postgres"],
     }
