@@ -59,6 +59,12 @@ def main() -> int:
     )
     run(bench, chosen)
     print(f"\n{report.table(bench.results)}\n", *report.notes(bench.results), sep="\n")
+    if not options.only:
+        print("\nThe HTTP client alone", flush=True)
+        os.sched_setaffinity(0, usable)
+        subprocess.run(
+            [sys.executable, "-m", "benchmarks.client", "--rounds", str(plan.rounds)], check=True
+        )
     whole = plan is FULL and not options.only
     folder = options.into or (HERE if whole else HERE / "results")
     path = folder / ("results.json" if whole else f"{plan.name}.json")

@@ -12,8 +12,9 @@ from benchmarks.checks import WrongReply, check, check_log
 from benchmarks.contenders import OURS, STRONGEST, Contender, DidNotStart, Server, start
 from benchmarks.goals import Row, Values
 from benchmarks.load import Busy, LoadFailed, Open, closed, quantile
+from benchmarks.nginx_proxy import proxying
 from benchmarks.plan import Plan
-from benchmarks.scenario import Figures, Scenario, Site
+from benchmarks.scenario import Figures, Scenario, Site, fresh_key
 from benchmarks.upstreams import Fast, Slow
 
 FAILURES = (DidNotStart, WrongReply, LoadFailed, OSError, http.client.HTTPException)
@@ -60,6 +61,9 @@ class Bench:
         with Fast().running(self.load_core) as upstream:
             alone = closed(upstream.port, self.plan.seconds, "path", "/getUserById/limit-0")
             limits["nginx and wrk alone, both on the load's core, req/s"] = alone.rate
+            with proxying(upstream, self.server_core) as nginx:
+                passed_on = closed(nginx.port, self.plan.seconds, "distinct", fresh_key(), 0)
+            limits["nginx as a proxy of the pass-through, distinct keys, req/s"] = passed_on.rate
         with Slow(user_delay=0.5).running(self.load_core) as upstream:
             count = self.plan.in_flight
             asked = [{"method": "GET", "path": "/getUserById/{key}-0"}]

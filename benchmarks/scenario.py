@@ -28,6 +28,7 @@ class Site:
     plan: Plan
     upstream: Upstream
     server_core: int
+    capacity: dict[str, float] = field(default_factory=dict)  # requests/s by contender
 
     def closed(self, server: Server, *kind: object, seconds: int = 0) -> tuple[Closed, Busy]:
         with watched(server.process, self.server_core, self.upstream.process) as busy:

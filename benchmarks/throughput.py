@@ -4,7 +4,7 @@ import json
 from collections import Counter
 
 from benchmarks import data
-from benchmarks.contenders import Server
+from benchmarks.contenders import STRONGEST, Server
 from benchmarks.load import LoadFailed, Sample, quantile
 from benchmarks.scenario import Figure, Figures, Site, fresh_key
 
@@ -41,8 +41,14 @@ def distinct_and_hot(name: str, events: int):
     return measure
 
 
+def find_capacity(site: Site, server: Server) -> None:
+    warm(events=0)(site, server)
+    site.capacity[server.contender.name] = rate(site, server, "distinct", fresh_key(), 0).value
+
+
 def open_load(site: Site, server: Server) -> Figures:
-    capacity = rate(site, server, "distinct", fresh_key(), 0).value
+    """At a share of the strongest other's capacity, the same for all."""
+    capacity = site.capacity.get(STRONGEST) or site.capacity[server.contender.name]
     samples = site.open(
         server, site.plan.open_seconds, by_user(0), rate=capacity * SHARE_OF_CAPACITY
     )

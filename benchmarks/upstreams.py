@@ -45,7 +45,7 @@ class Fast:
             config = fast_upstream.config(Path(folder), port, refusing_port)
             command = ("nginx", "-p", folder, "-c", config, "-e", "stderr")
             with Process(command, core=core) as process:
-                yield _ready(process, refusing_port if self.refuses_events else port)
+                yield ready(process, refusing_port if self.refuses_events else port)
 
 
 @dataclass(frozen=True)
@@ -62,15 +62,16 @@ class Slow:
         command = [sys.executable, "-m", "benchmarks.slow_upstream", "--port", str(port)]
         command += ["--user-delay", str(self.user_delay), "--event-delay", str(self.event_delay)]
         with Process(command, core=core, folder=Path(__file__).parents[1]) as process:
-            yield _ready(process, port)
+            yield ready(process, port)
 
 
-def _ready(process: Process, port: int) -> Upstream:
+def ready(process: Process, port: int, path: str = "/getUsers") -> Upstream:
+    """Wait until it answers."""
     upstream = Upstream(process, port)
     deadline = time.monotonic() + 10
     while True:
         try:
-            upstream.ask("GET", "/getUsers")
+            upstream.ask("GET", path)
         except OSError:
             if not process.alive or time.monotonic() > deadline:
                 words = process.last_words.decode(errors="replace")
