@@ -155,3 +155,18 @@ def test_two_services_behind_nginx_are_one(cluster):
         statuses = Counter(crowd.map(lambda _: call(f"{front}/api/getUsers")[0], range(500)))
     assert statuses[429] > 0
     assert statuses[200] <= 440
+
+
+def test_each_line_of_a_nodes_log_names_the_node(redis):
+    with (
+        mock_upstream("--event-delay", "0") as upstream,
+        event_service(upstream, CLUSTER_URL=redis, WORKERS="2") as (service, process),
+    ):
+        for _ in range(20):
+            call(f"{service}/api/getUsers")
+        until(lambda: '"path":"/api/getUsers"' in process.output)
+        lines = [json.loads(line) for line in process.output.splitlines()]
+
+    requests = [line for line in lines if line["event"] == "request"]
+    assert all(line["node"] and line["worker"] for line in requests)
+    assert len({line["node"] for line in requests}) == len({line["worker"] for line in requests})

@@ -5,11 +5,13 @@ It is long because things are built here and nowhere else.
 
 import asyncio
 import os
+import secrets
+import socket
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from ipaddress import ip_network
@@ -121,6 +123,8 @@ class Worker:
     dropped: Callable[[], int] = lambda: 0
     """How many log lines were lost so far."""
     pages: Pages | None = None
+    node: str | None = None
+    """Its name in a cluster, which no other process has; None: one is made up."""
     place: int = 0
     """Where all processes of the service count, and this one's place there."""
     frames: Board | None = None
@@ -167,7 +171,7 @@ def create_app(
         lifetimes.closers.append(spans.close)
     if source is None:
         source = build_source(settings, trace=trace, lifetimes=lifetimes)
-    cluster = build_cluster(settings, clock=clock)
+    cluster = build_cluster(settings, node=worker.node, clock=clock)
     policies = build_policies(
         settings, operations_of(source), emit=signals.emit, cluster=cluster, clock=clock
     )
@@ -356,10 +360,15 @@ def from_environment(worker: Worker) -> ASGIApp:
     settings = load_settings()
     if worker.most_calls is not None and worker.most_calls < settings.upstream_concurrency:
         settings = settings.model_copy(update={"upstream_concurrency": worker.most_calls})
+    if settings.cluster_url:
+        # Equal pids on several machines are common, and equal host names in containers happen.
+        name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+        worker = replace(worker, node=name)
     configure_logging(
         level=settings.log_level,
         log_format=settings.log_format,
         worker=worker.number,
+        node=worker.node or "",
         output=worker.output,
     )
     app = create_app(
@@ -490,7 +499,9 @@ def build_policies(
     )
 
 
-def build_cluster(settings: Settings, *, clock: Callable[[], float]) -> "Membership | None":
+def build_cluster(
+    settings: Settings, *, node: str | None, clock: Callable[[], float]
+) -> "Membership | None":
     """What this node shares with others, if there is a cluster."""
     if not settings.cluster_url:
         return None
@@ -502,6 +513,7 @@ def build_cluster(settings: Settings, *, clock: Callable[[], float]) -> "Members
         settings.cluster_name,
         quorum=settings.cluster_quorum,
         attempt_timeout=settings.upstream_timeout,
+        node=node,
         clock=clock,
     )
 

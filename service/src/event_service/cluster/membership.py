@@ -31,11 +31,14 @@ class Membership:
         *,
         quorum: int,
         attempt_timeout: float,
+        node: str | None = None,
         clock: Callable[[], float],
     ) -> None:
-        """`attempt_timeout`: seconds that a call of the upstream may take."""
+        """`attempt_timeout`: seconds that a call of the upstream may take. `node` must differ for
+        each process; None: a name that does.
+        """
         self._circuits = RedisCircuits(
-            url, name, quorum=quorum, lease=attempt_timeout + LEASE_MARGIN, clock=clock
+            url, name, quorum=quorum, lease=attempt_timeout + LEASE_MARGIN, node=node, clock=clock
         )
         self._redis: Redis = Redis.from_url(url, socket_connect_timeout=PATIENCE)
         self._lease = self._redis.register_script(LEASE)

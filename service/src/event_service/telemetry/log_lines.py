@@ -11,7 +11,13 @@ import structlog
 from event_service.errors import DeadlineExceeded, Overloaded, UpstreamError, UserNotFound
 from event_service.signals import BrokenOff, GaveUp, GuardsBuilt, RequestDone, Retried, Signals
 from event_service.telemetry import transitions
-from event_service.telemetry.logs import JsonLines, current_worker, describe, is_wanted
+from event_service.telemetry.logs import (
+    JsonLines,
+    current_node,
+    current_worker,
+    describe,
+    is_wanted,
+)
 from event_service.telemetry.printable import printable
 from halfopen import CallFailed, CircuitBreaker, State, StateChanged
 
@@ -46,6 +52,7 @@ class _Request(msgspec.Struct, omit_defaults=True, gc=False):
     client: str
     upstream_calls: int
     worker: int
+    node: str = ""
     slow: bool = False
     error: str = ""
     operation: str = ""
@@ -66,7 +73,7 @@ class LogLines:
         self._silent_until = float("-inf")
         self._last_failure: dict[str, str] = {}
         self._log = structlog.get_logger()
-        self._worker = current_worker()
+        self._worker, self._node = current_worker(), current_node()
         output = structlog.get_config()["logger_factory"]()
         # The line that is written most often takes the short way to where all of them go.
         self._json = output if isinstance(output, JsonLines) else None
@@ -98,6 +105,7 @@ class LogLines:
             client=record.client,
             upstream_calls=record.upstream_calls,
             worker=self._worker,
+            node=self._node,
             slow=slow,
         )
         error = record.error
@@ -118,7 +126,7 @@ class LogLines:
     def _write_readable(self, level: int, line: _Request, bug: Exception | None) -> None:
         members = msgspec.structs.asdict(line)
         # The logger's own to add, and what has nothing to tell a reader.
-        for name in ("timestamp", "level", "request_id", "trace_id", "worker", "exception"):
+        for name in ("timestamp", "level", "request_id", "trace_id", "worker", "node", "exception"):
             del members[name]
         for name in ("slow", "error", "operation", "reason"):
             if not members[name]:

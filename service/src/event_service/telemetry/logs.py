@@ -30,6 +30,7 @@ LEVELS = {
 # The level of the root logger is that of our own lines too: one switch, changed at any time.
 _root = logging.getLogger()
 _worker = 1
+_node = ""
 # Local variables may hold what nobody should read.
 _transform = ExceptionDictTransformer(show_locals=False)
 
@@ -118,16 +119,22 @@ def lost_lines(count: int) -> bytes:
 
 
 def configure_logging(
-    *, level: str, log_format: str, worker: int = 1, output: Output | None = None
+    *,
+    level: str,
+    log_format: str,
+    worker: int = 1,
+    node: str = "",
+    output: Output | None = None,
 ) -> None:
     """Send our own lines, and those of the standard `logging`, to standard output.
 
     `log_format` is `json`, `console`, or `auto`: `console` on a terminal and `json` elsewhere.
-    `worker` is the number of this process among those of the service, and stands in each line.
-    `output` writes to standard output in a way of its own.
+    `worker` is the number of this process among those of the service, and stands in each line; so
+    does `node`, the name of this process in its cluster, where there is one. `output` writes to
+    standard output in a way of its own.
     """
-    global _worker  # noqa: PLW0603  as the level, it is the process's
-    _worker = worker
+    global _worker, _node
+    _worker, _node = worker, node
     if output is None:
         output = sys.stdout.buffer
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
@@ -170,6 +177,11 @@ def current_worker() -> int:
     return _worker
 
 
+def current_node() -> str:
+    """The name of this process in its cluster; "" where there is none."""
+    return _node
+
+
 def current_level() -> str:
     return logging.getLevelName(_root.level).lower()
 
@@ -198,6 +210,8 @@ def _add_call(_logger: object, _method: str, line: EventDict) -> EventDict:
 
 def _add_worker(_logger: object, _method: str, line: EventDict) -> EventDict:
     line.setdefault("worker", _worker)
+    if _node:
+        line.setdefault("node", _node)
     return line
 
 
