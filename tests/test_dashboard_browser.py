@@ -373,8 +373,10 @@ def hostile(frame: dict[str, Any]) -> dict[str, Any]:
     failure, change = frame["failures"][-1], frame["transitions"][-1]
     failure |= {"number": 1, "path": HOSTILE, "cause": HOSTILE, "requestId": HOSTILE}
     change |= {"number": 1, "breaker": HOSTILE, "reason": HOSTILE}
-    frame["failures"], frame["transitions"] = [failure], [change]
-    frame["breakers"] = [{**frame["breakers"][0], "name": HOSTILE, "lastFailure": HOSTILE}]
+    frame["failures"], frame["transitions"], frame["refusals"] = [failure], [change], []
+    frame["breakers"] = [{**frame["breakers"][0], "name": HOSTILE}]
+    last = {"what": HOSTILE, "age": 1, "duration": None, "requestId": HOSTILE}
+    frame["breakers"][0]["lastFailure"] = last
     frame["breakers"][0]["rules"][0]["text"] = HOSTILE
     frame["endpoints"] = [{**frame["endpoints"][0], "route": HOSTILE, "method": HOSTILE}]
     frame["upstream"]["operations"] = [{**frame["upstream"]["operations"][0], "name": HOSTILE}]
@@ -397,7 +399,7 @@ def test_operators_sign_in_and_out_in_production(browser, running):
         token.fill("open-sesame-to-operators")
         page.get_by_role("button", name="Sign in").click()
         expect(sentence(page)).to_contain_text("All five circuits are closed")
-        expect(page.locator("#note")).to_contain_text("2 workers share the work")
+        expect(page.locator("#worker")).to_contain_text("2 workers")
         controls = page.get_by_role("button", name="Trip").count()
         mock = page.locator("#controls").is_visible()
         page.get_by_role("button", name="Sign out").click()

@@ -63,7 +63,7 @@ from event_service.settings import (
     is_database,
     load_settings,
 )
-from event_service.signals import Emit, GuardsBuilt, Listener, Signals
+from event_service.signals import AdmissionBuilt, Emit, GuardsBuilt, Listener, Signals
 from event_service.sources.guarded import GuardedEvents, Source, operations_of
 from event_service.sources.http_events import HttpEvents, Trace
 from event_service.sources.mock_admin import MockAdmin
@@ -183,6 +183,7 @@ def create_app(
         operations=list(policies.breakers),
         bulkhead=policies.bulkhead,
         budget=policies.budget,
+        loop_lag=lambda: vitals.loop_lag,
         clock=clock,
     )
     log_lines = LogLines(slow_request=settings.slow_request)
@@ -334,7 +335,8 @@ def build_edge(
             api_key_header=settings.api_key_header,
             emit=emit,
         )
-    app = LoadShedding(app, max_in_flight=settings.max_in_flight, emit=emit)
+    app = shedding = LoadShedding(app, max_in_flight=settings.max_in_flight, emit=emit)
+    emit(AdmissionBuilt(shedding))
     if settings.cors_origins:
         key = [settings.api_key_header] if settings.api_key_header else []
         app = Cors(app, origins=settings.cors_origins, request_headers=[*CORS_HEADERS, *key])

@@ -66,6 +66,7 @@ class CacheStatus:
 class CallContext:
     """A request: its ids, its time limits, and what it has cost so far.
 
+    `failed_events`: how many a partial reply could not have.
     `reply_headers` are sent with the reply, be it a result or an error. `cache_status` is set when
     the reply is to tell what caches did for it. `span` is the request's own where tracing is on,
     else None.
@@ -82,6 +83,7 @@ class CallContext:
         "answer_by",
         "cache_status",
         "deadline",
+        "failed_events",
         "latest",
         "parent",
         "reply_headers",
@@ -101,6 +103,7 @@ class CallContext:
         self.cache_status: CacheStatus | None = None
         self.span: object = None
         self.upstream_calls = 0
+        self.failed_events = 0
         self.reply_headers: list[tuple[bytes, bytes]] = []
         self.parent = parent
         self.traceparent: str | None = None

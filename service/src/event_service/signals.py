@@ -53,6 +53,21 @@ class GuardsBuilt(Signal, frozen=True, gc=False):
     budget: RetryBudget
 
 
+class Admission(Protocol):
+    """What lets requests in."""
+
+    @property
+    def in_flight(self) -> int: ...
+    @property
+    def max_in_flight(self) -> int: ...
+
+
+class AdmissionBuilt(Signal, frozen=True, gc=False):
+    """What lets requests to the API in was built: read it."""
+
+    admission: Admission
+
+
 class RequestStarted(Signal, frozen=True, gc=False):
     """A request came in; its `RequestDone` follows without fail."""
 
@@ -70,7 +85,8 @@ class RequestDone(Signal, frozen=True, gc=False):
     """A request is over; its call context is still the current one.
 
     `route` is its route's template or UNMATCHED, never its path. `duration` of a `streamed` reply
-    is how long its reader stayed. `error` is set when the request did not end as its route meant.
+    is how long its reader stayed. `failed_events`: how many a
+    partial reply could not have. `error` is set when the request did not end as its route meant.
     """
 
     method: str
@@ -85,6 +101,7 @@ class RequestDone(Signal, frozen=True, gc=False):
     error: Exception | None
     streamed: bool = False
     sampled: bool = False
+    failed_events: int = 0
 
 
 class AttemptEnded(Signal, frozen=True, gc=False):

@@ -55,7 +55,7 @@ class TestPage:
         async with start() as client:
             page = await client.get("/dashboard")
             html = await page.text()
-            addresses = re.findall(r'(?:href|src)="([^"#][^"]*)"', html)
+            addresses = re.findall(r'<(?:link|script)[^>]* (?:href|src)="([^"]*)"', html)
             assets = {address: await client.get(address) for address in addresses}
             imported = {
                 f"{address.rpartition('/')[0]}/{name}"
@@ -70,6 +70,7 @@ class TestPage:
         assert len(imported) >= 6
         assert {asset.status for asset in assets.values()} == set(statuses.values()) == {200}
         assert all(address.startswith("/dashboard/assets/") for address in addresses)
+        assert re.findall(r'<a [^>]*href="([^"]*)"', html) == ["#content", "/docs", "/metrics"]
         assert {asset.headers["cache-control"] for asset in assets.values()} == {
             "public, max-age=31536000, immutable"
         }

@@ -88,6 +88,8 @@ async def test_a_partial_reply_has_what_there_is_in_order_and_a_problem_for_the_
             502,
             "/problems/upstream-error",
         )
+        async with service.client.get("/metrics") as reply:
+            assert "\npartial_replies_total 1.0" in await reply.text()
 
 
 async def test_in_a_partial_reply_an_open_circuit_is_a_problem_of_each_event():

@@ -2,7 +2,7 @@
 
 import os
 import time
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from http import HTTPStatus
 from typing import NamedTuple
@@ -11,37 +11,49 @@ import msgspec
 
 from event_service.dashboard import live_frame
 from event_service.dashboard.live_breakers import LiveBreakers
-from event_service.dashboard.live_frame import OUTCOMES, FailedRequest, Frame
-from event_service.dashboard.rolling_stats import HISTORY, RECENT, Percentiles, RollingStats
-from event_service.errors import (
-    DeadlineExceeded,
-    Overloaded,
-    RateLimited,
-    UpstreamError,
-    UpstreamTimeout,
+from event_service.dashboard.live_failures import (
+    CLIENT,
+    FAILED,
+    LIMITED,
+    OK,
+    REFUSED,
+    LiveFailures,
+    outcome_of,
+)
+from event_service.dashboard.live_frame import OUTCOMES, Frame
+from event_service.dashboard.process_figures import ProcessFigures, memory
+from event_service.dashboard.rolling_stats import (
+    HISTORY,
+    RECENT,
+    Percentiles,
+    RollingStats,
+    recent_of,
 )
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
 from event_service.signals import (
     UNMATCHED,
+    Admission,
+    AdmissionBuilt,
     AttemptEnded,
     CacheHit,
+    ClusterSeen,
     GaveUp,
     GuardsBuilt,
+    LoadShed,
+    OutboxSeen,
+    RateExceeded,
     RequestDone,
     Retried,
     Shared,
     Signal,
     Signals,
 )
-from halfopen import CircuitBreaker, CircuitOpen
+from halfopen import CircuitBreaker
 
-FAILURES_KEPT = 40
 OTHER = "other paths"
-_LONGEST_TEXT = 200
 
-_OK, _REFUSED, _TIMEOUT, _LIMITED, _FAILED, _CLIENT = range(len(OUTCOMES))
-_BAD = slice(_REFUSED, _FAILED + 1)
+_BAD = slice(REFUSED, FAILED + 1)
 _UPSTREAM_WORKS = {"ok", "refused", "not_found"}
 
 _encode = msgspec.json.Encoder().encode
@@ -53,14 +65,6 @@ class Identity(NamedTuple):
     version: str
     environment: str
     workers: int
-
-
-class _Failure(NamedTuple):
-    number: int
-    at: float
-    outcome: int
-    record: tuple[str, str, int, float, str, str]
-    cause: str
 
 
 class LiveFeed:
@@ -77,6 +81,7 @@ class LiveFeed:
         operations: Sequence[str],
         bulkhead: Bulkhead,
         budget: RetryBudget,
+        loop_lag: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -93,8 +98,13 @@ class LiveFeed:
         self._methods: dict[str, str] = {}
         self._breakers = LiveBreakers(clock)
         self._counts: Counter[type[Signal]] = Counter()
-        self._failed = 0
-        self._failures: deque[_Failure] = deque(maxlen=FAILURES_KEPT)
+        self._turned_away = RollingStats(2)
+        self._failures = LiveFailures()
+        self._loop_lag = loop_lag
+        self._process = ProcessFigures(clock)
+        self._admission: Admission | None = None
+        self._outbox: live_frame.Outbox | None = None
+        self._cluster: live_frame.Cluster | None = None
         self._frame_number = 0
         self._framed_second = -1
         self._encoded = b""
@@ -110,6 +120,11 @@ class LiveFeed:
         signals.on(AttemptEnded, self._attempt_ended)
         for kind in (Retried, GaveUp, Shared, CacheHit):
             signals.on(kind, self._count)
+        signals.on(LoadShed, lambda _: self._turned_away.add(0, None))
+        signals.on(RateExceeded, lambda _: self._turned_away.add(1, None))
+        signals.on(AdmissionBuilt, self._admission_built)
+        signals.on(OutboxSeen, self._outbox_seen)
+        signals.on(ClusterSeen, self._cluster_seen)
 
     def request_done(self, record: RequestDone) -> None:
         stats = self._endpoints.get(record.route)
@@ -121,12 +136,12 @@ class LiveFeed:
         if int(now) != self._second:
             self._close_seconds(now)
         if record.error is None and record.status < HTTPStatus.BAD_REQUEST:
-            stats.add(_OK, record.duration)
+            stats.add(OK, record.duration)
             return
-        outcome = _outcome(record)
-        stats.add(outcome, record.duration)
-        if outcome != _CLIENT:
-            self._keep_failure(record, outcome, now)
+        outcome = outcome_of(record)
+        stats.add(outcome, None if outcome in {REFUSED, LIMITED} else record.duration)
+        if outcome != CLIENT:
+            self._failures.keep(record, outcome, now)
 
     def watch(self, breaker: CircuitBreaker) -> None:
         self._breakers.watch(breaker)
@@ -135,13 +150,25 @@ class LiveFeed:
         for breaker in signal.breakers.values():
             self.watch(breaker)
 
+    def _admission_built(self, signal: AdmissionBuilt) -> None:
+        self._admission = signal.admission
+
+    def _outbox_seen(self, signal: OutboxSeen) -> None:
+        self._outbox = live_frame.Outbox(signal.pending, round(signal.oldest, 1))
+
+    def _cluster_seen(self, signal: ClusterSeen) -> None:
+        self._cluster = live_frame.Cluster(signal.figures.joined, signal.figures.nodes)
+
     def _attempt_ended(self, signal: AttemptEnded) -> None:
         now = self._clock()
         if int(now) != self._second:
             self._close_seconds(now)
         stats = self._operations.get(signal.operation)
         if stats is not None and signal.outcome != "cancelled":
-            stats.add(signal.outcome not in _UPSTREAM_WORKS, signal.duration)
+            failed = signal.outcome not in _UPSTREAM_WORKS
+            stats.add(failed, signal.duration)
+            if failed:
+                self._breakers.attempt_failed(signal.operation, signal.duration)
 
     def _count(self, signal: Signal) -> None:
         self._counts[type(signal)] += 1
@@ -181,35 +208,40 @@ class LiveFeed:
             endpoints=endpoints,
             upstream=self._upstream(),
             transitions=self._breakers.transitions(now),
-            failures=[_failed_request(failure, now) for failure in self._failures],
-            failed=self._failed,
+            failures=self._failures.failures(now),
+            failed=self._failures.failed,
+            refusals=self._failures.refusals(now),
+            service=self._service(endpoints),
+            outbox=self._outbox,
+            cluster=self._cluster,
         )
 
     def _close_seconds(self, now: float) -> None:
         second = int(now)
         for _ in range(min(second - self._second, HISTORY + 1)):
-            for stats in (*self._endpoints.values(), self._other, *self._operations.values()):
+            for stats in self._all_stats():
                 stats.close_second()
         self._second = second
 
-    def _keep_failure(self, record: RequestDone, outcome: int, now: float) -> None:
-        # Texts alone: an error would keep its traceback, and with it the request, alive.
-        self._failed += 1
-        self._failures.append(
-            _Failure(
-                self._failed,
-                now,
-                outcome,
-                (
-                    record.method[:_LONGEST_TEXT],
-                    record.path[:_LONGEST_TEXT],
-                    record.status,
-                    record.duration,
-                    record.request_id,
-                    record.trace_id,
-                ),
-                _cause(record.error),
-            )
+    def _all_stats(self) -> list[RollingStats]:
+        requests = [*self._endpoints.values(), self._other]
+        return [*requests, *self._operations.values(), self._turned_away]
+
+    def _service(self, endpoints: Sequence[live_frame.Endpoint]) -> live_frame.Service:
+        shed, limited = self._turned_away.recent().counts
+        rate = sum(endpoint.rate for endpoint in endpoints)
+        bad = sum(endpoint.rate * (endpoint.error_share or 0.0) for endpoint in endpoints)
+        admission = self._admission
+        return live_frame.Service(
+            in_flight=0 if admission is None else admission.in_flight,
+            max_in_flight=0 if admission is None else admission.max_in_flight,
+            shed=shed / RECENT,
+            limited=limited / RECENT,
+            error_share=bad / rate if rate else None,
+            latency=_latency(recent_of([*self._endpoints.values(), self._other])),
+            cpu=round(self._process.cpu(), 3),
+            memory=memory(),
+            loop_lag=round(self._loop_lag(), 4),
         )
 
     def _upstream(self) -> live_frame.Upstream:
@@ -240,6 +272,7 @@ def _endpoint(method: str, route: str, stats: RollingStats) -> live_frame.Endpoi
         rate=calls / RECENT,
         error_share=sum(recent.counts[_BAD]) / calls if calls else None,
         latency=_latency(recent.latency),
+        refused=(recent.counts[REFUSED] + recent.counts[LIMITED]) / RECENT,
     )
 
 
@@ -254,46 +287,7 @@ def _operation(name: str, stats: RollingStats) -> live_frame.Operation:
         rate=calls / RECENT,
         error_share=recent.counts[1] / calls if calls else None,
         latency=_latency(recent.latency),
-    )
-
-
-def _outcome(record: RequestDone) -> int:
-    match record.error:
-        case CircuitOpen():
-            return _REFUSED
-        case UpstreamTimeout() | DeadlineExceeded():
-            return _TIMEOUT
-        case RateLimited() | Overloaded():
-            return _LIMITED
-        case _:
-            return _FAILED if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else _CLIENT
-
-
-def _cause(error: Exception | None) -> str:
-    match error:
-        case None:
-            return ""
-        case UpstreamError():
-            return f"{error.operation}: {error.reason}"[:_LONGEST_TEXT]
-        case CircuitOpen():
-            return f"{error.name} is {error.state.value.replace('_', '-')}"
-        case _:
-            return type(error).__name__
-
-
-def _failed_request(failure: _Failure, now: float) -> FailedRequest:
-    method, path, status, duration, request_id, trace_id = failure.record
-    return FailedRequest(
-        number=failure.number,
-        age=round(now - failure.at, 3),
-        outcome=OUTCOMES[failure.outcome],
-        method=method,
-        path=path,
-        status=status,
-        duration=_rounded(duration) or 0.0,
-        request_id=request_id,
-        trace_id=trace_id,
-        cause=failure.cause,
+        normal=_rounded(stats.usual()),
     )
 
 

@@ -4,7 +4,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import NamedTuple
 
-from event_service.dashboard.live_frame import Breaker, Rule, Transition
+from event_service import context
+from event_service.dashboard.live_frame import Breaker, LastFailure, Rule, Transition
+from event_service.errors import UpstreamError
 from event_service.telemetry.transitions import reason_of, rule_text
 from halfopen import (
     CallFailed,
@@ -21,6 +23,8 @@ from halfopen import (
 TRANSITIONS_KEPT = 60
 # As many as can be told apart on the window's track.
 _FAILURES_KEPT = 60
+# An attempt that ended and a call that failed so close to each other are one; in seconds.
+_TOGETHER = 0.01
 
 
 class _Change(NamedTuple):
@@ -28,6 +32,13 @@ class _Change(NamedTuple):
     at: float
     event: StateChanged
     reason: str
+
+
+class _LastFailure(NamedTuple):
+    at: float
+    what: str
+    duration: float | None
+    request_id: str
 
 
 class LiveBreakers:
@@ -40,12 +51,22 @@ class LiveBreakers:
         self._left_closed_at: dict[str, float] = {}
         self._changes: deque[_Change] = deque(maxlen=TRANSITIONS_KEPT)
         self._changed = 0
+        self._last_failures: dict[str, _LastFailure] = {}
+        self._last_attempts: dict[str, tuple[float, float]] = {}
 
     def watch(self, breaker: CircuitBreaker) -> None:
         self._breakers.append(breaker)
         self._failed_at[breaker.name] = deque(maxlen=_FAILURES_KEPT)
         breaker.on(CallFailed, self._call_failed)
         breaker.on(StateChanged, self._state_changed)
+
+    def attempt_failed(self, breaker: str, duration: float) -> None:
+        """One of the attempts that this breaker guards failed; it took `duration` seconds."""
+        now = self._clock()
+        self._last_attempts[breaker] = (now, duration)
+        last = self._last_failures.get(breaker)
+        if last is not None and last.duration is None and now - last.at < _TOGETHER:
+            self._last_failures[breaker] = last._replace(duration=duration)
 
     def read(self, now: float) -> list[Breaker]:
         return [self._breaker(breaker, now) for breaker in self._breakers]
@@ -65,7 +86,16 @@ class LiveBreakers:
         ]
 
     def _call_failed(self, event: CallFailed) -> None:
-        self._failed_at[event.breaker.name].append(self._clock())
+        now, name, error = self._clock(), event.breaker.name, event.error
+        self._failed_at[name].append(now)
+        at, duration = self._last_attempts.pop(name, (-1.0, 0.0))
+        call = context.current.get()
+        self._last_failures[name] = _LastFailure(
+            now,
+            error.reason if isinstance(error, UpstreamError) else type(error).__name__,
+            duration if now - at < _TOGETHER else None,
+            "" if call is None else call.request_id,
+        )
 
     def _state_changed(self, event: StateChanged) -> None:
         now = self._clock()
@@ -96,8 +126,15 @@ class LiveBreakers:
             probes_allowed=snapshot.probes_allowed,
             rejected=snapshot.rejected,
             opened=snapshot.opened,
-            last_failure=None if snapshot.last_failure is None else str(snapshot.last_failure),
+            last_failure=_last_failure(self._last_failures.get(snapshot.name), now),
         )
+
+
+def _last_failure(last: _LastFailure | None, now: float) -> LastFailure | None:
+    if last is None:
+        return None
+    duration = None if last.duration is None else round(last.duration, 5)
+    return LastFailure(last.what[:200], round(now - last.at, 3), duration, last.request_id)
 
 
 def _rule(reading: Reading) -> Rule:

@@ -31,6 +31,32 @@ class FailedRequest(Struct, frozen=True, rename="camel"):
     worker: int = 0
 
 
+class Refusals(Struct, frozen=True, rename="camel"):
+    """Requests refused for one reason, by a circuit or a limit, one soon after the other.
+
+    `age` is that of the last one, whose id is `request_id`, `since` that of the first one.
+    """
+
+    age: float
+    since: float
+    count: int
+    outcome: str
+    method: str
+    route: str
+    status: int
+    cause: str
+    request_id: str
+
+
+class LastFailure(Struct, frozen=True, rename="camel"):
+    """`duration` is None, and `request_id` "", where they are not known."""
+
+    what: str
+    age: float
+    duration: float | None
+    request_id: str
+
+
 class Rule(Struct, frozen=True, rename="camel"):
     """When a breaker opens: `text` for people; `value` against `threshold`, as halfopen reads it.
 
@@ -63,7 +89,7 @@ class Breaker(Struct, frozen=True, rename="camel"):
     probes_allowed: int
     rejected: int
     opened: int
-    last_failure: str | None
+    last_failure: LastFailure | None
     workers: dict[str, int] = {}
 
 
@@ -75,7 +101,8 @@ class Latency(Struct, frozen=True, rename="camel"):
 
 class Endpoint(Struct, frozen=True, rename="camel"):
     """`requests` and `errors` are counts by second, the oldest first; `counts` sums two minutes by
-    outcome; `rate` (a second), `error_share` and `latency` are of the last seconds.
+    outcome; `rate` and `refused` (a second), `error_share` and `latency` are of the last seconds.
+    What was refused counts as an error and has no latency.
     """
 
     method: str
@@ -86,11 +113,12 @@ class Endpoint(Struct, frozen=True, rename="camel"):
     rate: float
     error_share: float | None
     latency: Latency
+    refused: float = 0.0
 
 
 class Operation(Struct, frozen=True, rename="camel"):
     """Attempts at one operation of the upstream. `p50` and `p95` are by second, the oldest first;
-    None for a second without attempts.
+    None for a second without attempts. `normal` is the usual p95 of the last quarter of an hour.
     """
 
     name: str
@@ -99,6 +127,7 @@ class Operation(Struct, frozen=True, rename="camel"):
     rate: float
     error_share: float | None
     latency: Latency
+    normal: float | None = None
 
 
 class Upstream(Struct, frozen=True, rename="camel"):
@@ -115,13 +144,42 @@ class Upstream(Struct, frozen=True, rename="camel"):
     operations: list[Operation]
 
 
+class Service(Struct, frozen=True, rename="camel"):
+    """The requests to the API, and the processes that answer them.
+
+    `shed` and `limited` are a second; `cpu` is in cores, `memory` in bytes.
+    """
+
+    in_flight: int
+    max_in_flight: int
+    shed: float
+    limited: float
+    error_share: float | None
+    latency: Latency
+    cpu: float
+    memory: int
+    loop_lag: float
+
+
+class Outbox(Struct, frozen=True, rename="camel"):
+    pending: int
+    oldest: float
+
+
+class Cluster(Struct, frozen=True, rename="camel"):
+    """`joined`: all workers are."""
+
+    joined: bool
+    nodes: int
+
+
 class Frame(Struct, frozen=True, rename="camel"):
     """Of one worker, or of all together; `worker` is the one that tells it.
 
     `time` is in Unix seconds; `recent` says what "the last seconds" are.
 
     `transitions` and `failures` are the newest ones, the oldest first, numbered from 1 since the
-    start by each worker; `failed` is how many there have been.
+    start by each worker; `failed` is how many failures there have been, refusals aside.
     """
 
     number: int
@@ -139,3 +197,7 @@ class Frame(Struct, frozen=True, rename="camel"):
     transitions: list[Transition]
     failures: list[FailedRequest]
     failed: int
+    service: Service
+    refusals: list[Refusals] = []
+    outbox: Outbox | None = None
+    cluster: Cluster | None = None

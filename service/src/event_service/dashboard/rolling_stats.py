@@ -2,13 +2,20 @@
 
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Iterable
 from itertools import islice
+from statistics import quantiles
 from typing import NamedTuple
 
 HISTORY = 120
 """Seconds for which counts, and percentiles of each second, are kept."""
 RECENT = 10
 """Seconds over which the percentiles of `RollingStats.recent` are taken."""
+LONG = 90
+"""How many times `RECENT` seconds "the usual" looks back: a quarter of an hour."""
+# As many stretches with calls tell what is usual; the latest ones do not belong to it yet.
+_ENOUGH = 6
+_LATEST = 2
 
 # Upper bounds of the latency bins, in seconds: 0.2 ms to about a minute, each a sixth above the one
 # before, so a percentile read from them is at most that much too high.
@@ -46,7 +53,7 @@ class RollingStats:
     It has no clock: its owner calls `close_second` at the end of each second.
     """
 
-    __slots__ = ("_counts", "_empty", "_histogram", "_histograms", "_seconds")
+    __slots__ = ("_closed", "_counts", "_empty", "_histogram", "_histograms", "_long", "_seconds")
 
     def __init__(self, kinds: int) -> None:
         self._empty = _Second([0] * kinds, _NOTHING)
@@ -54,16 +61,33 @@ class RollingStats:
         self._histograms: deque[list[int] | None] = deque([None] * RECENT, maxlen=RECENT)
         self._counts: list[int] | None = None
         self._histogram: list[int] = []
+        self._long: deque[Percentiles] = deque([_NOTHING] * LONG, maxlen=LONG)
+        self._closed = 0
 
-    def add(self, kind: int, duration: float) -> None:
-        """Count one, which took `duration` seconds."""
+    def add(self, kind: int, duration: float | None) -> None:
+        """Count one, which took `duration` seconds; None: it was not carried out."""
         if self._counts is None:
             self._counts = [0] * len(self._empty.counts)
             self._histogram = [0] * _BINS
         self._counts[kind] += 1
-        self._histogram[bisect_left(_BOUNDS, duration)] += 1
+        if duration is not None:
+            self._histogram[bisect_left(_BOUNDS, duration)] += 1
 
     def close_second(self) -> None:
+        self._close_second()
+        self._closed += 1
+        if self._closed % RECENT == 0:
+            self._long.append(self.recent().latency)
+
+    def usual(self) -> float | None:
+        """The usual p95, in seconds: the lower quartile of the last quarter of an hour, so that a
+        source that has been slow for ten minutes is still told from its better days.
+        """
+        earlier = list(self._long)[:-_LATEST]
+        known = [each.p95 for each in earlier if each.p95 is not None]
+        return quantiles(known, n=4)[0] if len(known) >= _ENOUGH else None
+
+    def _close_second(self) -> None:
         if self._counts is None:
             self._seconds.append(self._empty)
             self._histograms.append(None)
@@ -83,9 +107,17 @@ class RollingStats:
     def recent(self) -> Recent:
         recent = islice(self._seconds, HISTORY - RECENT, None)
         counts = [sum(column) for column in zip(*(each.counts for each in recent), strict=True)]
+        return Recent(counts, _percentiles(self._recent_histogram()))
+
+    def _recent_histogram(self) -> list[int]:
         histograms = [each for each in self._histograms if each is not None]
-        summed = [sum(column) for column in zip(*histograms, strict=True)]
-        return Recent(counts, _percentiles(summed))
+        return [sum(column) for column in zip(*histograms, strict=True)]
+
+
+def recent_of(all_stats: Iterable[RollingStats]) -> Percentiles:
+    """The percentiles of several together, over the last `RECENT` seconds."""
+    found = [histogram for each in all_stats if (histogram := each._recent_histogram())]  # noqa: SLF001  of this file
+    return _percentiles([sum(column) for column in zip(*found, strict=True)])
 
 
 def _percentiles(histogram: list[int]) -> Percentiles:

@@ -8,13 +8,18 @@ from typing import Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from event_service.dashboard.live_failures import RUN_ENDS
 from event_service.dashboard.live_frame import (
     Breaker,
+    Cluster,
     Endpoint,
     FailedRequest,
     Frame,
     Latency,
     Operation,
+    Outbox,
+    Refusals,
+    Service,
     Transition,
     Upstream,
 )
@@ -88,6 +93,10 @@ def aged(frame: Frame, seconds: float) -> Frame:
         frame,
         transitions=[replace(each, age=each.age + seconds) for each in frame.transitions],
         failures=[replace(each, age=each.age + seconds) for each in frame.failures],
+        refusals=[
+            replace(each, age=each.age + seconds, since=each.since + seconds)
+            for each in frame.refusals
+        ],
     )
 
 
@@ -108,6 +117,10 @@ def merged(own: Frame, others: Sequence[Frame]) -> Frame:
         transitions=_newest((frame.worker, frame.transitions) for frame in frames),
         failures=_newest((frame.worker, frame.failures) for frame in frames),
         failed=sum(frame.failed for frame in frames),
+        refusals=_refusals(chain.from_iterable(frame.refusals for frame in frames)),
+        service=_service(frames),
+        outbox=_outbox([frame.outbox for frame in frames if frame.outbox is not None]),
+        cluster=_cluster([frame.cluster for frame in frames if frame.cluster is not None]),
     )
 
 
@@ -153,6 +166,7 @@ def _endpoints(frames: Sequence[Frame]) -> list[Endpoint]:
             rate=sum(each.rate for each in found),
             error_share=_share([(each.rate, each.error_share) for each in found]),
             latency=_latency([each.latency for each in found]),
+            refused=sum(each.refused for each in found),
         )
         for (method, route), found in by_route.items()
     ]
@@ -184,7 +198,58 @@ def _operation(name: str, found: Sequence[Operation]) -> Operation:
         rate=sum(each.rate for each in found),
         error_share=_share([(each.rate, each.error_share) for each in found]),
         latency=_latency([each.latency for each in found]),
+        normal=_worst(each.normal for each in found),
     )
+
+
+def _service(frames: Sequence[Frame]) -> Service:
+    found = [frame.service for frame in frames]
+    return Service(
+        in_flight=sum(each.in_flight for each in found),
+        max_in_flight=sum(each.max_in_flight for each in found),
+        shed=sum(each.shed for each in found),
+        limited=sum(each.limited for each in found),
+        error_share=_share([(frame.rate, frame.service.error_share) for frame in frames]),
+        latency=_latency([each.latency for each in found]),
+        cpu=sum(each.cpu for each in found),
+        memory=sum(each.memory for each in found),
+        loop_lag=max(each.loop_lag for each in found),
+    )
+
+
+def _outbox(found: Sequence[Outbox]) -> Outbox | None:
+    """Each worker tells of the whole outbox, one of them may be a moment late."""
+    if not found:
+        return None
+    return Outbox(max(each.pending for each in found), max(each.oldest for each in found))
+
+
+def _cluster(found: Sequence[Cluster]) -> Cluster | None:
+    if not found:
+        return None
+    return Cluster(all(each.joined for each in found), max(each.nodes for each in found))
+
+
+def _refusals(found: Iterable[Refusals]) -> list[Refusals]:
+    """Runs of the same refusals in several workers at the same time are one."""
+    together: list[Refusals] = []
+    for run in sorted(found, key=lambda each: -each.since):
+        for index, other in enumerate(together):
+            if _kind(other) == _kind(run) and run.since >= other.age - RUN_ENDS:
+                newest = min(other, run, key=lambda each: each.age)
+                together[index] = replace(
+                    newest,
+                    since=max(other.since, run.since),
+                    count=other.count + run.count,
+                )
+                break
+        else:
+            together.append(run)
+    return together
+
+
+def _kind(run: Refusals) -> tuple[str, str, str, str]:
+    return run.outcome, run.method, run.route, run.cause
 
 
 def _newest(found: Iterable[tuple[int, Sequence[T]]]) -> list[T]:

@@ -21,9 +21,9 @@ class LoadShedding:
 
     def __init__(self, app: ASGIApp, *, max_in_flight: int, emit: Emit) -> None:
         self._app = app
-        self._max_in_flight = max_in_flight
+        self.max_in_flight = max_in_flight
         self._emit = emit
-        self._in_flight = 0
+        self.in_flight = 0
         self._pace = Pace(PACE)
         self._refusals = Pace(PACE)
 
@@ -38,12 +38,12 @@ class LoadShedding:
             if self._is_full():
                 self._emit(LoadShed())
                 raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)
-        self._in_flight += 1
+        self.in_flight += 1
         try:
             await self._pace.begin()
             await self._app(scope, receive, send)
         finally:
-            self._in_flight -= 1
+            self.in_flight -= 1
 
     def _is_full(self) -> bool:
-        return self._in_flight >= self._max_in_flight
+        return self.in_flight >= self.max_in_flight

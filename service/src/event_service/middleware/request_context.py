@@ -127,6 +127,7 @@ class RequestContext:
                     trace_id=call.trace_id,
                     sampled=call.sampled,
                     upstream_calls=call.upstream_calls,
+                    failed_events=call.failed_events,
                     error=failure,
                     streamed=STREAMED in scope,
                 )

@@ -5,6 +5,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route
 
+from event_service import context
 from event_service.errors import InvalidRequest
 from event_service.http.endpoint import Endpoint, Reply
 from event_service.models import PartialEvents, parse_id
@@ -25,7 +26,9 @@ def user_routes(source: EventsSource, user_events: UserEvents) -> list[BaseRoute
     async def get_events_by_user_id(request: Request) -> Reply:
         user_id = _user_id(request)
         if _partial(request):
-            return Reply(_encode(_partial_reply(await user_events.for_user_partial(user_id))))
+            partial = await user_events.for_user_partial(user_id)
+            context.require().failed_events = len(partial.errors)
+            return Reply(_encode(_partial_reply(partial)))
         return Reply(_encode(await user_events.for_user(user_id)))
 
     return [

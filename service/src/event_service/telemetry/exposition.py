@@ -104,6 +104,13 @@ FAMILIES = {
         GaugeMetricFamily, "Upstream calls that wait for a free slot now."
     ),
     "retry_budget_remaining": Family(GaugeMetricFamily, "Retries that may be made now."),
+    "http_requests_in_flight_limit": Family(
+        GaugeMetricFamily, "Requests to the API that are let in at once; more are refused."
+    ),
+    "upstream_calls_limit": Family(GaugeMetricFamily, "Upstream calls made at once; more wait."),
+    "partial_replies": Family(
+        CounterMetricFamily, "Partial replies that lack at least one event, as it failed."
+    ),
     "load_shed": Family(CounterMetricFamily, "Requests refused: too many in flight."),
     "cluster_nodes": Family(
         GaugeMetricFamily, "Nodes alive in the cluster, this server's workers included.", merge=max

@@ -53,6 +53,7 @@ class _Request(msgspec.Struct, omit_defaults=True, gc=False):
     upstream_calls: int
     worker: int
     node: str = ""
+    failed_events: int = 0
     slow: bool = False
     error: str = ""
     operation: str = ""
@@ -106,6 +107,7 @@ class LogLines:
             upstream_calls=record.upstream_calls,
             worker=self._worker,
             node=self._node,
+            failed_events=record.failed_events,
             slow=slow,
         )
         error = record.error
@@ -128,7 +130,7 @@ class LogLines:
         # The logger's own to add, and what has nothing to tell a reader.
         for name in ("timestamp", "level", "request_id", "trace_id", "worker", "node", "exception"):
             del members[name]
-        for name in ("slow", "error", "operation", "reason"):
+        for name in ("failed_events", "slow", "error", "operation", "reason"):
             if not members[name]:
                 del members[name]
         self._log.log(level, **members, exc_info=bug)

@@ -65,6 +65,7 @@ class Metrics:
         self._in_flight = cells.claim("http_requests_in_flight")
         self._rate_limited = cells.claim("rate_limited")
         self._load_shed = cells.claim("load_shed")
+        self._partial_replies = cells.claim("partial_replies")
         # Where the cells of each combination of labels begin.
         self._requests: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._durations: dict[tuple[str, ...], int] = {}
@@ -112,6 +113,8 @@ class Metrics:
         values, duration = self._values, record.duration
         values[self._in_flight] -= 1
         values[found[0]] += 1
+        if record.failed_events:
+            values[self._partial_replies] += 1
         if record.streamed:
             return
         bucket = found[1] + bisect_left(BOUNDS, duration)

@@ -10,7 +10,7 @@ import structlog
 
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
-from event_service.signals import GuardsBuilt, Signals
+from event_service.signals import AdmissionBuilt, GuardsBuilt, Signals
 from event_service.telemetry.cells import Cells
 
 PERIOD = 0.5
@@ -42,6 +42,8 @@ class Vitals:
         self._in_flight = cells.claim("upstream_calls_in_flight")
         self._waiting = cells.claim("upstream_calls_waiting")
         self._budget_left = cells.claim("retry_budget_remaining")
+        self._max_in_flight = cells.claim("http_requests_in_flight_limit")
+        self._limit = cells.claim("upstream_calls_limit")
         self._dropped = dropped
         self._most_files = most_files
         self._few_files = False
@@ -52,9 +54,19 @@ class Vitals:
 
     def listen(self, signals: Signals) -> None:
         signals.on(GuardsBuilt, self._guards_built)
+        signals.on(AdmissionBuilt, self._admission_built)
 
     def _guards_built(self, signal: GuardsBuilt) -> None:
         self._bulkhead, self._budget = signal.bulkhead, signal.budget
+        self._values[self._limit] = signal.bulkhead.limit
+
+    def _admission_built(self, signal: AdmissionBuilt) -> None:
+        self._values[self._max_in_flight] = signal.admission.max_in_flight
+
+    @property
+    def loop_lag(self) -> float:
+        """How late the event loop woke up lately, in seconds, at worst."""
+        return self._values[self._lag]
 
     def look(self) -> None:
         """Count what there is to count now."""

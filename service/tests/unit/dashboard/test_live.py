@@ -4,8 +4,12 @@ from typing import Any
 
 import pytest
 
-from event_service.dashboard.live import FAILURES_KEPT, Identity, LiveFeed
+from event_service import context
+from event_service.context import CallContext
+from event_service.dashboard.live import Identity, LiveFeed
 from event_service.dashboard.live_breakers import TRANSITIONS_KEPT
+from event_service.dashboard.live_failures import FAILURES_KEPT, RUN_ENDS, RUNS_KEPT
+from event_service.dashboard.live_frame import LastFailure, Outbox
 from event_service.errors import (
     ClientGone,
     DeadlineExceeded,
@@ -18,9 +22,13 @@ from event_service.errors import (
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
 from event_service.signals import (
+    AdmissionBuilt,
     AttemptEnded,
     CacheHit,
     GaveUp,
+    LoadShed,
+    OutboxSeen,
+    RateExceeded,
     RequestDone,
     Retried,
     Shared,
@@ -183,13 +191,122 @@ def test_what_is_kept_does_not_grow_with_failures_or_long_paths():
     clock = Clock()
     feed = feed_at(clock)
     for _ in range(1000):
-        feed.request_done(record(path="/" + "x" * 100_000, status=503, error=refused()))
+        feed.request_done(record(path="/" + "x" * 100_000, status=500, error=ValueError()))
 
     frame = feed.read()
 
     assert len(frame.failures) == FAILURES_KEPT
     assert frame.failed == frame.failures[-1].number == 1000
     assert max(len(failure.path) for failure in frame.failures) == 200
+
+
+def test_refusals_take_no_room_from_failures_and_are_counted_in_runs():
+    clock = Clock()
+    feed = feed_at(clock)
+    feed.request_done(record(status=502, error=UpstreamFailed("o", "d", reason="status 500")))
+    for _ in range(1000):
+        feed.request_done(record(status=503, duration=0.0001, error=refused()))
+    clock.now += 1
+
+    frame = feed.read()
+
+    assert [failure.status for failure in frame.failures] == [502]
+    (run,) = frame.refusals
+    assert (run.count, run.cause, run.route, run.age) == (1000, "addEvent is open", USERS, 1.0)
+    assert frame.failed == 1
+
+
+def test_refusals_after_a_pause_begin_a_new_run_and_runs_are_not_kept_without_end():
+    clock = Clock()
+    feed = feed_at(clock)
+    feed.request_done(record(status=503, error=refused()))
+    clock.now += RUN_ENDS + 1
+    feed.request_done(record(status=503, error=refused()))
+    assert [run.count for run in feed.read().refusals] == [1]
+    for number in range(RUNS_KEPT + 5):
+        error = CircuitOpen(f"breaker {number}", State.OPEN, 3.0, None)
+        feed.request_done(record(status=503, error=error))
+
+    runs = feed.read().refusals
+
+    assert len(runs) == RUNS_KEPT
+    assert runs[-1].cause == f"breaker {RUNS_KEPT + 4} is open"
+
+
+def test_percentiles_are_of_what_was_carried_out_and_refusals_have_a_figure_of_their_own():
+    clock = Clock()
+    feed = feed_at(clock)
+    for _ in range(5):
+        feed.request_done(record(duration=0.5))
+    for _ in range(500):
+        feed.request_done(record(status=503, duration=0.0001, error=refused()))
+    clock.now += 1
+
+    seen = endpoint(feed)
+
+    assert seen.latency.p50 == pytest.approx(0.5, rel=0.2)
+    assert seen.refused == 50.0
+    assert feed.read().service.latency.p50 == seen.latency.p50
+
+
+class Admission:
+    in_flight = 12
+    max_in_flight = 100
+
+
+def test_the_row_of_the_service_tells_how_full_it_is_and_what_it_turned_away():
+    clock = Clock()
+    feed = feed_at(clock)
+    signals = Signals()
+    feed.listen(signals)
+    signals.emit(AdmissionBuilt(Admission()))
+    signals.emit(LoadShed())
+    signals.emit(RateExceeded())
+    signals.emit(RateExceeded())
+    signals.emit(OutboxSeen(7, 2.5))
+    clock.now += 1
+
+    frame = feed.read()
+
+    service = frame.service
+    assert (service.in_flight, service.max_in_flight) == (12, 100)
+    assert (service.shed, service.limited) == (0.1, 0.2)
+    assert service.memory > 1_000_000
+    assert service.error_share is None
+    assert (frame.outbox, frame.cluster) == (Outbox(7, 2.5), None)
+
+
+def test_what_is_usual_is_still_known_after_ten_slow_minutes():
+    clock = Clock()
+    feed = feed_at(clock)
+    signals = Signals()
+    feed.listen(signals)
+    for second in range(900):
+        signals.emit(AttemptEnded("getUsers", "ok", 0.02 if second < 300 else 1.3))
+        clock.now += 1
+
+    users = feed.read().upstream.operations[0]
+
+    assert users.latency.p95 == pytest.approx(1.3, rel=0.2)
+    assert users.normal == pytest.approx(0.02, rel=0.2)
+
+
+def test_the_last_failure_of_a_breaker_tells_what_how_long_and_whose():
+    clock = Clock()
+    feed = feed_at(clock)
+    signals = Signals()
+    feed.listen(signals)
+    breaker = CircuitBreaker("addEvent", clock=clock)
+    feed.watch(breaker)
+    context.current.set(CallContext("req-7"))
+    signals.emit(AttemptEnded("addEvent", "failed", 0.012))
+    breaker.acquire().failure(UpstreamFailed("addEvent", "d", reason="status 503"))
+    context.current.set(None)
+    clock.now += 9
+
+    last = feed.read().breakers[0].last_failure
+
+    assert last == LastFailure("status 503", 9.0, 0.012, "req-7")
 
 
 def test_a_kept_failure_keeps_no_error_alive():

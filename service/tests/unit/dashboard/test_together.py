@@ -2,9 +2,13 @@ from msgspec.structs import replace
 
 from event_service.dashboard.live_frame import (
     Breaker,
+    Cluster,
     Endpoint,
     Frame,
     Latency,
+    Outbox,
+    Refusals,
+    Service,
     Transition,
     Upstream,
 )
@@ -13,13 +17,14 @@ from event_service.dashboard.together import aged, merged
 BREAKER = Breaker("addEvent", "closed", 5.0, 0.0, 0.0, 10.0, [], [], 0, 1, 2, 0, None)
 ENDPOINT = Endpoint("GET", "/x", [1, 2], [0, 1], {"ok": 3}, 10.0, 0.1, Latency(0.1, 0.2, 0.3))
 UPSTREAM = Upstream(1, 16, 0, 10.0, 1, 0, 0, 0, [])
+SERVICE = Service(3, 4096, 0.5, 0.0, 0.1, Latency(0.1, 0.2, 0.3), 0.25, 1000, 0.01)
 OPENED = Transition(1, 2.0, "addEvent", "closed", "open", "3 failures")
 
 
 def frame(worker: int, **changes: object) -> Frame:
     plain = Frame(
         *(1, 1_000.0, 60.0, "1.0", "testing", worker, 2, 10, 10.0),
-        *([BREAKER], [ENDPOINT], UPSTREAM, [], [], 0),
+        *([BREAKER], [ENDPOINT], UPSTREAM, [], [], 0, SERVICE),
     )
     return replace(plain, **changes)
 
@@ -52,3 +57,35 @@ def test_what_happened_is_told_in_order_with_its_worker():
     told = merged(here, [there]).transitions
 
     assert [(each.worker, each.age) for each in told] == [(1, 2.0), (2, 1.5)]
+
+
+def test_the_row_of_the_service_adds_up_and_shows_the_worst_lag():
+    there = frame(2, service=replace(SERVICE, loop_lag=0.5, shed=2.0))
+
+    service = merged(frame(1), [there]).service
+
+    assert (service.in_flight, service.max_in_flight, service.shed) == (6, 8192, 2.5)
+    assert (service.cpu, service.memory, service.loop_lag) == (0.5, 2000, 0.5)
+
+
+def test_a_cluster_is_joined_if_all_workers_are_and_the_outbox_is_one_for_all():
+    here = frame(1, outbox=Outbox(7, 3.0), cluster=Cluster(joined=True, nodes=4))
+    there = frame(2, outbox=Outbox(8, 4.0), cluster=Cluster(joined=False, nodes=1))
+
+    together = merged(here, [there])
+
+    assert together.outbox == Outbox(8, 4.0)
+    assert together.cluster == Cluster(joined=False, nodes=4)
+
+
+def test_the_same_refusals_in_two_workers_are_one_run():
+    run = Refusals(1.0, 9.0, 5, "refused", "POST", "/x", 503, "addEvent is open", "a")
+    there = [replace(run, age=0.5, since=4.0, request_id="b"), replace(run, cause="other")]
+
+    told = merged(frame(1, refusals=[run]), [frame(2, refusals=there)]).refusals
+
+    assert [(each.cause, each.count, each.since) for each in told] == [
+        ("addEvent is open", 10, 9.0),
+        ("other", 5, 9.0),
+    ]
+    assert (told[0].age, told[0].request_id) == (0.5, "b")

@@ -77,6 +77,13 @@ def test_a_requests_line_has_its_members_in_their_order(log):
     assert line["timestamp"].endswith("Z")
 
 
+def test_a_partial_replys_line_says_how_many_events_failed(log):
+    LogLines(slow_request=1).request_done(record(failed_events=3))
+
+    (line,) = log.lines()
+    assert line["failed_events"] == 3
+
+
 @pytest.mark.parametrize(
     ("members", "level"),
     [

@@ -1,5 +1,6 @@
-import { el, icon, setAttribute, setText } from "./dom.js";
-import { STATES, count, remaining, ruleText, share, span } from "./format.js";
+import { copied, el, icon, setAttribute, setText } from "./dom.js";
+import { STATES, count, latency, remaining, ruleText, share, span } from "./format.js";
+import { where } from "./sentence.js";
 
 const CHANGES_SHOWN = 3;
 
@@ -10,6 +11,7 @@ export function breakerTile(first, act) {
   const since = el("p", { class: "since" });
   const fact = el("p", { class: "fact" });
   const track = el("div", { class: "track" });
+  const why = lastFailure();
   const changes = el("ol", { class: "changes" });
   const buttons = act ? controls(first.name, act) : null;
   const title = el("h3", { class: "name" }, first.name);
@@ -20,6 +22,7 @@ export function breakerTile(first, act) {
     since,
     fact,
     track,
+    why.node,
     changes,
   );
   if (buttons) node.append(buttons.node);
@@ -33,12 +36,48 @@ export function breakerTile(first, act) {
     const own = transitions.filter((each) => each.breaker === breaker.name).slice(-CHANGES_SHOWN).reverse();
     changes.replaceChildren(...(own.length ? own.map(change) : [el("li", { class: "muted" }, "No transitions yet")]));
     buttons?.update(breaker);
+    why.update(breaker);
     tick(0);
   }
 
   function tick(elapsed) {
-    setText(since, `for ${span(breaker.inStateFor + elapsed)}${trouble(breaker, elapsed)}`);
+    setText(since, sentence(breaker, elapsed));
+    why.tick(elapsed);
     show[breaker.state](breaker, elapsed, fact, track);
+  }
+
+  return { node, update, tick };
+}
+
+function sentence(breaker, elapsed) {
+  const time = span(breaker.inStateFor + elapsed);
+  const begin = breaker.state === "closed" ? "for" : `has been ${STATES[breaker.state].toLowerCase()} for`;
+  const place = where(breaker);
+  const shown = place && breaker.workers[breaker.state] < workersOf(breaker) ? place : "";
+  return `${begin} ${time}${shown}${trouble(breaker, elapsed)}`;
+}
+
+const workersOf = (breaker) => Object.values(breaker.workers).reduce((sum, each) => sum + each, 0);
+
+/** What failed last, how long it took, when, and whose request it was. */
+function lastFailure() {
+  const text = el("span");
+  const id = el("span");
+  const node = el("p", { class: "last", hidden: "" }, text, id);
+  let last = null;
+
+  function update(breaker) {
+    const before = last;
+    last = breaker.lastFailure;
+    node.hidden = !last || breaker.state === "closed";
+    if (!last || before?.requestId === last.requestId) return;
+    id.replaceChildren(...(last.requestId ? [", request ", copied(last.requestId, "request id", `${last.requestId.slice(0, 13)}…`)] : []));
+  }
+
+  function tick(elapsed) {
+    if (!last) return;
+    const took = last.duration === null ? "" : ` after ${latency(last.duration)}`;
+    setText(text, `Last failure: ${last.what}${took}, ${span(last.age + elapsed)} ago`);
   }
 
   return { node, update, tick };
@@ -60,8 +99,7 @@ const show = {
     const left = Math.max(0, breaker.retryAfter - elapsed);
     const text = left > 0 ? `Next canary in ${remaining(left)}` : "The next call is the canary";
     say(fact, text, `${count(breaker.rejected)} calls refused since the start`);
-    const last = breaker.lastFailure && el("p", { class: "last" }, `Last failure: ${breaker.lastFailure}`);
-    fill(track, meter(left / (breaker.retryAfter + breaker.inStateFor), "var(--open)"), last);
+    fill(track, meter(left / (breaker.retryAfter + breaker.inStateFor), "var(--open)"));
   },
   half_open(breaker, elapsed, fact, track) {
     const text = breaker.probes ? "Canary in flight" : "The next call is the canary";

@@ -16,6 +16,17 @@ export function icon(name) {
   return svg("svg", { class: "icon", "aria-hidden": "true" }, use);
 }
 
+/** An id that is copied at a click. `shown` is what the button reads, by default the id itself. */
+export function copied(id, name, shown = id) {
+  const node = el("button", { type: "button", class: "copy", title: `Copy the ${name} ${id}`, "aria-label": `Copy the ${name} ${id}` }, shown);
+  node.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(id);
+    node.classList.add("done");
+    setTimeout(() => node.classList.remove("done"), 1200);
+  });
+  return node;
+}
+
 export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
@@ -42,6 +53,18 @@ export function each(parent, items, keyOf, create) {
       parent.append(part.node);
     }
     part.update(item);
+  }
+}
+
+/** Puts the parts that `each` keeps into this order. */
+export function arrange(parent, keys) {
+  let before = null;
+  for (const key of keys) {
+    const { node } = parent.parts.get(key);
+    const next = before ? before.nextSibling : parent.firstChild;
+    // A node that is moved loses the focus: leave alone what stands right.
+    if (next !== node) parent.insertBefore(node, next);
+    before = node;
   }
 }
 

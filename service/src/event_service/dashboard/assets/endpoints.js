@@ -9,7 +9,7 @@ export function endpointTile(first) {
   const number = el("span");
   const lines = chart(["area", "line", "bad"]);
   const peak = el("span");
-  const numbers = figures(["errors", "p50", "p95", "p99"]);
+  const numbers = figures(["errors", "refused", "p50", "p95", "p99"]);
   const mix = el("div", { class: "mix", "aria-hidden": "true" });
   const outcomes = outcomeCounts(mix);
   const name = el("h3", { class: "name" });
@@ -35,7 +35,8 @@ export function endpointTile(first) {
       `Requests each second over two minutes: at most ${top}, of which at most ${Math.max(...endpoint.errors)} failed`,
     );
     const { p50, p95, p99 } = endpoint.latency;
-    numbers.update([share(endpoint.errorShare), latency(p50), latency(p95), latency(p99)]);
+    const refused = endpoint.refused ? `${rate(endpoint.refused)} /s` : "–";
+    numbers.update([share(endpoint.errorShare), refused, latency(p50), latency(p95), latency(p99)]);
     numbers.alarm(0, endpoint.errorShare >= ALARMING);
     outcomes.update(endpoint.counts);
   }

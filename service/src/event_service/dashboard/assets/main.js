@@ -1,9 +1,10 @@
 import { breakerTile } from "./breakers.js";
 import { breakerActions, mockControls } from "./controls.js";
-import { each, setAttribute, setText } from "./dom.js";
+import { arrange, each, setAttribute, setText } from "./dom.js";
 import { endpointTile } from "./endpoints.js";
 import { clockTime, span } from "./format.js";
 import { announce, describe } from "./sentence.js";
+import { serviceRow } from "./service.js";
 import { follow } from "./stream.js";
 import { tail } from "./tail.js";
 import { themeButton } from "./theme.js";
@@ -11,10 +12,13 @@ import { gauges, operationRow } from "./upstream.js";
 
 const byId = (id) => document.getElementById(id);
 const FAULT_SHOWN = 8000;
+// So many requests in two minutes for paths that do not exist are more than a stray one.
+const STRAY = 5;
 const circuits = byId("circuits");
 const offered = document.body.dataset.controls.split(" ");
 const act = offered.includes("breakers") ? breakerActions(say) : null;
 const updateGauges = gauges(byId("gauges"));
+const updateService = serviceRow(byId("service"));
 const updateTail = tail().update;
 
 let frame = null;
@@ -36,21 +40,36 @@ function onFrame(next) {
   frame = next;
   setText(byId("version"), `version ${frame.version}`);
   setText(byId("environment"), frame.environment);
-  setText(byId("worker"), `up for ${span(frame.uptime)}`);
   setText(byId("recent"), String(frame.recent));
-  const note = byId("note");
-  note.hidden = frame.workers === 1;
-  setText(note, `${frame.workers} workers share the work. This is what worker ${frame.worker} sees; each has circuits of its own. All of them together are at /metrics.`);
+  const workers = frame.workers > 1 ? ` · ${frame.workers} workers` : "";
+  setText(byId("worker"), `up for ${span(frame.uptime)}${workers}`);
   each(circuits, frame.breakers, (breaker) => breaker.name, (breaker) => {
     const tile = breakerTile(breaker, act);
     return { ...tile, update: (news) => tile.update(news, frame.transitions) };
   });
-  each(byId("endpoints"), frame.endpoints, (endpoint) => endpoint.route, endpointTile);
+  inOrder(frame.breakers);
+  each(byId("endpoints"), frame.endpoints.filter(worthATile), (endpoint) => endpoint.route, endpointTile);
   each(byId("operations"), frame.upstream.operations, (operation) => operation.name, operationRow);
+  updateService(frame);
   updateGauges(frame.upstream);
   updateTail(frame);
   announceChanges();
   tick();
+}
+
+const WORST_FIRST = ["open", "half_open", "isolated", "closed"];
+
+/** The worst first; equals stay in the order in which the service names them. */
+function inOrder(breakers) {
+  const rank = (breaker) => WORST_FIRST.indexOf(breaker.state);
+  const focused = circuits.contains(document.activeElement);
+  // Whoever is about to press a button finds it where it was.
+  if (!focused) arrange(circuits, breakers.toSorted((a, b) => rank(a) - rank(b)).map((breaker) => breaker.name));
+}
+
+/** Paths that nobody serves get a tile while many ask for them, not for a stray one. */
+function worthATile(endpoint) {
+  return endpoint.method !== "" || endpoint.requests.reduce((sum, each) => sum + each, 0) >= STRAY;
 }
 
 function onLink(next) {
@@ -72,8 +91,8 @@ function tick() {
   }
   if (link === "live") {
     setText(byId("fresh-text"), `live · ${clockTime(frame.time)}`);
-    const { state, text } = describe(frame, age);
-    banner(state, text);
+    const { state, text, section } = describe(frame, age);
+    banner(state, text, section);
     for (const tile of circuits.parts.values()) tile.tick(age);
   } else {
     setText(byId("fresh-text"), `${link} · last news at ${clockTime(frame.time)}`);
@@ -83,7 +102,10 @@ function tick() {
 
 const icons = { failing: "failed" };
 
-function banner(state, text) {
+function banner(state, text, section = "") {
+  const what = byId("what-to-do");
+  what.hidden = !section;
+  setText(what, section ? `Run-book: ${section.replaceAll("-", " ")}` : "");
   setAttribute(byId("banner"), "data-state", state);
   setAttribute(byId("banner-icon"), "href", `#icon-${icons[state] ?? state}`);
   setText(byId("sentence"), text);

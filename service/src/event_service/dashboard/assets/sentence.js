@@ -1,23 +1,32 @@
-import { numberWord, rate, remaining, share, span } from "./format.js";
+import { concerns } from "./concerns.js";
+import { numberWord, rate, remaining, span } from "./format.js";
 
-// Below this share, and this many requests a second, failures are no news for the banner.
-const WORTH_SAYING = 0.05;
-const ENOUGH = 0.5;
+// As many as people take in at a glance.
+const TOLD = 3;
 
-/** The state of things, in one sentence and one of the states that have a colour and an icon. */
+/** The state of things, in one sentence, one of the states that have a colour and an icon, and the
+ * section of the run-book about the worst of it. */
 export function describe(frame, elapsed) {
+  const others = concerns(frame);
   const troubled = frame.breakers.filter((breaker) => breaker.state !== "closed");
-  if (troubled.length === 1) return { state: troubled[0].state, text: one(troubled[0], elapsed) };
-  if (troubled.length > 1) return { state: worst(troubled), text: several(troubled, elapsed) };
+  if (troubled.length) {
+    const circuits = troubled.length === 1 ? one(troubled[0], elapsed) : several(troubled, elapsed);
+    const also = others.length ? `; also ${listed(others)}` : "";
+    return { state: worst(troubled), text: circuits + also, section: "a-circuit-stays-open" };
+  }
   const all = `All ${numberWord(frame.breakers.length)} circuits are closed`;
-  const failing = frame.endpoints
-    .filter((each) => each.errorShare >= WORTH_SAYING && each.rate >= ENOUGH)
-    .sort((a, b) => b.errorShare - a.errorShare)[0];
-  if (failing) {
-    return { state: "failing", text: `${all}, but ${share(failing.errorShare)} of ${failing.route} fails` };
+  if (others.length) {
+    return { state: "failing", text: `${all}, but ${listed(others)}`, section: others[0].section };
   }
   const traffic = frame.rate ? `${rate(frame.rate)} requests/s` : "no requests at the moment";
-  return { state: "closed", text: `${all}; ${traffic}` };
+  return { state: "closed", text: `${all}; ${traffic}`, section: "" };
+}
+
+function listed(others) {
+  const told = others.slice(0, TOLD).map((each) => each.text);
+  if (others.length > TOLD) told.push(`${numberWord(others.length - TOLD)} more`);
+  const last = told.pop();
+  return told.length ? `${told.join(", ")} and ${last}` : last;
 }
 
 /** What a screen reader is told when a breaker changes its state: no numbers that tick. */
@@ -32,21 +41,28 @@ export function nextCanary(breaker, elapsed) {
   return Math.max(0, breaker.retryAfter - elapsed);
 }
 
+/** " in 1 of 2 workers"; nothing where there is one worker. */
+export function where(breaker) {
+  const workers = Object.values(breaker.workers).reduce((sum, each) => sum + each, 0);
+  return workers > 1 ? ` in ${breaker.workers[breaker.state]} of ${workers} workers` : "";
+}
+
 function one(breaker, elapsed) {
   const since = span(breaker.inStateFor + elapsed);
+  const place = where(breaker);
   switch (breaker.state) {
     case "open": {
       const wait = nextCanary(breaker, elapsed);
       const trouble = longTrouble(breaker, elapsed);
       const next = wait > 0 ? `next canary in ${remaining(wait)}` : "the next call is its canary";
-      return `${breaker.name} is open for ${since}${trouble}; ${next}`;
+      return `${breaker.name} is open${place} for ${since}${trouble}; ${next}`;
     }
     case "half_open":
       return breaker.probes
-        ? `${breaker.name} is half-open; its canary is in flight`
-        : `${breaker.name} is half-open; the next call is its canary`;
+        ? `${breaker.name} is half-open${place}; its canary is in flight`
+        : `${breaker.name} is half-open${place}; the next call is its canary`;
     default:
-      return `${breaker.name} is isolated by hand for ${since} and refuses every call`;
+      return `${breaker.name} is isolated by hand${place} for ${since} and refuses every call`;
   }
 }
 
@@ -58,7 +74,9 @@ function longTrouble(breaker, elapsed) {
 
 function several(breakers, elapsed) {
   const named = (state, word) => {
-    const names = breakers.filter((breaker) => breaker.state === state).map((breaker) => breaker.name);
+    const names = breakers
+      .filter((breaker) => breaker.state === state)
+      .map((breaker) => breaker.name + where(breaker));
     if (!names.length) return [];
     const last = names.pop();
     return [names.length ? `${names.join(", ")} and ${last} are ${word}` : `${last} is ${word}`];
@@ -77,4 +95,3 @@ function several(breakers, elapsed) {
 function worst(breakers) {
   return ["open", "half_open", "isolated"].find((state) => breakers.some((each) => each.state === state));
 }
-

@@ -1,9 +1,12 @@
-import { el, icon, setText } from "./dom.js";
-import { OUTCOMES, STATES, clockTime, count, latency } from "./format.js";
+import { copied, el, icon, setText } from "./dom.js";
+import { OUTCOMES, STATES, clockTime, count, latency, span } from "./format.js";
 
-const KEPT = 400;
+// Of each kind: a flood of one leaves room for the others.
+const KEPT = { transition: 150, failure: 200, refusal: 40, note: 20 };
+// As in the service: a refusal so many seconds after the last one begins a run of its own.
+const RUN_ENDS = 10;
 
-/** The latest transitions and failed requests, the newest first. */
+/** The latest transitions, failed requests and runs of refusals, the newest first. */
 export function tail() {
   const list = document.getElementById("tail");
   const empty = document.getElementById("tail-empty");
@@ -14,42 +17,81 @@ export function tail() {
   let rows = [];
   let held = [];
   let paused = false;
-  let seen = { transition: 0, failure: 0 };
+  let seen = new Map();
+  let runs = new Map();
   let previous = null;
 
   function update(frame) {
     if (previous && (frame.worker !== previous.worker || frame.uptime < previous.uptime)) {
-      seen = { transition: 0, failure: 0 };
+      if (frame.uptime < previous.uptime) seen = new Map();
       held.unshift(note(frame, `Connected to worker ${frame.worker}, which started ${clockTime(frame.time - frame.uptime)}`));
     }
     previous = frame;
     const news = [
       ...fresh(frame.transitions, "transition", frame),
       ...fresh(frame.failures, "failure", frame),
-    ].sort((a, b) => b.at - a.at);
-    held = [...news, ...held].slice(0, KEPT);
+      ...freshRuns(frame),
+    ];
+    held = [...news, ...held].sort((a, b) => b.at - a.at);
     if (!paused) release();
     tell(frame);
   }
 
+  /** Each worker numbers what it tells. */
   function fresh(items, kind, frame) {
-    const unseen = items.filter((item) => item.number > seen[kind]);
-    if (!unseen.length) return [];
-    const skipped = unseen[0].number - seen[kind] - 1;
-    seen[kind] = unseen.at(-1).number;
-    const made = unseen.map((item) => (kind === "failure" ? failure(item, frame) : transition(item, frame)));
-    if (skipped > 0) {
-      const at = made[0].at - 0.001;
-      made.push({ ...note(frame, `${count(skipped)} earlier ones are not shown`, kind), at });
+    const made = [];
+    for (const [worker, told] of Map.groupBy(items, (item) => item.worker)) {
+      const key = `${kind} ${worker}`;
+      const last = seen.get(key) ?? 0;
+      const unseen = told.filter((item) => item.number > last);
+      if (!unseen.length) continue;
+      const skipped = unseen[0].number - last - 1;
+      seen.set(key, unseen.at(-1).number);
+      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item, frame) : transition(item, frame)));
+      if (skipped > 0) {
+        const at = rowsMade[0].at - 0.001;
+        rowsMade.push({ ...note(frame, `${count(skipped)} earlier ones are not shown`, kind), at });
+      }
+      made.push(...rowsMade);
     }
+    return made;
+  }
+
+  /** One row for each run, which counts on while the run lasts. */
+  function freshRuns(frame) {
+    const made = [];
+    const now = new Map();
+    for (const run of frame.refusals) {
+      const key = `${run.outcome} ${run.method} ${run.route} ${run.cause}`;
+      const began = frame.time - run.since;
+      let known = runs.get(key);
+      if (!known || began > known.last + RUN_ENDS) {
+        known = refusal(run, frame);
+        made.push(known);
+      }
+      known.last = frame.time - run.age;
+      known.tell(run, frame);
+      now.set(key, known);
+    }
+    runs = now;
     return made;
   }
 
   function release() {
     if (held.length) {
-      rows = [...held, ...rows];
-      list.prepend(...held.map((row) => row.node));
-      for (const row of rows.splice(KEPT)) row.node.remove();
+      rows = [...held, ...rows].sort((a, b) => b.at - a.at);
+      const room = { ...KEPT };
+      rows = rows.filter((row) => {
+        const stays = room[row.kind]-- > 0;
+        if (!stays) row.node.remove();
+        return stays;
+      });
+      let before = null;
+      for (const row of rows) {
+        const next = before ? before.nextSibling : list.firstChild;
+        if (next !== row.node) list.insertBefore(row.node, next);
+        before = row.node;
+      }
       for (const row of held) choose(row);
       held = [];
     }
@@ -60,7 +102,8 @@ export function tail() {
   function choose(row) {
     const kind = new FormData(form).get("kind");
     const wanted = filter.value.trim().toLowerCase();
-    row.node.hidden = (kind !== "all" && kind !== row.kind) || !row.text.includes(wanted);
+    const ofKind = kind === "all" || kind === row.kind || (kind === "failure" && row.kind === "refusal");
+    row.node.hidden = !ofKind || !row.node.textContent.toLowerCase().includes(wanted);
   }
 
   function chooseAll() {
@@ -70,7 +113,9 @@ export function tail() {
 
   function tell(frame) {
     const waiting = paused ? ` · paused, ${count(held.length)} new` : "";
-    setText(total, `${count(frame.failed)} failed request${frame.failed === 1 ? "" : "s"} since the start${waiting}`);
+    const refused = frame.refusals.reduce((sum, run) => sum + run.count, 0);
+    const turnedAway = refused ? ` · ${count(refused)} refused lately` : "";
+    setText(total, `${count(frame.failed)} failed request${frame.failed === 1 ? "" : "s"} since the start${turnedAway}${waiting}`);
   }
 
   filter.addEventListener("input", chooseAll);
@@ -90,23 +135,43 @@ export function tail() {
 function transition(item, frame) {
   const what = el("span", { class: "what" }, icon(item.new), STATES[item.new]);
   const move = `${item.breaker} ${STATES[item.old].toLowerCase()} → ${STATES[item.new].toLowerCase()}`;
-  return row("transition", frame.time - item.age, item.new, what, move, item.reason, "");
+  const place = frame.workers > 1 ? ` · worker ${item.worker}` : "";
+  return row("transition", frame.time - item.age, item.new, what, move, item.reason + place, []);
 }
 
 function failure(item, frame) {
   const what = el("span", { class: "what" }, icon("failed"), OUTCOMES[item.outcome].split(" ")[0]);
   const request = `${item.method} ${item.path}`;
   const cause = `${item.status} · ${latency(item.duration)}${item.cause ? ` · ${item.cause}` : ""}`;
-  const made = row("failure", frame.time - item.age, "", what, request, cause, item.requestId);
+  const ids = [copied(item.requestId, "request id")];
+  if (item.traceId) ids.push(copied(item.traceId, "trace id", "trace"));
+  const made = row("failure", frame.time - item.age, "", what, request, cause, ids);
   made.node.dataset.outcome = item.outcome;
   return made;
 }
 
-function note(frame, text, kind = "all") {
-  return row(kind, frame.time, "", el("span", { class: "what muted" }, "…"), text, "", "");
+function refusal(run, frame) {
+  const number = el("b");
+  const what = el("span", { class: "what" }, icon("isolated"), number);
+  const cause = el("span");
+  const id = el("span");
+  const made = row("refusal", frame.time - run.since, "", what, `${run.method} ${run.route}`, cause, [id]);
+  made.node.dataset.outcome = run.outcome;
+  let shown = "";
+  made.tell = (now, { time }) => {
+    setText(number, `${count(now.count)} ${now.outcome}`);
+    setText(cause, `${now.status}${now.cause ? ` · ${now.cause}` : ""} · in ${span(now.since - now.age)}, the last at ${clockTime(time - now.age)}`);
+    if (shown !== now.requestId && !id.contains(document.activeElement)) id.replaceChildren(copied(now.requestId, "request id"));
+    shown = now.requestId;
+  };
+  return made;
 }
 
-function row(kind, at, state, what, subject, cause, id) {
+function note(frame, text, kind = "note") {
+  return row(kind, frame.time, "", el("span", { class: "what muted" }, "…"), text, "", []);
+}
+
+function row(kind, at, state, what, subject, cause, ids) {
   const node = el(
     "li",
     { "data-kind": kind, "data-state": state },
@@ -114,7 +179,7 @@ function row(kind, at, state, what, subject, cause, id) {
     what,
     el("span", { class: "path" }, subject),
     el("span", { class: "cause" }, cause),
-    el("code", { class: "id" }, id),
+    el("span", { class: "id" }, ...ids),
   );
-  return { kind, at, node, text: node.textContent.toLowerCase() };
+  return { kind, at, node };
 }

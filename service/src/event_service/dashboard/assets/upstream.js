@@ -7,7 +7,7 @@ const ALARMING = 0.05;
 
 /** In flight against the limit, the retry budget, and the calls that were not made. */
 export function gauges(box) {
-  const inFlight = bar("In flight");
+  const inFlight = bar("Calls under way");
   const retries = plain("Retry budget left");
   const shared = plain("Saved by single flight");
   const cached = plain("Cache hits");
@@ -60,27 +60,28 @@ export function operationRow(first) {
   return { node, update };
 }
 
-function plain(title) {
+export function plain(title) {
   const value = el("b");
   const more = el("p", { class: "muted" });
   const node = el("div", { class: "gauge" }, el("p", {}, el("span", {}, title), value), more);
   return {
     node,
-    update(text, detail) {
+    update(text, detail, alarming = false) {
       setText(value, text);
       setText(more, detail);
+      value.classList.toggle("alarm", alarming);
     },
   };
 }
 
-function bar(title) {
+export function bar(title) {
   const gauge = plain(title);
   const fill = el("i");
   gauge.node.insertBefore(el("div", { class: "meter", "aria-hidden": "true" }, fill), gauge.node.lastChild);
   return {
     node: gauge.node,
-    update(text, detail, filled) {
-      gauge.update(text, detail);
+    update(text, detail, filled, alarming = false) {
+      gauge.update(text, detail, alarming);
       fill.style.width = `${Math.min(1, filled) * 100}%`;
     },
   };

@@ -1,0 +1,159 @@
+"""The latest failed requests, and refusals in runs, for the dashboard."""
+
+from collections import deque
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import NamedTuple
+
+from event_service.dashboard.live_frame import OUTCOMES, FailedRequest, Refusals
+from event_service.errors import (
+    DeadlineExceeded,
+    Overloaded,
+    RateLimited,
+    UpstreamError,
+    UpstreamTimeout,
+)
+from event_service.signals import RequestDone
+from halfopen import CircuitOpen
+
+FAILURES_KEPT = 40
+RUNS_KEPT = 40
+# A refusal that comes so many seconds after the one before belongs to the same run.
+RUN_ENDS = 10.0
+OK, REFUSED, TIMEOUT, LIMITED, FAILED, CLIENT = range(len(OUTCOMES))
+_LONGEST_TEXT = 200
+
+
+class _Failure(NamedTuple):
+    number: int
+    at: float
+    outcome: int
+    record: tuple[str, str, int, float, str, str]
+    cause: str
+
+
+@dataclass(slots=True)
+class _Run:
+    outcome: int
+    method: str
+    route: str
+    status: int
+    cause: str
+    began: float
+    last: float = 0.0
+    count: int = 0
+    request_id: str = ""
+
+
+class LiveFailures:
+    """Remembers what failed, each by itself, and what was refused, counted.
+
+    Refusals come by the thousand when a circuit is open: they take no room from failures.
+    """
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self._failures: deque[_Failure] = deque(maxlen=FAILURES_KEPT)
+        self._runs: dict[tuple[int, str, str, str], _Run] = {}
+
+    def keep(self, record: RequestDone, outcome: int, now: float) -> None:
+        # Texts alone: an error would keep its traceback, and with it the request, alive.
+        if outcome in {REFUSED, LIMITED}:
+            self._count_refusal(record, outcome, now)
+            return
+        self.failed += 1
+        self._failures.append(
+            _Failure(
+                self.failed,
+                now,
+                outcome,
+                (
+                    record.method[:_LONGEST_TEXT],
+                    record.path[:_LONGEST_TEXT],
+                    record.status,
+                    record.duration,
+                    record.request_id,
+                    record.trace_id,
+                ),
+                _cause(record.error),
+            )
+        )
+
+    def failures(self, now: float) -> list[FailedRequest]:
+        """The latest, the oldest first."""
+        return [_failed_request(failure, now) for failure in self._failures]
+
+    def refusals(self, now: float) -> list[Refusals]:
+        """The latest runs, the one that began first coming first."""
+        return [
+            Refusals(
+                age=round(now - run.last, 3),
+                since=round(now - run.began, 3),
+                count=run.count,
+                outcome=OUTCOMES[run.outcome],
+                method=run.method,
+                route=run.route,
+                status=run.status,
+                cause=run.cause,
+                request_id=run.request_id,
+            )
+            for run in self._runs.values()
+        ]
+
+    def _count_refusal(self, record: RequestDone, outcome: int, now: float) -> None:
+        method, cause = record.method[:_LONGEST_TEXT], _cause(record.error)
+        key = (outcome, method, record.route, cause)
+        run = self._runs.get(key)
+        if run is None or now - run.last > RUN_ENDS:
+            self._runs.pop(key, None)
+            while len(self._runs) >= RUNS_KEPT:
+                self._runs.pop(next(iter(self._runs)))
+            run = _Run(outcome, method, record.route, record.status, cause, began=now)
+            self._runs[key] = run
+        run.last = now
+        run.count += 1
+        run.request_id = record.request_id
+
+
+def outcome_of(record: RequestDone) -> int:
+    match record.error:
+        case CircuitOpen():
+            return REFUSED
+        case UpstreamTimeout() | DeadlineExceeded():
+            return TIMEOUT
+        case RateLimited() | Overloaded():
+            return LIMITED
+        case _:
+            return FAILED if record.status >= HTTPStatus.INTERNAL_SERVER_ERROR else CLIENT
+
+
+def _cause(error: Exception | None) -> str:
+    match error:
+        case None:
+            return ""
+        case UpstreamError():
+            return f"{error.operation}: {error.reason}"[:_LONGEST_TEXT]
+        case CircuitOpen():
+            return f"{error.name} is {error.state.value.replace('_', '-')}"
+        case RateLimited():
+            return "over the client's rate"
+        case Overloaded():
+            return "too many in flight"
+        case _:
+            return type(error).__name__
+
+
+def _failed_request(failure: _Failure, now: float) -> FailedRequest:
+    method, path, status, duration, request_id, trace_id = failure.record
+    return FailedRequest(
+        number=failure.number,
+        age=round(now - failure.at, 3),
+        outcome=OUTCOMES[failure.outcome],
+        method=method,
+        path=path,
+        status=status,
+        duration=round(duration, 5),
+        request_id=request_id,
+        trace_id=trace_id,
+        cause=failure.cause,
+    )
