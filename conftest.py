@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # pytest names a test module after its folders. Imported before, the package `halfopen` is not
 # mistaken for the folder of that name.
@@ -13,6 +14,9 @@ import halfopen  # noqa: F401
 # Where every program is installed a skipped test is a hole in the gate.
 SKIPS_FAIL = bool(os.environ.get("SKIPS_FAIL"))
 REPOSITORY = Path(__file__).parent
+# On a busy machine any example may take long.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 # Debian's package of a program that a test may need, where it has another name.
 PACKAGES = {
     "initdb": "postgresql",

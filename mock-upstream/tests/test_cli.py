@@ -11,6 +11,8 @@ from importlib.metadata import version
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "mock_upstream"]
 
 

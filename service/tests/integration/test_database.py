@@ -21,7 +21,7 @@ from mock_upstream import MockUpstream
 from ..postgres_server import postgres_server  # noqa: TID252  of all the service's tests
 from .conftest import Start
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 USERS = [User("1", "Alice", ["11", "12"]), User("2", "Bob", [])]
 EVENTS = [Event("11", "1", "Breakfast", "Rolls"), Event("12", "1", "Review", "")]

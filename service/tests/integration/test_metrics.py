@@ -124,6 +124,7 @@ async def test_the_scrape_itself_is_in_flight_and_nothing_stays_so(start: Start)
     assert first.of("http_requests_in_flight") == second.of("http_requests_in_flight") == 1
 
 
+@pytest.mark.slow
 async def test_ten_thousand_ids_paths_and_methods_add_no_series():
     app = create_app(Settings(env="testing"), source=NoUsers())
     await call(app, "GET", "/api/getEventsByUserId/1")
@@ -144,6 +145,7 @@ async def test_ten_thousand_ids_paths_and_methods_add_no_series():
     assert after.of("http_requests_total", method="GET", route=route, status="404") == 10_001
 
 
+@pytest.mark.slow
 async def test_ten_thousand_refused_ids_and_paths_add_no_series():
     app = create_app(Settings(env="testing", rate_limit="1/hour"), source=NoUsers())
     for path in ("/api/getUsers", "/api/getEventsByUserId/1", "/api/paths/1", "/metrics"):

@@ -15,7 +15,7 @@ from mock_upstream import Fault, MockUpstream
 from .conftest import Start
 from .test_durable_writes import add, settled
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 COMMAND = Path(sys.executable).parent / "event-service"
 

@@ -9,7 +9,7 @@ import pytest
 
 from event_service.libs.http_client import HttpClient, parse_base_url
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 NGINX = """
 daemon off;
