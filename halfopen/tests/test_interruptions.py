@@ -6,6 +6,7 @@ Nothing hangs, and what is found is the circuit before a change or after it, nev
 import contextlib
 import gc
 import os
+import posix
 import signal
 import sys
 import threading
@@ -374,14 +375,16 @@ def in_a_child(action):
         patch.setattr("warnings.filters", [])  # newer versions warn of threads beside a fork
         child = os.fork()
     if child == 0:
-        sys.settrace(None)  # a debugger or coverage may hold locks that do not survive a fork
+        # A debugger or coverage may hold locks that do not survive a fork. The latter saves what it
+        # has in `os._exit`, so that is not what ends the child.
+        sys.settrace(None)
         signal.alarm(60)
         try:
             action()
-            os._exit(0)
+            posix._exit(0)
         except BaseException:
             traceback.print_exc()
-            os._exit(1)
+            posix._exit(1)
     _, status = os.waitpid(child, 0)
     return status == 0
 

@@ -29,7 +29,7 @@ BUDGET_FLOOR = 10
 )
 async def test_a_read_that_may_go_better_is_tried_again(mock: MockUpstream, fault: Fault):
     mock.faults.set("getUsers", fault)
-    async with observed(upstream_url=mock.url, upstream_timeout=0.3) as service:
+    async with observed(upstream_url=mock.url, upstream_timeout=1.2) as service:
         assert await status_of(service.client, "/api/getUsers") == 200
 
         assert mock.journal.counts["getUsers"] == (fault.first_n or 0) + 1

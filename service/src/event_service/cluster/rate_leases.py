@@ -84,9 +84,10 @@ class LeasedRates:
         nodes: Nodes,
         max_windows: int,
         clock: Callable[[], float],
+        patience: float = PATIENCE,
     ) -> None:
         """`run(key, arguments)` runs LEASE; what it raises (OSError, TimeoutError) means that
-        Redis is away.
+        Redis is away. `patience`: seconds that a client without credit waits for it.
         """
         self._rates = list(rates)
         self._run = run
@@ -94,6 +95,7 @@ class LeasedRates:
         self._nodes = nodes
         self._max_windows = max_windows
         self._clock = clock
+        self._patience = patience
         self._windows: list[OrderedDict[str, _Window]] = [OrderedDict() for _ in rates]
 
     async def take(self, client: str, *, address: str | None = None) -> Standing:
@@ -169,7 +171,7 @@ class LeasedRates:
         if window.left == 0 and window.leasing is None:
             return True
         leasing = self._lease_soon(index, name, window)
-        await asyncio.wait({leasing}, timeout=PATIENCE)
+        await asyncio.wait({leasing}, timeout=self._patience)
         return leasing.done() and not leasing.cancelled() and leasing.exception() is None
 
     def _lease_soon(self, index: int, name: str, window: _Window) -> "asyncio.Task[None]":
