@@ -17,7 +17,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -133,6 +133,9 @@ bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers o
 bench-client: $(VENV)/.dev ## Measure the HTTP client alone beside others; a minute
 	@$(BIN)/python -m benchmarks.client
 
+bench-outbox: $(VENV)/.dev ## Measure accepting events for later beside adding them now; a minute
+	@$(BIN)/python -m benchmarks.outbox
+
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; under a minute
 	@$(BIN)/python -m benchmarks.layers --server
 
@@ -156,8 +159,8 @@ check-wheels: wheels ## Install each wheel alone in an empty environment and use
 container: ## Build the container image without an engine and try it out (needs root, buildah, debootstrap)
 	@deploy/build-container.sh
 
-SECONDS ?= 120
-torture: $(VENV)/.dev ## Kill the service, cut its power, break its disk; as long as SECONDS says (120)
+SECONDS ?= 400
+torture: $(VENV)/.dev ## Kill the service, cut its power, break its disk; as long as SECONDS says (400)
 	@$(BIN)/python -m torture --seconds $(SECONDS)
 
 audit: $(VENV)/.maintain ## Look for known vulnerabilities in what is pinned (needs their database)

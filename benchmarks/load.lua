@@ -4,6 +4,7 @@
 --   distinct PREFIX EVENTS   another user each time, each with so many events
 --   hot USERS EVENTS         users drawn from a Zipf distribution (exponent 1)
 --   post PATH BODY           one new event, again and again
+--   post-async PATH BODY     new events of 100 users in turn, with `Prefer: respond-async`
 
 local next_request
 
@@ -51,6 +52,18 @@ local function always(one)
   return function() return one end
 end
 
+local function in_turn(path, headers, body)
+  local requests, count = {}, 0
+  for user = 1, 100 do
+    local its = body:gsub('"userId": *"[^"]*"', '"userId":"' .. user .. '"')
+    requests[user] = wrk.format("POST", path, headers, its)
+  end
+  return function()
+    count = count % #requests + 1
+    return requests[count]
+  end
+end
+
 function init(args)
   local kind = args[1]
   if kind == "path" then
@@ -61,7 +74,12 @@ function init(args)
     next_request = hot(tonumber(args[2]), args[3])
   else
     local headers = { ["Content-Type"] = "application/json" }
-    next_request = always(wrk.format("POST", args[2], headers, args[3]))
+    if kind == "post-async" then
+      headers["Prefer"] = "respond-async"
+      next_request = in_turn(args[2], headers, args[3])
+    else
+      next_request = always(wrk.format("POST", args[2], headers, args[3]))
+    end
   end
 end
 

@@ -64,6 +64,8 @@ class Closed:
     rate: float  # requests/s
     requests: int
     refused: int  # status 400 and above
+    p50_ms: float
+    p99_ms: float
 
 
 def closed(port: int, seconds: int, *kind: object) -> Closed:
@@ -83,7 +85,13 @@ def closed(port: int, seconds: int, *kind: object) -> Closed:
     found = json.loads(run.stdout.splitlines()[-1])
     if found["broken"]:
         raise LoadFailed(f"{found['broken']} of {found['requests']} requests got no reply")
-    return Closed(found["requests"] / found["seconds"], found["requests"], found["refused"])
+    return Closed(
+        found["requests"] / found["seconds"],
+        found["requests"],
+        found["refused"],
+        found["p50_ms"],
+        found["p99_ms"],
+    )
 
 
 @dataclass(frozen=True)

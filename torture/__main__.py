@@ -11,48 +11,54 @@ from torture.crashes import crashes
 from torture.outage import outage
 from torture.power import FAILURES, failing_disk, power_cuts
 
+# Seconds that a round takes with all its cuts, calls, crashes and events. With less to spend it
+# has so many fewer of them.
+WHOLE_ROUND = 400.0
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seconds", type=float, default=WHOLE_ROUND)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(10**6))
     arguments = parser.parse_args()
+    share = min(1.0, arguments.seconds / WHOLE_ROUND)
     ends = time.monotonic() + arguments.seconds
-    seed, first = arguments.seed, True
-    while first or time.monotonic() < ends:
+    seed = arguments.seed
+    while True:
         for name, trial in TRIALS.items():
-            if first or time.monotonic() < ends:
-                began = time.monotonic()
-                print(f"{name}, seed {seed}: ", end="", flush=True)
-                with tempfile.TemporaryDirectory() as folder:
-                    told = asyncio.run(trial(Path(folder), seed))
-                print(f"{told} ({time.monotonic() - began:.0f} s)", flush=True)
-        seed, first = seed + 1, False
+            began = time.monotonic()
+            print(f"{name}, seed {seed}: ", end="", flush=True)
+            with tempfile.TemporaryDirectory() as folder:
+                told = asyncio.run(trial(Path(folder), seed, share))
+            print(f"{told} ({time.monotonic() - began:.0f} s)", flush=True)
+        seed += 1
+        if time.monotonic() + share * WHOLE_ROUND > ends:
+            return
 
 
-async def _power_cuts(folder: Path, seed: int) -> str:
-    return f"{await power_cuts(1_000, seed, folder)} power cuts, nothing lost"
+async def _power_cuts(folder: Path, seed: int, share: float) -> str:
+    return f"{await power_cuts(round(1_000 * share), seed, folder)} power cuts, nothing lost"
 
 
-async def _failures(_folder: Path, seed: int) -> str:
-    runs = 0
+async def _failures(_folder: Path, seed: int, share: float) -> str:
+    runs, most = 0, None if share == 1 else round(120 * share)
     for errno, operation in FAILURES:
         for length in (1, 4):
-            runs += await failing_disk(errno, operation, seed, length=length)
+            runs += await failing_disk(errno, operation, seed, length=length, most=most)
     return f"{runs} disks that failed, nothing lost, no false promise"
 
 
-async def _crashes(folder: Path, _seed: int) -> str:
-    told = await crashes(f"sqlite:///{folder}/outbox.db", times=20)
+async def _crashes(folder: Path, _seed: int, share: float) -> str:
+    told = await crashes(f"sqlite:///{folder}/outbox.db", times=max(1, round(20 * share)))
     return f"{told.crashes} crashes, {told.acknowledged} events, one effect each"
 
 
-async def _outage(folder: Path, _seed: int) -> str:
-    url = f"sqlite:///{folder}/outbox.db"
-    told = await outage(url, seconds=60, users=100, events=10_000)
+async def _outage(folder: Path, _seed: int, share: float) -> str:
+    url, seconds = f"sqlite:///{folder}/outbox.db", 60 * share
+    told = await outage(url, seconds=seconds, users=100, events=round(10_000 * share))
     return (
-        f"{told.calls} calls in 60 s without the upstream, then {told.events} events in their "
-        f"order within {told.delivered_in:.0f} s"
+        f"{told.calls} calls in {seconds:.0f} s without the upstream, then {told.events} events in "
+        f"their order within {told.delivered_in:.0f} s"
     )
 
 

@@ -22,3 +22,10 @@ def postgres(needs: Callable[[str], Path]) -> Iterator[PostgresServer]:
 def postgres_url(postgres: PostgresServer) -> str:
     """An empty database of the test's own."""
     return postgres.create_database()
+
+
+@pytest.fixture
+def stoppable_postgres(needs: Callable[[str], Path]) -> Iterator[PostgresServer]:
+    """A PostgreSQL server of the test's own, to be stopped and started."""
+    with postgres_server(needs("initdb").parent) as server:
+        yield server

@@ -95,6 +95,7 @@ class Relay:
         self._steps: GroupCommit[Step, Progress] = GroupCommit(store.advance)
         self._active: set[Lane] = set()
         self._held: list[Lane] = []
+        self._size_seen = 0
         self._crowded_until = -inf
         self._stopping = False
         self._woken = asyncio.Event()
@@ -145,7 +146,8 @@ class Relay:
         if pause > 0:
             await self._rest(pause)
             return
-        most = self._window.size if self._circuit.state is Circuit.CLOSED else 1
+        self._size_seen = self._window.size
+        most = self._size_seen if self._circuit.state is Circuit.CLOSED else 1
         room = most - len(self._active)
         # The fewer attempts it took so far, the better a canary it makes.
         self._held.sort(key=_attempts)
@@ -246,6 +248,9 @@ class Relay:
         for event in self._watched.get(delivery.id, ()):
             event.set()
         lane.go_on()
+        if self._window.size > self._size_seen:
+            # There is room for another lane.
+            self._woken.set()
         if made is Progress.MORE:
             lane.read_on(await self._store.queued(lane.claim))
         return made is not Progress.LEFT

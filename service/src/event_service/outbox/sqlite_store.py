@@ -3,11 +3,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from shutil import disk_usage
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import apsw
 
 from event_service.errors import IdempotencyKeyReused, Overloaded
+from event_service.libs.group_commit import GroupCommit
 from event_service.libs.migrations import MigrationError, load, migrate_sqlite
 from event_service.libs.sqlite import (
     SqliteThread,
@@ -41,12 +42,15 @@ from event_service.outbox.store import (
 )
 
 T = TypeVar("T")
+# What is written, as a part of a transaction.
+Work: TypeAlias = Callable[[apsw.Connection], Any]
 
 
 class SqliteStore:
     """Deliveries in a SQLite file, for the processes of one machine.
 
-    One thread writes, another reads. After an error of a write, waiting for a lock aside, its
+    One thread writes, another reads. What is written at the same time, of whatever kind, is one
+    transaction. After an error of a write, waiting for a lock aside, its
     connection is never used again: what a failed fsync left in the log may be lost later although
     it can be read. A new one moves all that it finds into the file and checks that, or the store
     stays failed.
@@ -76,13 +80,14 @@ class SqliteStore:
         self._room = Room(limit)
         self._suspect = False
         self._writer = SqliteThread(self._connect)
+        self._writes: GroupCommit[Work, Any] = GroupCommit(self._commit)
         self._reader = SqliteThread(lambda: connect(path, vfs=vfs))
 
     async def open(self) -> list[str]:
         try:
             refuse_old_library()
             refuse_network_file_system(self._path)
-            applied = await self._write(_migrate, begin=False)
+            applied = await self._in_writer(_migrate)
         except (SqliteUnusable, MigrationError) as error:
             raise StoreUnusable(str(error)) from error
         except StoreFailed as error:
@@ -93,6 +98,7 @@ class SqliteStore:
         return applied
 
     async def close(self) -> None:
+        await self._writes.drain()
         for thread in (self._reader, self._writer):
             with suppress(apsw.Error):
                 await thread.stop()
@@ -147,10 +153,17 @@ class SqliteStore:
             self._suspect = False
         return connection
 
-    async def _write(self, work: Callable[..., T], *args: Any, begin: bool = True) -> T:
-        run = _in_transaction if begin else _call
+    async def _write(self, work: Callable[..., T], *args: Any) -> T:
+        """The result of `work` in a transaction, together with what else is to be written now."""
+        result: T = await self._writes.submit(lambda db: work(db, *args))
+        return result
+
+    async def _commit(self, works: Sequence[Work]) -> list[Any]:
+        return await self._in_writer(_in_transaction, works)
+
+    async def _in_writer(self, work: Callable[..., T], *args: Any) -> T:
         try:
-            return await self._writer.run(run, work, args)
+            return await self._writer.run(_call, work, args)
         except apsw.BusyError as error:
             raise StoreFailed(f"the outbox is locked: {error}") from error
         except (apsw.Error, SqliteUnusable, OSError) as error:
@@ -249,10 +262,10 @@ def _call(db: apsw.Connection, work: Callable[..., T], args: tuple[Any, ...]) ->
     return work(db, *args)
 
 
-def _in_transaction(db: apsw.Connection, work: Callable[..., T], args: tuple[Any, ...]) -> T:
+def _in_transaction(db: apsw.Connection, works: Sequence[Work]) -> list[Any]:
     db.execute("BEGIN IMMEDIATE")
     try:
-        result = work(db, *args)
+        results = [work(db) for work in works]
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
@@ -260,7 +273,7 @@ def _in_transaction(db: apsw.Connection, work: Callable[..., T], args: tuple[Any
             with suppress(apsw.Error):
                 db.execute("ROLLBACK")
         raise
-    return result
+    return results
 
 
 def _migrate(db: apsw.Connection) -> list[str]:
