@@ -583,10 +583,11 @@ def build_dashboard(
         breaker_controls=settings.dashboard_controls or not in_production,
         # A database has no mock.
         mock_controls=not in_production and not is_database(settings.upstream_url),
+        asks=in_production,
     )
     routes = dashboard_routes(page, stream, access=access)
     if page.breaker_controls:
-        routes += breaker_controls(orders, access=access, asks=in_production)
+        routes += breaker_controls(orders, access=access, asks=page.asks)
     if page.mock_controls:
         client = build_client(settings, headers={})
         lifetimes.closers.append(client.close)

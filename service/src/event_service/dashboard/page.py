@@ -55,6 +55,7 @@ class Page(NamedTuple):
 
     breaker_controls: bool
     mock_controls: bool
+    asks: bool = False  # for a reason and a name before a breaker is touched
 
 
 def dashboard_routes(
@@ -68,6 +69,7 @@ def dashboard_routes(
         "assets": f"/dashboard/assets/{digest}",
         "controls": " ".join(name for name, offered in offers.items() if offered),
         "session": "" if access is None else "yes",
+        "asks": "yes" if page.asks else "",
     }
     dashboard = _fill(assets.pop("index.html"), values)
     sign_in = _fill(assets.pop("sign_in.html"), values)

@@ -110,7 +110,7 @@ function outbox(frame) {
   if (!frame.outbox || frame.outbox.oldest < OLD) return [];
   const { pending, oldest } = frame.outbox;
   const text = `the oldest of ${count(pending)} queued event${pending === 1 ? "" : "s"} waits for ${span(oldest)}`;
-  return [concern(text, "the-outbox-fills")];
+  return [concern(text, "events-wait-or-are-dead")];
 }
 
 function cluster(frame) {

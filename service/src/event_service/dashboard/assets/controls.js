@@ -25,9 +25,24 @@ async function ask(method, path, body) {
   return answer;
 }
 
-/** `say(text)` is told what went wrong. */
-export function breakerActions(say) {
-  return (name, action) => ask("POST", `/breakers/${name}/${action}`).catch((error) => say(error.message));
+/** `say(text)` is told what went wrong. Where the service `asks`, the operator says how long, why and who. */
+export function breakerActions(say, asks) {
+  return (name, action) => {
+    const wish = asks ? wishFor(name, action) : undefined;
+    if (wish === null) return Promise.resolve();
+    return ask("POST", `/breakers/${name}/${action}`, wish).catch((error) => say(error.message));
+  };
+}
+
+/** What goes into the log with the action; null if the operator thinks better of it. */
+function wishFor(name, action) {
+  const reason = prompt(`${action} ${name}: why? This goes into the log.`);
+  const by = reason && prompt("Who are you? This goes into the log.");
+  if (!by) return null;
+  if (action !== "trip" && action !== "isolate") return { reason, by };
+  const seconds = prompt("For how many seconds? Empty: as long as usual.");
+  if (seconds === null) return null;
+  return Number(seconds) > 0 ? { reason, by, seconds: Number(seconds) } : { reason, by };
 }
 
 export function mockControls(box) {

@@ -20,7 +20,7 @@ export function icon(name) {
 export function copied(id, name, shown = id) {
   const node = el("button", { type: "button", class: "copy", title: `Copy the ${name} ${id}`, "aria-label": `Copy the ${name} ${id}` }, shown);
   node.addEventListener("click", async () => {
-    await navigator.clipboard.writeText(id);
+    await navigator.clipboard?.writeText(id);
     node.classList.add("done");
     setTimeout(() => node.classList.remove("done"), 1200);
   });

@@ -16,7 +16,7 @@ const FAULT_SHOWN = 8000;
 const STRAY = 5;
 const circuits = byId("circuits");
 const offered = document.body.dataset.controls.split(" ");
-const act = offered.includes("breakers") ? breakerActions(say) : null;
+const act = offered.includes("breakers") ? breakerActions(say, document.body.dataset.asks === "yes") : null;
 const updateGauges = gauges(byId("gauges"));
 const updateService = serviceRow(byId("service"));
 const updateTail = tail().update;
