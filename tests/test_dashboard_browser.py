@@ -355,10 +355,7 @@ def test_text_from_outside_stays_text_and_long_names_stay_in_their_place(browser
     service.fault("getUsers", status=500)
     fetch(f"{service.url}/api/getUsers")
     service.control("addEvent", "trip")
-    with urllib.request.urlopen(f"{service.url}/dashboard/stream", timeout=10) as stream:
-        frames = (json.loads(line[6:]) for line in stream if line.startswith(b"data: "))
-        # A frame is up to a second old.
-        frame = next(frame for frame in frames if frame["failures"] and frame["transitions"])
+    frame = next(frame for frame in whole_frames(service) if frame["failures"])
     body = f"data: {json.dumps(hostile(frame))}\n\n"
     with context(browser, viewport={"width": 400, "height": 900}) as page:
         page.route("**/stream", lambda route: route.fulfill(body=body, content_type=EVENTS))
@@ -372,6 +369,13 @@ def test_text_from_outside_stays_text_and_long_names_stay_in_their_place(browser
     assert out == []
 
 
+def whole_frames(service: Service) -> Iterator[dict[str, Any]]:
+    """A frame comes whole at the beginning of the stream, and is up to a second old."""
+    while True:
+        with urllib.request.urlopen(f"{service.url}/dashboard/stream", timeout=10) as stream:
+            yield json.loads(next(line[6:] for line in stream if line.startswith(b"data: ")))
+
+
 def hostile(frame: dict[str, Any]) -> dict[str, Any]:
     """The frame with every text in it that could come from elsewhere replaced."""
     frame["version"] = frame["environment"] = HOSTILE
@@ -380,7 +384,7 @@ def hostile(frame: dict[str, Any]) -> dict[str, Any]:
     change |= {"number": 1, "breaker": HOSTILE, "reason": HOSTILE}
     frame["failures"], frame["transitions"], frame["refusals"] = [failure], [change], []
     frame["breakers"] = [{**frame["breakers"][0], "name": HOSTILE}]
-    last = {"what": HOSTILE, "age": 1, "duration": None, "requestId": HOSTILE}
+    last = {"what": HOSTILE, "at": 1, "duration": None, "requestId": HOSTILE}
     frame["breakers"][0]["lastFailure"] = last
     frame["breakers"][0]["rules"][0]["text"] = HOSTILE
     frame["endpoints"] = [{**frame["endpoints"][0], "route": HOSTILE, "method": HOSTILE}]

@@ -218,7 +218,7 @@ def create_app(
     lifetimes.background.append(orders.follow)
     figures = AllWorkers(feed, worker.frames, place=worker.place)
     lifetimes.background.append(figures.publish)
-    stream = DashboardStream(figures.frame, clock=clock)
+    stream = DashboardStream(figures.newest, clock=clock)
     # Open dashboards would hold up a graceful stop.
     notice.on_leaving(stream.close)
 

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import aiohttp
+import psutil
 import pytest
 import structlog
 
@@ -13,6 +14,7 @@ from event_service.dashboard.operators import COOKIE
 from event_service.dashboard.stream import MAX_WATCHERS
 from mock_upstream import MockUpstream
 
+from ..frame_changes import applied  # noqa: TID252  of all the service's tests
 from .conftest import Start
 from .server_process import serve
 
@@ -26,14 +28,35 @@ TRIP = "/dashboard/controls/breakers/addEvent/trip"
 
 
 async def frames(response: aiohttp.ClientResponse, count: int = 1) -> list[dict[str, Any]]:
-    """So many of the next frames of a stream."""
-    found = []
+    """So many of the first frames of a stream."""
+    found: list[dict[str, Any]] = []
+    changes = False
     while len(found) < count:
         line = await response.content.readline()
         assert line, "the stream ended"
-        if line.startswith(b"data: "):
-            found.append(json.loads(line.removeprefix(b"data: ")))
+        if line.startswith(b"event: "):
+            changes = line == b"event: change\n"
+        elif line.startswith(b"data: "):
+            told = json.loads(line.removeprefix(b"data: "))
+            found.append(applied(found[-1], told) if changes else told)
+            changes = False
     return found
+
+
+async def change(response: aiohttp.ClientResponse) -> tuple[int, dict[str, Any]]:
+    """The next change, and how many bytes it takes."""
+    event = b""
+    while not event.strip():
+        event = await response.content.readuntil(b"\n\n")
+    _, name, data = event.split(b"\n")[-5:-2]
+    assert name == b"event: change"
+    return len(event), json.loads(data.removeprefix(b"data: "))
+
+
+def cpu_of(process: psutil.Process) -> float:
+    """Seconds of processor time that it and its children have taken."""
+    times = [each.cpu_times() for each in (process, *process.children(recursive=True))]
+    return sum(each.user + each.system for each in times)
 
 
 async def until_let_in(client: aiohttp.ClientSession, url: str) -> aiohttp.ClientResponse:
@@ -176,6 +199,33 @@ class TestStream:
         assert refused.status == 503
         assert problem["type"] == "/problems/overloaded"
         assert refused.headers["retry-after"] == "5"
+
+    async def test_a_hundred_who_watch_a_quiet_service_cost_hardly_anything(
+        self, mock: MockUpstream
+    ):
+        async with (
+            serve(mock.url) as server,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as client,
+            AsyncExitStack() as watching,
+        ):
+            await client.get(f"{server.url}/api/getUsers")
+            url = f"{server.url}/dashboard/stream"
+            streams = [
+                await watching.enter_async_context(client.get(url)) for _ in range(MAX_WATCHERS)
+            ]
+            for stream in streams:
+                await frames(stream)
+            process = psutil.Process(server.process.pid)
+            before, began = cpu_of(process), time.monotonic()
+            changes = [[await change(stream) for stream in streams] for _ in range(3)]
+            used, took = cpu_of(process) - before, time.monotonic() - began
+
+        sent = sum(size for second in changes for size, _ in second)
+        assert sent / MAX_WATCHERS / took < 3_000
+        # Of a core; a tenth of that is usual.
+        assert used / took < 0.05
+        # A second in which nothing happens is told in a tenth of what a watcher may cost.
+        assert changes[-1][0][0] < 300
 
     async def test_an_open_dashboard_does_not_hold_up_a_stop(self, mock: MockUpstream):
         async with serve(mock.url) as server, aiohttp.ClientSession(server.url) as client:

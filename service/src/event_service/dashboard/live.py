@@ -23,7 +23,7 @@ from event_service.dashboard.live_failures import (
 from event_service.dashboard.live_frame import OUTCOMES, Frame
 from event_service.dashboard.process_figures import ProcessFigures, memory
 from event_service.dashboard.rolling_stats import (
-    HISTORY,
+    LONG,
     RECENT,
     Percentiles,
     RollingStats,
@@ -53,6 +53,8 @@ from halfopen import CircuitBreaker
 
 OTHER = "other paths"
 
+# In seconds.
+_CLOCKS_DIFFER = 1.0
 _BAD = slice(REFUSED, FAILED + 1)
 _UPSTREAM_WORKS = {"ok", "refused", "not_found"}
 
@@ -88,8 +90,10 @@ class LiveFeed:
         self._identity = identity
         self._clock = clock
         self._wall_clock = wall_clock
+        self._epoch = wall_clock() - clock()
         self._started = clock()
-        self._second = int(self._started)
+        self._second = self._stretch = int(self._started)
+        self._closed = 0
         self._bulkhead = bulkhead
         self._budget = budget
         self._operations = {name: RollingStats(2) for name in operations}
@@ -185,7 +189,7 @@ class LiveFeed:
 
     def read(self) -> Frame:
         """Everything as it is now."""
-        now = self._clock()
+        now, epoch = self._clock(), self._unix_epoch()
         self._close_seconds(now)
         endpoints = [
             _endpoint(self._methods[route], route, stats)
@@ -196,21 +200,23 @@ class LiveFeed:
             endpoints.append(other)
         return Frame(
             number=self._frame_number,
-            time=self._wall_clock(),
-            uptime=now - self._started,
+            time=round(epoch + now, 3),
+            second=round(epoch + self._second, 3),
+            stretch=round(epoch + self._stretch, 3),
+            started=round(epoch + self._started, 3),
             version=self._identity.version,
             environment=self._identity.environment,
             worker=os.getpid(),
             workers=self._identity.workers,
             recent=RECENT,
             rate=round(sum(endpoint.rate for endpoint in endpoints), 1),
-            breakers=self._breakers.read(now),
+            breakers=self._breakers.read(now, epoch),
             endpoints=endpoints,
             upstream=self._upstream(),
-            transitions=self._breakers.transitions(now),
-            failures=self._failures.failures(now),
+            transitions=self._breakers.transitions(epoch),
+            failures=self._failures.failures(epoch),
             failed=self._failures.failed,
-            refusals=self._failures.refusals(now),
+            refusals=self._failures.refusals(epoch),
             service=self._service(endpoints),
             outbox=self._outbox,
             cluster=self._cluster,
@@ -218,10 +224,23 @@ class LiveFeed:
 
     def _close_seconds(self, now: float) -> None:
         second = int(now)
-        for _ in range(min(second - self._second, HISTORY + 1)):
-            for stats in self._all_stats():
+        all_stats = self._all_stats()
+        for _ in range(min(second - self._second, RECENT * LONG)):
+            self._closed += 1
+            for stats in all_stats:
                 stats.close_second()
+        # They all end a stretch at the same second.
+        self._stretch = second - self._closed % RECENT
         self._second = second
+
+    def _unix_epoch(self) -> float:
+        """What the clock counts from. Kept, as long as the two clocks agree: after a sleep of the
+        machine they do not.
+        """
+        epoch = self._wall_clock() - self._clock()
+        if abs(epoch - self._epoch) > _CLOCKS_DIFFER:
+            self._epoch = epoch
+        return self._epoch
 
     def _all_stats(self) -> list[RollingStats]:
         requests = [*self._endpoints.values(), self._other]
@@ -239,9 +258,9 @@ class LiveFeed:
             limited=limited / RECENT,
             error_share=bad / rate if rate else None,
             latency=_latency(recent_of([*self._endpoints.values(), self._other])),
-            cpu=round(self._process.cpu(), 3),
+            cpu=round(self._process.cpu(), 2),
             memory=memory(),
-            loop_lag=round(self._loop_lag(), 4),
+            loop_lag=round(self._loop_lag(), 3),
         )
 
     def _upstream(self) -> live_frame.Upstream:
@@ -261,6 +280,7 @@ class LiveFeed:
 def _endpoint(method: str, route: str, stats: RollingStats) -> live_frame.Endpoint:
     by_second = stats.counts_by_second()
     recent = stats.recent()
+    long = stats.counts_by_stretch()
     calls = sum(recent.counts)
     totals = [sum(column) for column in zip(*by_second, strict=True)]
     return live_frame.Endpoint(
@@ -268,6 +288,8 @@ def _endpoint(method: str, route: str, stats: RollingStats) -> live_frame.Endpoi
         route=route,
         requests=[sum(counts) for counts in by_second],
         errors=[sum(counts[_BAD]) for counts in by_second],
+        long_requests=[sum(counts) for counts in long],
+        long_errors=[sum(counts[_BAD]) for counts in long],
         counts=dict(zip(OUTCOMES, totals, strict=True)),
         rate=calls / RECENT,
         error_share=sum(recent.counts[_BAD]) / calls if calls else None,
@@ -277,13 +299,15 @@ def _endpoint(method: str, route: str, stats: RollingStats) -> live_frame.Endpoi
 
 
 def _operation(name: str, stats: RollingStats) -> live_frame.Operation:
-    by_second = stats.latency_by_second()
+    by_second, long = stats.latency_by_second(), stats.latency_by_stretch()
     recent = stats.recent()
     calls = sum(recent.counts)
     return live_frame.Operation(
         name=name,
         p50=[_rounded(second.p50) for second in by_second],
         p95=[_rounded(second.p95) for second in by_second],
+        long_p50=[_rounded(stretch.p50) for stretch in long],
+        long_p95=[_rounded(stretch.p95) for stretch in long],
         rate=calls / RECENT,
         error_share=recent.counts[1] / calls if calls else None,
         latency=_latency(recent.latency),

@@ -68,15 +68,16 @@ class LiveBreakers:
         if last is not None and last.duration is None and now - last.at < _TOGETHER:
             self._last_failures[breaker] = last._replace(duration=duration)
 
-    def read(self, now: float) -> list[Breaker]:
-        return [self._breaker(breaker, now) for breaker in self._breakers]
+    def read(self, now: float, epoch: float) -> list[Breaker]:
+        """`epoch` is what `now` counts from, in Unix seconds."""
+        return [self._breaker(breaker, now, epoch) for breaker in self._breakers]
 
-    def transitions(self, now: float) -> list[Transition]:
+    def transitions(self, epoch: float) -> list[Transition]:
         """The latest, the oldest first."""
         return [
             Transition(
                 number=change.number,
-                age=round(now - change.at, 3),
+                at=round(epoch + change.at, 3),
                 breaker=change.event.breaker.name,
                 old=change.event.old.value,
                 new=change.event.new.value,
@@ -108,33 +109,36 @@ class LiveBreakers:
         self._changed += 1
         self._changes.append(_Change(self._changed, now, event, reason_of(event)))
 
-    def _breaker(self, breaker: CircuitBreaker, now: float) -> Breaker:
+    def _breaker(self, breaker: CircuitBreaker, now: float, epoch: float) -> Breaker:
         snapshot = breaker.snapshot()
         rules = [_rule(reading) for reading in snapshot.rules]
         window = max((rule.window or 0.0 for rule in rules), default=0.0)
-        ages = [now - at for at in self._failed_at[breaker.name]]
+        troubled = self._left_closed_at.get(snapshot.name)
+        waits = snapshot.state is State.OPEN
         return Breaker(
             name=snapshot.name,
             state=snapshot.state.value,
-            in_state_for=round(snapshot.in_state_for, 3),
-            troubled_for=round(now - self._left_closed_at.get(snapshot.name, now), 3),
-            retry_after=round(snapshot.retry_after, 3),
+            since=round(epoch + now - snapshot.in_state_for, 1),
+            troubled_since=None if troubled is None else round(epoch + troubled, 1),
+            retry_at=round(epoch + now + snapshot.retry_after, 1) if waits else None,
             cooldown=snapshot.next_cooldown,
             rules=rules,
-            failure_ages=[round(age, 2) for age in ages if age <= window],
+            failed_at=[
+                round(epoch + at, 2) for at in self._failed_at[breaker.name] if now - at <= window
+            ],
             probes=snapshot.probes,
             probes_allowed=snapshot.probes_allowed,
             rejected=snapshot.rejected,
             opened=snapshot.opened,
-            last_failure=_last_failure(self._last_failures.get(snapshot.name), now),
+            last_failure=_last_failure(self._last_failures.get(snapshot.name), epoch),
         )
 
 
-def _last_failure(last: _LastFailure | None, now: float) -> LastFailure | None:
+def _last_failure(last: _LastFailure | None, epoch: float) -> LastFailure | None:
     if last is None:
         return None
     duration = None if last.duration is None else round(last.duration, 5)
-    return LastFailure(last.what[:200], round(now - last.at, 3), duration, last.request_id)
+    return LastFailure(last.what[:200], round(epoch + last.at, 3), duration, last.request_id)
 
 
 def _rule(reading: Reading) -> Rule:

@@ -79,16 +79,16 @@ class LiveFailures:
             )
         )
 
-    def failures(self, now: float) -> list[FailedRequest]:
-        """The latest, the oldest first."""
-        return [_failed_request(failure, now) for failure in self._failures]
+    def failures(self, epoch: float) -> list[FailedRequest]:
+        """The latest, the oldest first; `epoch` is what `now` counts from, in Unix seconds."""
+        return [_failed_request(failure, epoch) for failure in self._failures]
 
-    def refusals(self, now: float) -> list[Refusals]:
+    def refusals(self, epoch: float) -> list[Refusals]:
         """The latest runs, the one that began first coming first."""
         return [
             Refusals(
-                age=round(now - run.last, 3),
-                since=round(now - run.began, 3),
+                began=round(epoch + run.began, 3),
+                last=round(epoch + run.last, 3),
                 count=run.count,
                 outcome=OUTCOMES[run.outcome],
                 method=run.method,
@@ -143,11 +143,11 @@ def _cause(error: Exception | None) -> str:
             return type(error).__name__
 
 
-def _failed_request(failure: _Failure, now: float) -> FailedRequest:
+def _failed_request(failure: _Failure, epoch: float) -> FailedRequest:
     method, path, status, duration, request_id, trace_id = failure.record
     return FailedRequest(
         number=failure.number,
-        age=round(now - failure.at, 3),
+        at=round(epoch + failure.at, 3),
         outcome=OUTCOMES[failure.outcome],
         method=method,
         path=path,

@@ -1,4 +1,7 @@
-"""What the dashboard is sent each second. Times are in seconds, ages count back from the frame."""
+"""What the dashboard shows of a second. Times are in Unix seconds, durations in seconds.
+
+Nothing in it counts on by itself: of a service where nothing happens hardly anything changes.
+"""
 
 from msgspec import Struct
 
@@ -9,7 +12,7 @@ failed; or it was the client's mistake, or the client left."""
 
 class Transition(Struct, frozen=True, rename="camel"):
     number: int
-    age: float
+    at: float
     breaker: str
     old: str
     new: str
@@ -19,7 +22,7 @@ class Transition(Struct, frozen=True, rename="camel"):
 
 class FailedRequest(Struct, frozen=True, rename="camel"):
     number: int
-    age: float
+    at: float
     outcome: str
     method: str
     path: str
@@ -34,11 +37,11 @@ class FailedRequest(Struct, frozen=True, rename="camel"):
 class Refusals(Struct, frozen=True, rename="camel"):
     """Requests refused for one reason, by a circuit or a limit, one soon after the other.
 
-    `age` is that of the last one, whose id is `request_id`, `since` that of the first one.
+    The first came at `began`, the last at `last`, with the id `request_id`.
     """
 
-    age: float
-    since: float
+    began: float
+    last: float
     count: int
     outcome: str
     method: str
@@ -52,7 +55,7 @@ class LastFailure(Struct, frozen=True, rename="camel"):
     """`duration` is None, and `request_id` "", where they are not known."""
 
     what: str
-    age: float
+    at: float
     duration: float | None
     request_id: str
 
@@ -73,18 +76,19 @@ class Rule(Struct, frozen=True, rename="camel"):
 
 
 class Breaker(Struct, frozen=True, rename="camel"):
-    """`troubled_for`: since it was last closed, through however many states; 0 when it is.
-    `workers`: in how many workers it is in which state; empty where there is one.
+    """`since`: in this state. `troubled_since`: not closed, through however many states; None when
+    it is. `retry_at`: when the next call may be let in, None unless it is open. `workers`: in how
+    many workers it is in which state; empty where there is one.
     """
 
     name: str
     state: str
-    in_state_for: float
-    troubled_for: float
-    retry_after: float
+    since: float
+    troubled_since: float | None
+    retry_at: float | None
     cooldown: float
     rules: list[Rule]
-    failure_ages: list[float]
+    failed_at: list[float]
     probes: int
     probes_allowed: int
     rejected: int
@@ -100,15 +104,18 @@ class Latency(Struct, frozen=True, rename="camel"):
 
 
 class Endpoint(Struct, frozen=True, rename="camel"):
-    """`requests` and `errors` are counts by second, the oldest first; `counts` sums two minutes by
-    outcome; `rate` and `refused` (a second), `error_share` and `latency` are of the last seconds.
-    What was refused counts as an error and has no latency.
+    """`requests` and `errors` are counts by second, the oldest first, and by stretch of time in
+    `long_requests` and `long_errors`; `counts` sums two minutes by outcome; `rate` and `refused`
+    (a second), `error_share` and `latency` are of the last seconds. What was refused counts as an
+    error and has no latency.
     """
 
     method: str
     route: str
     requests: list[int]
     errors: list[int]
+    long_requests: list[int]
+    long_errors: list[int]
     counts: dict[str, int]
     rate: float
     error_share: float | None
@@ -117,13 +124,16 @@ class Endpoint(Struct, frozen=True, rename="camel"):
 
 
 class Operation(Struct, frozen=True, rename="camel"):
-    """Attempts at one operation of the upstream. `p50` and `p95` are by second, the oldest first;
-    None for a second without attempts. `normal` is the usual p95 of the last quarter of an hour.
+    """Attempts at one operation of the upstream. `p50` and `p95` are by second, the oldest first,
+    `long_p50` and `long_p95` by stretch of time; None where there were no attempts. `normal` is the
+    usual p95 of the last quarter of an hour.
     """
 
     name: str
     p50: list[float | None]
     p95: list[float | None]
+    long_p50: list[float | None]
+    long_p95: list[float | None]
     rate: float
     error_share: float | None
     latency: Latency
@@ -176,7 +186,8 @@ class Cluster(Struct, frozen=True, rename="camel"):
 class Frame(Struct, frozen=True, rename="camel"):
     """Of one worker, or of all together; `worker` is the one that tells it.
 
-    `time` is in Unix seconds; `recent` says what "the last seconds" are.
+    `recent` says how many "the last seconds" are, and how long a stretch of time is. What is told
+    by second ends at `second`, what is told by stretch at `stretch`.
 
     `transitions` and `failures` are the newest ones, the oldest first, numbered from 1 since the
     start by each worker; `failed` is how many failures there have been, refusals aside.
@@ -184,7 +195,9 @@ class Frame(Struct, frozen=True, rename="camel"):
 
     number: int
     time: float
-    uptime: float
+    second: float
+    stretch: float
+    started: float
     version: str
     environment: str
     worker: int

@@ -12,7 +12,7 @@ HISTORY = 120
 RECENT = 10
 """Seconds over which the percentiles of `RollingStats.recent` are taken."""
 LONG = 90
-"""How many times `RECENT` seconds "the usual" looks back: a quarter of an hour."""
+"""Stretches of `RECENT` seconds for which counts and percentiles are kept: a quarter of an hour."""
 # As many stretches with calls tell what is usual; the latest ones do not belong to it yet.
 _ENOUGH = 6
 _LATEST = 2
@@ -32,14 +32,9 @@ class Percentiles(NamedTuple):
     p99: float | None
 
 
-class Recent(NamedTuple):
-    """`counts` by kind, and the latency of all of them, over the last `RECENT` seconds."""
+class Stretch(NamedTuple):
+    """`counts` by kind, and the latency of all of them, over some time."""
 
-    counts: list[int]
-    latency: Percentiles
-
-
-class _Second(NamedTuple):
     counts: list[int]
     latency: Percentiles
 
@@ -56,12 +51,12 @@ class RollingStats:
     __slots__ = ("_closed", "_counts", "_empty", "_histogram", "_histograms", "_long", "_seconds")
 
     def __init__(self, kinds: int) -> None:
-        self._empty = _Second([0] * kinds, _NOTHING)
+        self._empty = Stretch([0] * kinds, _NOTHING)
         self._seconds = deque([self._empty] * HISTORY, maxlen=HISTORY)
         self._histograms: deque[list[int] | None] = deque([None] * RECENT, maxlen=RECENT)
         self._counts: list[int] | None = None
         self._histogram: list[int] = []
-        self._long: deque[Percentiles] = deque([_NOTHING] * LONG, maxlen=LONG)
+        self._long = deque([self._empty] * LONG, maxlen=LONG)
         self._closed = 0
 
     def add(self, kind: int, duration: float | None) -> None:
@@ -77,14 +72,15 @@ class RollingStats:
         self._close_second()
         self._closed += 1
         if self._closed % RECENT == 0:
-            self._long.append(self.recent().latency)
+            quiet = all(histogram is None for histogram in self._histograms)
+            self._long.append(self._empty if quiet else self.recent())
 
     def usual(self) -> float | None:
         """The usual p95, in seconds: the lower quartile of the last quarter of an hour, so that a
         source that has been slow for ten minutes is still told from its better days.
         """
         earlier = list(self._long)[:-_LATEST]
-        known = [each.p95 for each in earlier if each.p95 is not None]
+        known = [each.latency.p95 for each in earlier if each.latency.p95 is not None]
         return quantiles(known, n=4)[0] if len(known) >= _ENOUGH else None
 
     def _close_second(self) -> None:
@@ -92,7 +88,7 @@ class RollingStats:
             self._seconds.append(self._empty)
             self._histograms.append(None)
             return
-        self._seconds.append(_Second(self._counts, _percentiles(self._histogram)))
+        self._seconds.append(Stretch(self._counts, _percentiles(self._histogram)))
         self._histograms.append(self._histogram)
         self._counts = None
 
@@ -104,10 +100,19 @@ class RollingStats:
         """Of each closed second, the oldest first."""
         return [second.latency for second in self._seconds]
 
-    def recent(self) -> Recent:
+    def counts_by_stretch(self) -> list[list[int]]:
+        """Of each of the last `LONG` stretches of `RECENT` seconds, the oldest first."""
+        return [stretch.counts for stretch in self._long]
+
+    def latency_by_stretch(self) -> list[Percentiles]:
+        """Of each of the last `LONG` stretches of `RECENT` seconds, the oldest first."""
+        return [stretch.latency for stretch in self._long]
+
+    def recent(self) -> Stretch:
+        """The last `RECENT` seconds."""
         recent = islice(self._seconds, HISTORY - RECENT, None)
         counts = [sum(column) for column in zip(*(each.counts for each in recent), strict=True)]
-        return Recent(counts, _percentiles(self._recent_histogram()))
+        return Stretch(counts, _percentiles(self._recent_histogram()))
 
     def _recent_histogram(self) -> list[int]:
         histograms = [each for each in self._histograms if each is not None]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import Receive, Scope, Send
 
+from event_service.dashboard.changes import Edition
 from event_service.errors import Overloaded
 from event_service.signals import STREAMED
 
@@ -22,22 +23,23 @@ _HEADERS = [
 
 
 class DashboardStream:
-    """An endless response that sends each new frame, about one a second.
+    """An endless response that sends a frame, and about each second what has changed since.
 
-    A watcher asks for the newest frame when it has room for one, so a slow one skips frames and
-    nothing piles up for it. `close` ends all watchers at once, and for good.
+    A watcher asks for the newest frame when it has room for one, so one that is slow for long skips
+    frames, gets the next one whole, and nothing piles up for it. `close` ends all watchers at once
+    and for good.
     """
 
     def __init__(
         self,
-        frame: Callable[[], tuple[int, bytes]],
+        newest: Callable[[], Edition],
         *,
         max_watchers: int = MAX_WATCHERS,
         slowest: float = SLOWEST,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`frame` gives the number and the JSON of the newest frame; `slowest` is in seconds."""
-        self._frame = frame
+        """`slowest` is in seconds."""
+        self._newest = newest
         self._max_watchers = max_watchers
         self._slowest = slowest
         self._clock = clock
@@ -82,12 +84,19 @@ class DashboardStream:
         await _send(send, b"retry: 1000\n\n")
         sent = 0
         while True:
-            number, frame = self._frame()
-            if number != sent:
+            edition = self._newest()
+            if edition.number != sent:
                 async with asyncio.timeout(self._slowest):
-                    await _send(send, b"id: %d\ndata: %b\n\n" % (number, frame))
-                sent = number
+                    await _send(send, _event(edition, since=sent))
+                sent = edition.number
             await asyncio.sleep(1.0 - self._clock() % 1.0)
+
+
+def _event(edition: Edition, *, since: int) -> bytes:
+    changes = edition.since(since)
+    if not changes:
+        return b"id: %d\ndata: %b\n\n" % (edition.number, edition.whole)
+    return b"".join(b"id: %d\nevent: change\ndata: %b\n\n" % change for change in changes)
 
 
 async def _until_gone(receive: Receive) -> None:

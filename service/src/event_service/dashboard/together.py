@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar
 import msgspec
 from msgspec.structs import replace
 
+from event_service.dashboard.changes import Edition, Editions
 from event_service.dashboard.live_failures import RUN_ENDS
 from event_service.dashboard.live_frame import (
     Breaker,
@@ -45,7 +46,7 @@ class Feed(Protocol):
 
 
 class AllWorkers:
-    """The figures of this worker and of those that show theirs on the board."""
+    """The figures of this worker and of those that show theirs on the board, as one frame."""
 
     def __init__(
         self,
@@ -62,6 +63,7 @@ class AllWorkers:
         self._sleep = sleep
         self._number = 0
         self._encoded = b""
+        self._editions = Editions()
 
     async def publish(self) -> None:
         """Show this worker's figures to the others, without end where there are others."""
@@ -70,8 +72,11 @@ class AllWorkers:
             self._board.put(self._place, text)
             await self._sleep(EVERY)
 
-    def frame(self) -> tuple[int, bytes]:
-        """The number and the JSON of the newest frame, made anew at most once a second."""
+    def newest(self) -> Edition:
+        """The newest frame, made anew at most once a second."""
+        return self._editions.of(*self._frame())
+
+    def _frame(self) -> tuple[int, bytes]:
         number, text = self._feed.frame()
         if self._board is None:
             return number, text
@@ -79,25 +84,12 @@ class AllWorkers:
             self._number = number
             own = self._feed.read()
             others = [
-                aged(_decode(post.text), post.age)
+                _decode(post.text)
                 for post in self._board.read()
                 if post.place != self._place and post.age < STALE
             ]
             self._encoded = _encode(merged(own, others))
         return number, self._encoded
-
-
-def aged(frame: Frame, seconds: float) -> Frame:
-    """The frame as it is so many seconds later."""
-    return replace(
-        frame,
-        transitions=[replace(each, age=each.age + seconds) for each in frame.transitions],
-        failures=[replace(each, age=each.age + seconds) for each in frame.failures],
-        refusals=[
-            replace(each, age=each.age + seconds, since=each.since + seconds)
-            for each in frame.refusals
-        ],
-    )
 
 
 def merged(own: Frame, others: Sequence[Frame]) -> Frame:
@@ -106,7 +98,7 @@ def merged(own: Frame, others: Sequence[Frame]) -> Frame:
     return replace(
         own,
         workers=max(own.workers, len(frames)),
-        uptime=max(frame.uptime for frame in frames),
+        started=min(frame.started for frame in frames),
         rate=round(sum(frame.rate for frame in frames), 1),
         breakers=[
             _breaker(breaker.name, [_named(frame.breakers, breaker.name) for frame in frames])
@@ -131,7 +123,7 @@ def _named(breakers: Iterable[Breaker], name: str) -> Breaker | None:
 def _breaker(name: str, found: Sequence[Breaker | None]) -> Breaker:
     """The worst of them, with how many are in which state."""
     breakers = [breaker for breaker in found if breaker is not None]
-    worst = min(breakers, key=lambda each: (_WORST_FIRST.index(each.state), -each.in_state_for))
+    worst = min(breakers, key=lambda each: (_WORST_FIRST.index(each.state), each.since))
     states = {
         state: sum(each.state == state for each in breakers)
         for state in _WORST_FIRST
@@ -141,7 +133,7 @@ def _breaker(name: str, found: Sequence[Breaker | None]) -> Breaker:
         worst,
         name=name,
         workers=states,
-        failure_ages=sorted(chain.from_iterable(each.failure_ages for each in breakers))[:KEPT],
+        failed_at=sorted(chain.from_iterable(each.failed_at for each in breakers))[-KEPT:],
         probes=sum(each.probes for each in breakers),
         rejected=sum(each.rejected for each in breakers),
         opened=sum(each.opened for each in breakers),
@@ -159,6 +151,8 @@ def _endpoints(frames: Sequence[Frame]) -> list[Endpoint]:
             route=route,
             requests=_sums([each.requests for each in found]),
             errors=_sums([each.errors for each in found]),
+            long_requests=_sums([each.long_requests for each in found]),
+            long_errors=_sums([each.long_errors for each in found]),
             counts={
                 outcome: sum(each.counts.get(outcome, 0) for each in found)
                 for outcome in found[0].counts
@@ -193,8 +187,10 @@ def _upstream(found: Sequence[Upstream]) -> Upstream:
 def _operation(name: str, found: Sequence[Operation]) -> Operation:
     return Operation(
         name=name,
-        p50=_worst_by_second([each.p50 for each in found]),
-        p95=_worst_by_second([each.p95 for each in found]),
+        p50=_worst_by_time([each.p50 for each in found]),
+        p95=_worst_by_time([each.p95 for each in found]),
+        long_p50=_worst_by_time([each.long_p50 for each in found]),
+        long_p95=_worst_by_time([each.long_p95 for each in found]),
         rate=sum(each.rate for each in found),
         error_share=_share([(each.rate, each.error_share) for each in found]),
         latency=_latency([each.latency for each in found]),
@@ -233,13 +229,13 @@ def _cluster(found: Sequence[Cluster]) -> Cluster | None:
 def _refusals(found: Iterable[Refusals]) -> list[Refusals]:
     """Runs of the same refusals in several workers at the same time are one."""
     together: list[Refusals] = []
-    for run in sorted(found, key=lambda each: -each.since):
+    for run in sorted(found, key=lambda each: each.began):
         for index, other in enumerate(together):
-            if _kind(other) == _kind(run) and run.since >= other.age - RUN_ENDS:
-                newest = min(other, run, key=lambda each: each.age)
+            if _kind(other) == _kind(run) and run.began <= other.last + RUN_ENDS:
+                newest = max(other, run, key=lambda each: each.last)
                 together[index] = replace(
                     newest,
-                    since=max(other.since, run.since),
+                    began=min(other.began, run.began),
                     count=other.count + run.count,
                 )
                 break
@@ -255,7 +251,7 @@ def _kind(run: Refusals) -> tuple[str, str, str, str]:
 def _newest(found: Iterable[tuple[int, Sequence[T]]]) -> list[T]:
     """The newest of all workers, the oldest first, each with its worker."""
     together = [replace(each, worker=worker) for worker, listed in found for each in listed]
-    together.sort(key=lambda each: -each.age)
+    together.sort(key=lambda each: each.at)
     return together[-KEPT:]
 
 
@@ -265,7 +261,7 @@ def _sums(rows: Sequence[Sequence[int]]) -> list[int]:
     return [sum(column) for column in zip(*filled, strict=True)]
 
 
-def _worst_by_second(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
+def _worst_by_time(rows: Sequence[Sequence[float | None]]) -> list[float | None]:
     longest = max(map(len, rows))
     nothing: list[float | None] = [None]
     filled = [nothing * (longest - len(row)) + list(row) for row in rows]

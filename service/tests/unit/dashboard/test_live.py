@@ -48,6 +48,8 @@ from halfopen import (
 
 USERS = "/api/getUsers"
 BY_USER = "/api/getEventsByUserId/{id}"
+# What the clock counts from, in Unix seconds.
+EPOCH = 1_700_000_000.0
 
 
 class Clock:
@@ -65,7 +67,7 @@ def feed_at(clock: Clock) -> LiveFeed:
         bulkhead=Bulkhead(10, max_waiting=5),
         budget=RetryBudget(0.1, clock=clock),
         clock=clock,
-        wall_clock=lambda: 1_700_000_000.0,
+        wall_clock=lambda: EPOCH + clock.now,
     )
     feed.add_endpoint(USERS, {"GET", "HEAD"})
     feed.add_endpoint(BY_USER, {"GET"})
@@ -184,7 +186,7 @@ def test_a_failed_request_is_kept_with_its_id_and_cause():
     assert failure.trace_id == "trace-1"
     assert failure.cause == "addEvent: status 500"
     assert (failure.outcome, failure.status, failure.duration) == ("failed", 502, 0.25)
-    assert failure.age == 2
+    assert failure.at == EPOCH + 1000
 
 
 def test_what_is_kept_does_not_grow_with_failures_or_long_paths():
@@ -212,7 +214,8 @@ def test_refusals_take_no_room_from_failures_and_are_counted_in_runs():
 
     assert [failure.status for failure in frame.failures] == [502]
     (run,) = frame.refusals
-    assert (run.count, run.cause, run.route, run.age) == (1000, "addEvent is open", USERS, 1.0)
+    assert (run.count, run.cause, run.route) == (1000, "addEvent is open", USERS)
+    assert (run.began, run.last) == (EPOCH + 1000, EPOCH + 1000)
     assert frame.failed == 1
 
 
@@ -306,7 +309,7 @@ def test_the_last_failure_of_a_breaker_tells_what_how_long_and_whose():
 
     last = feed.read().breakers[0].last_failure
 
-    assert last == LastFailure("status 503", 9.0, 0.012, "req-7")
+    assert last == LastFailure("status 503", EPOCH + 1000, 0.012, "req-7")
 
 
 def test_a_kept_failure_keeps_no_error_alive():
@@ -375,11 +378,11 @@ def test_a_closed_breaker_shows_its_failures_and_how_old_they_are():
 
     (seen,) = feed.read().breakers
 
-    assert (seen.state, seen.failure_ages) == ("closed", [25.0, 15.0])
+    assert (seen.state, seen.failed_at) == ("closed", [EPOCH + 1000, EPOCH + 1010])
     assert (seen.rules[0].value, seen.rules[0].threshold, seen.rules[0].window) == (2, 3, 30.0)
     assert seen.rules[0].text == "3 failures within 30 s"
     clock.now += 6
-    assert feed.read().breakers[0].failure_ages == [21.0]
+    assert feed.read().breakers[0].failed_at == [EPOCH + 1010]
 
 
 def test_an_open_breaker_tells_since_when_and_until_when():
@@ -399,8 +402,8 @@ def test_an_open_breaker_tells_since_when_and_until_when():
     (seen,) = feed.read().breakers
 
     assert (probing.state, probing.probes) == ("half_open", 1)
-    assert (seen.state, seen.in_state_for, seen.retry_after) == ("open", 4.0, 6.0)
-    assert seen.troubled_for == 16.0
+    assert (seen.state, seen.since, seen.retry_at) == ("open", EPOCH + 1012, EPOCH + 1022)
+    assert seen.troubled_since == EPOCH + 1000
 
 
 def test_a_breaker_that_closed_again_starts_with_an_empty_window():
@@ -416,7 +419,7 @@ def test_a_breaker_that_closed_again_starts_with_an_empty_window():
 
     (seen,) = feed.read().breakers
 
-    assert (seen.state, seen.failure_ages, seen.troubled_for) == ("closed", [], 0.0)
+    assert (seen.state, seen.failed_at, seen.troubled_since) == ("closed", [], None)
 
 
 def test_transitions_are_kept_with_their_reasons_in_words():
@@ -494,6 +497,52 @@ def test_a_frame_is_made_once_a_second_however_often_it_is_asked_for():
     assert again[1] is body
     assert next_number == number + 1
     assert json.loads(next_body)["version"] == "1.2.3"
+
+
+def test_times_stay_as_they_were_told_unless_the_clocks_part():
+    clock, wall = Clock(), Clock()
+    feed = LiveFeed(
+        identity=Identity("1", "testing", 1),
+        operations=[],
+        bulkhead=Bulkhead(10, max_waiting=5),
+        budget=RetryBudget(0.1, clock=clock),
+        clock=clock,
+        wall_clock=wall,
+    )
+    feed.add_endpoint(USERS, {"GET"})
+    feed.request_done(record(status=500, error=ValueError()))
+    told = feed.read().failures[0].at
+    clock.now += 10
+    wall.now += 10.5
+    later = feed.read().failures[0].at
+    # The machine slept: the clock of this process stood still.
+    wall.now += 3600
+    awake = feed.read()
+
+    assert told == later == 1000
+    assert (awake.time, awake.failures[0].at) == (wall.now, wall.now - 10)
+
+
+def test_a_quarter_of_an_hour_is_told_in_stretches_of_ten_seconds():
+    clock = Clock()
+    feed = feed_at(clock)
+    signals = Signals()
+    feed.listen(signals)
+    feed.request_done(record())
+    feed.request_done(record(status=500, error=ValueError()))
+    signals.emit(AttemptEnded("getUsers", "ok", 0.1))
+    clock.now += 300
+    feed.request_done(record())
+    clock.now += 14
+
+    frame = feed.read()
+    seen, users = frame.endpoints[0], frame.upstream.operations[0]
+
+    assert (frame.second, frame.stretch) == (EPOCH + 1314, EPOCH + 1310)
+    assert seen.long_requests == [0] * 59 + [2] + [0] * 29 + [1]
+    assert seen.long_errors == [0] * 59 + [1] + [0] * 30
+    assert users.long_p95[59] == pytest.approx(0.1, rel=0.2)
+    assert users.long_p50.count(None) == 89
 
 
 def test_a_day_without_a_request_is_caught_up_with_at_once():

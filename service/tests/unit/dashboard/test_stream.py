@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from event_service.dashboard.changes import Edition
 from event_service.dashboard.stream import DashboardStream
 from event_service.errors import Overloaded
 
@@ -32,7 +33,11 @@ class Watcher:
     @property
     def numbers(self) -> list[int]:
         body = b"".join(message.get("body", b"") for message in self.sent)
-        return [int(number) for number in re.findall(rb"data: (\d+)\n\n", body)]
+        return [int(number) for number in re.findall(rb"id: (\d+)\n", body)]
+
+    @property
+    def events(self) -> list[bytes]:
+        return [message["body"].strip() for message in self.sent if message.get("body")][1:]
 
     async def until_seen(self, number: int) -> None:
         async with asyncio.timeout(5):
@@ -47,8 +52,10 @@ class Frames:
     def __init__(self) -> None:
         self.number = 1
 
-    def __call__(self) -> tuple[int, bytes]:
-        return self.number, str(self.number).encode()
+    def __call__(self) -> Edition:
+        known = range(max(2, self.number - 2), self.number + 1)
+        changes = tuple((number, b"+1") for number in known)
+        return Edition(self.number, b"%d is the number" % self.number, changes)
 
 
 def stream_of(frames: Frames, **settings: Any) -> DashboardStream:
@@ -75,6 +82,40 @@ async def test_each_frame_is_sent_once_and_the_next_when_there_is_one():
     assert watcher.numbers == [1, 2]
 
 
+async def test_who_has_the_frame_before_gets_what_changed_and_who_has_not_gets_it_whole():
+    frames, early, late = Frames(), Watcher(), Watcher()
+    stream = stream_of(frames)
+    watching = [watch(stream, early)]
+    await early.until_seen(1)
+    frames.number = 2
+    watching.append(watch(stream, late))
+    await early.until_seen(2)
+    await late.until_seen(2)
+    early.reading.clear()
+    frames.number = 3
+    await asyncio.sleep(0.03)
+    frames.number = 5
+    early.reading.set()
+    await early.until_seen(5)
+    early.reading.clear()
+    frames.number = 6
+    await asyncio.sleep(0.03)
+    frames.number = 10
+    early.reading.set()
+    await early.until_seen(10)
+    for watcher in (early, late):
+        watcher.gone.set()
+    await asyncio.gather(*watching)
+
+    told = [re.sub(rb"id: |event: |data: | is the number", b"", each) for each in early.events]
+    assert told[:2] == [b"1\n1", b"2\nchange\n+1"]
+    assert told[2:] in (
+        [b"3\nchange\n+1", b"4\nchange\n+1\n\n5\nchange\n+1", b"6\nchange\n+1", b"10\n10"],
+        [b"3\nchange\n+1\n\n4\nchange\n+1\n\n5\nchange\n+1", b"10\n10"],
+    )
+    assert late.events[0].endswith(b"data: 2 is the number")
+
+
 async def test_a_watcher_that_does_not_read_misses_frames_and_then_gets_the_newest():
     frames, watcher = Frames(), Watcher()
     watching = watch(stream_of(frames), watcher)
@@ -93,11 +134,12 @@ async def test_a_watcher_that_does_not_read_misses_frames_and_then_gets_the_newe
 
 
 async def test_a_watcher_that_reads_nothing_for_too_long_is_cut_off():
-    stream, watcher = stream_of(Frames(), slowest=0.05), Watcher()
+    frames, watcher = Frames(), Watcher()
+    stream = stream_of(frames, slowest=0.05)
     watching = watch(stream, watcher)
     await watcher.until_seen(1)
     watcher.reading.clear()
-    stream._frame = lambda: (2, b"2")
+    frames.number = 2
     async with asyncio.timeout(5):
         await watching
 
@@ -140,7 +182,7 @@ async def test_a_watcher_that_leaves_makes_room():
 
 
 async def test_an_error_in_making_a_frame_is_not_hidden():
-    def broken() -> tuple[int, bytes]:
+    def broken() -> Edition:
         raise ValueError("a bug")
 
     with pytest.raises(ValueError, match="a bug"):

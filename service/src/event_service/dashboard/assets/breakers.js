@@ -1,6 +1,6 @@
 import { copied, el, icon, setAttribute, setText } from "./dom.js";
 import { STATES, count, latency, remaining, ruleText, share, span } from "./format.js";
-import { where } from "./sentence.js";
+import { longTrouble, where } from "./sentence.js";
 
 const CHANGES_SHOWN = 3;
 
@@ -28,33 +28,33 @@ export function breakerTile(first, act) {
   if (buttons) node.append(buttons.node);
   let breaker = first;
 
-  function update(next, transitions) {
+  function update(next, { transitions, time }) {
     breaker = next;
     setAttribute(node, "data-state", breaker.state);
     setAttribute(use.firstChild, "href", `#icon-${breaker.state}`);
     setText(word, STATES[breaker.state]);
     const own = transitions.filter((each) => each.breaker === breaker.name).slice(-CHANGES_SHOWN).reverse();
-    changes.replaceChildren(...(own.length ? own.map(change) : [el("li", { class: "muted" }, "No transitions yet")]));
+    changes.replaceChildren(...(own.length ? own.map((each) => change(each, time)) : [el("li", { class: "muted" }, "No transitions yet")]));
     buttons?.update(breaker);
     why.update(breaker);
-    tick(0);
+    tick(time);
   }
 
-  function tick(elapsed) {
-    setText(since, sentence(breaker, elapsed));
-    why.tick(elapsed);
-    show[breaker.state](breaker, elapsed, fact, track);
+  function tick(now) {
+    setText(since, sentence(breaker, now));
+    why.tick(now);
+    show[breaker.state](breaker, now, fact, track);
   }
 
   return { node, update, tick };
 }
 
-function sentence(breaker, elapsed) {
-  const time = span(breaker.inStateFor + elapsed);
+function sentence(breaker, now) {
+  const time = span(now - breaker.since);
   const begin = breaker.state === "closed" ? "for" : `has been ${STATES[breaker.state].toLowerCase()} for`;
   const place = where(breaker);
   const shown = place && breaker.workers[breaker.state] < workersOf(breaker) ? place : "";
-  return `${begin} ${time}${shown}${trouble(breaker, elapsed)}`;
+  return `${begin} ${time}${shown}${longTrouble(breaker, now)}`;
 }
 
 const workersOf = (breaker) => Object.values(breaker.workers).reduce((sum, each) => sum + each, 0);
@@ -74,39 +74,34 @@ function lastFailure() {
     id.replaceChildren(...(last.requestId ? [", request ", copied(last.requestId, "request id", `${last.requestId.slice(0, 13)}…`)] : []));
   }
 
-  function tick(elapsed) {
+  function tick(now) {
     if (!last) return;
     const took = last.duration === null ? "" : ` after ${latency(last.duration)}`;
-    setText(text, `Last failure: ${last.what}${took}, ${span(last.age + elapsed)} ago`);
+    setText(text, `Last failure: ${last.what}${took}, ${span(now - last.at)} ago`);
   }
 
   return { node, update, tick };
 }
 
-function trouble(breaker, elapsed) {
-  const again = breaker.troubledFor > breaker.inStateFor + 1;
-  return again ? ` · in trouble for ${span(breaker.troubledFor + elapsed)}` : "";
-}
-
 const show = {
-  closed(breaker, elapsed, fact, track) {
+  closed(breaker, now, fact, track) {
     const rule = breaker.rules[0];
     const shown = rule.minimumCalls ? shareOfCalls(rule) : countOfFailures(rule);
     say(fact, shown.text, `Opens at ${ruleText(breaker)}`);
-    fill(track, shown.meter, windowTrack(breaker, rule, elapsed));
+    fill(track, shown.meter, windowTrack(breaker, rule, now));
   },
-  open(breaker, elapsed, fact, track) {
-    const left = Math.max(0, breaker.retryAfter - elapsed);
+  open(breaker, now, fact, track) {
+    const left = Math.max(0, breaker.retryAt - now);
     const text = left > 0 ? `Next canary in ${remaining(left)}` : "The next call is the canary";
     say(fact, text, `${count(breaker.rejected)} calls refused since the start`);
-    fill(track, meter(left / (breaker.retryAfter + breaker.inStateFor), "var(--open)"));
+    fill(track, meter(left / (breaker.retryAt - breaker.since), "var(--open)"));
   },
-  half_open(breaker, elapsed, fact, track) {
+  half_open(breaker, now, fact, track) {
     const text = breaker.probes ? "Canary in flight" : "The next call is the canary";
     say(fact, text, "Success closes the circuit, failure opens it again", breaker.probes > 0);
     fill(track, null, null);
   },
-  isolated(breaker, elapsed, fact, track) {
+  isolated(breaker, now, fact, track) {
     say(fact, "Refuses every call", "By hand, until it is released");
     fill(track, null, null);
   },
@@ -147,11 +142,11 @@ function meter(value, colour) {
 }
 
 /** Where each failure stands in the window: at the right it happened now, at the left it leaves. */
-function windowTrack(breaker, rule, elapsed) {
+function windowTrack(breaker, rule, now) {
   if (!rule.window) return null;
   const box = el("div", { class: "window", "aria-hidden": "true" });
-  for (const age of breaker.failureAges) {
-    const left = 100 * (1 - (age + elapsed) / rule.window);
+  for (const at of breaker.failedAt) {
+    const left = 100 * (1 - (now - at) / rule.window);
     if (left < 0) continue;
     const dot = el("i");
     dot.style.left = `${left}%`;
@@ -165,9 +160,9 @@ function fill(track, ...parts) {
   track.replaceChildren(...parts.filter(Boolean));
 }
 
-function change(transition) {
+function change(transition, now) {
   const move = el("span", { class: "move" }, `${STATES[transition.old]} → ${STATES[transition.new].toLowerCase()}`);
-  return el("li", {}, move, el("time", {}, `${span(transition.age)} ago`), el("span", { class: "reason" }, transition.reason));
+  return el("li", {}, move, el("time", {}, `${span(now - transition.at)} ago`), el("span", { class: "reason" }, transition.reason));
 }
 
 function controls(name, act) {

@@ -42,10 +42,10 @@ function onFrame(next) {
   setText(byId("environment"), frame.environment);
   setText(byId("recent"), String(frame.recent));
   const workers = frame.workers > 1 ? ` · ${frame.workers} workers` : "";
-  setText(byId("worker"), `up for ${span(frame.uptime)}${workers}`);
+  setText(byId("worker"), `up for ${span(frame.time - frame.started)}${workers}`);
   each(circuits, frame.breakers, (breaker) => breaker.name, (breaker) => {
     const tile = breakerTile(breaker, act);
-    return { ...tile, update: (news) => tile.update(news, frame.transitions) };
+    return { ...tile, update: (news) => tile.update(news, frame) };
   });
   inOrder(frame.breakers);
   each(byId("endpoints"), frame.endpoints.filter(worthATile), (endpoint) => endpoint.route, endpointTile);
@@ -91,9 +91,10 @@ function tick() {
   }
   if (link === "live") {
     setText(byId("fresh-text"), `live · ${clockTime(frame.time)}`);
-    const { state, text, section } = describe(frame, age);
+    const now = frame.time + age;
+    const { state, text, section } = describe(frame, now);
     banner(state, text, section);
-    for (const tile of circuits.parts.values()) tile.tick(age);
+    for (const tile of circuits.parts.values()) tile.tick(now);
   } else {
     setText(byId("fresh-text"), `${link} · last news at ${clockTime(frame.time)}`);
     banner("lost", `No news from the service for ${span(age)}; reconnecting`);

@@ -6,11 +6,11 @@ const TOLD = 3;
 
 /** The state of things, in one sentence, one of the states that have a colour and an icon, and the
  * section of the run-book about the worst of it. */
-export function describe(frame, elapsed) {
+export function describe(frame, now) {
   const others = concerns(frame);
   const troubled = frame.breakers.filter((breaker) => breaker.state !== "closed");
   if (troubled.length) {
-    const circuits = troubled.length === 1 ? one(troubled[0], elapsed) : several(troubled, elapsed);
+    const circuits = troubled.length === 1 ? one(troubled[0], now) : several(troubled, now);
     const also = others.length ? `; also ${listed(others)}` : "";
     return { state: worst(troubled), text: circuits + also, section: "a-circuit-stays-open" };
   }
@@ -36,9 +36,8 @@ export function announce(breaker, reason) {
 }
 
 /** When the next call is let in, or null if that cannot be said. */
-export function nextCanary(breaker, elapsed) {
-  if (breaker.state !== "open") return null;
-  return Math.max(0, breaker.retryAfter - elapsed);
+export function nextCanary(breaker, now) {
+  return breaker.retryAt === null ? null : Math.max(0, breaker.retryAt - now);
 }
 
 /** " in 1 of 2 workers"; nothing where there is one worker. */
@@ -47,13 +46,13 @@ export function where(breaker) {
   return workers > 1 ? ` in ${breaker.workers[breaker.state]} of ${workers} workers` : "";
 }
 
-function one(breaker, elapsed) {
-  const since = span(breaker.inStateFor + elapsed);
+function one(breaker, now) {
+  const since = span(now - breaker.since);
   const place = where(breaker);
   switch (breaker.state) {
     case "open": {
-      const wait = nextCanary(breaker, elapsed);
-      const trouble = longTrouble(breaker, elapsed);
+      const wait = nextCanary(breaker, now);
+      const trouble = longTrouble(breaker, now);
       const next = wait > 0 ? `next canary in ${remaining(wait)}` : "the next call is its canary";
       return `${breaker.name} is open${place} for ${since}${trouble}; ${next}`;
     }
@@ -67,12 +66,12 @@ function one(breaker, elapsed) {
 }
 
 /** A circuit that opened again has been in trouble for longer than it is open. */
-function longTrouble(breaker, elapsed) {
-  if (breaker.troubledFor < breaker.inStateFor + 1) return "";
-  return ` (in trouble for ${span(breaker.troubledFor + elapsed)})`;
+export function longTrouble(breaker, now) {
+  if (breaker.troubledSince === null || breaker.troubledSince > breaker.since - 1) return "";
+  return ` (in trouble for ${span(now - breaker.troubledSince)})`;
 }
 
-function several(breakers, elapsed) {
+function several(breakers, now) {
   const named = (state, word) => {
     const names = breakers
       .filter((breaker) => breaker.state === state)
@@ -86,7 +85,7 @@ function several(breakers, elapsed) {
     ...named("half_open", "half-open"),
     ...named("isolated", "isolated"),
   ].join(", ");
-  const waits = breakers.map((breaker) => nextCanary(breaker, elapsed)).filter((wait) => wait !== null);
+  const waits = breakers.map((breaker) => nextCanary(breaker, now)).filter((wait) => wait !== null);
   if (!waits.length) return states;
   const next = Math.min(...waits);
   return `${states}; ${next > 0 ? `next canary in ${remaining(next)}` : "the next call is a canary"}`;

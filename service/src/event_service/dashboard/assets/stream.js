@@ -1,4 +1,6 @@
-// The feed of frames: says whether its news is live, stale or lost, and reconnects by itself.
+// The feed of frames, which come as changes to the one before: says whether its news is live, stale or lost, and reconnects by itself.
+
+import { applied } from "./changes.js";
 
 // In seconds. A connection that has been silent for so long may be dead without knowing.
 const STALE_AFTER = 2.5;
@@ -11,6 +13,7 @@ export function follow(path, { onFrame, onLink }) {
   let link = "waiting";
   let heard = performance.now();
   let dialled;
+  let frame = null;
 
   function become(next) {
     if (next === link) return;
@@ -18,15 +21,19 @@ export function follow(path, { onFrame, onLink }) {
     onLink(link);
   }
 
+  function take(next) {
+    frame = next;
+    heard = performance.now();
+    onFrame(frame);
+    become("live");
+  }
+
   function connect() {
     dialled = performance.now();
     source?.close();
     source = new EventSource(path);
-    source.onmessage = (message) => {
-      heard = performance.now();
-      onFrame(JSON.parse(message.data));
-      become("live");
-    };
+    source.onmessage = (message) => take(JSON.parse(message.data));
+    source.addEventListener("change", (message) => take(applied(frame, JSON.parse(message.data))));
     source.onerror = async () => {
       if (link !== "waiting") become("lost");
       if (source.readyState !== EventSource.CLOSED) return;

@@ -22,9 +22,9 @@ export function tail() {
   let previous = null;
 
   function update(frame) {
-    if (previous && (frame.worker !== previous.worker || frame.uptime < previous.uptime)) {
-      if (frame.uptime < previous.uptime) seen = new Map();
-      held.unshift(note(frame, `Connected to worker ${frame.worker}, which started ${clockTime(frame.time - frame.uptime)}`));
+    if (previous && (frame.worker !== previous.worker || frame.started > previous.started)) {
+      if (frame.started > previous.started) seen = new Map();
+      held.unshift(note(frame, `Connected to worker ${frame.worker}, which started ${clockTime(frame.started)}`));
     }
     previous = frame;
     const news = [
@@ -47,7 +47,7 @@ export function tail() {
       if (!unseen.length) continue;
       const skipped = unseen[0].number - last - 1;
       seen.set(key, unseen.at(-1).number);
-      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item, frame) : transition(item, frame)));
+      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item) : transition(item, frame)));
       if (skipped > 0) {
         const at = rowsMade[0].at - 0.001;
         rowsMade.push({ ...note(frame, `${count(skipped)} earlier ones are not shown`, kind), at });
@@ -63,14 +63,13 @@ export function tail() {
     const now = new Map();
     for (const run of frame.refusals) {
       const key = `${run.outcome} ${run.method} ${run.route} ${run.cause}`;
-      const began = frame.time - run.since;
       let known = runs.get(key);
-      if (!known || began > known.last + RUN_ENDS) {
-        known = refusal(run, frame);
+      if (!known || run.began > known.last + RUN_ENDS) {
+        known = refusal(run);
         made.push(known);
       }
-      known.last = frame.time - run.age;
-      known.tell(run, frame);
+      known.last = run.last;
+      known.tell(run);
       now.set(key, known);
     }
     runs = now;
@@ -136,31 +135,31 @@ function transition(item, frame) {
   const what = el("span", { class: "what" }, icon(item.new), STATES[item.new]);
   const move = `${item.breaker} ${STATES[item.old].toLowerCase()} → ${STATES[item.new].toLowerCase()}`;
   const place = frame.workers > 1 ? ` · worker ${item.worker}` : "";
-  return row("transition", frame.time - item.age, item.new, what, move, item.reason + place, []);
+  return row("transition", item.at, item.new, what, move, item.reason + place, []);
 }
 
-function failure(item, frame) {
+function failure(item) {
   const what = el("span", { class: "what" }, icon("failed"), OUTCOMES[item.outcome].split(" ")[0]);
   const request = `${item.method} ${item.path}`;
   const cause = `${item.status} · ${latency(item.duration)}${item.cause ? ` · ${item.cause}` : ""}`;
   const ids = [copied(item.requestId, "request id")];
   if (item.traceId) ids.push(copied(item.traceId, "trace id", "trace"));
-  const made = row("failure", frame.time - item.age, "", what, request, cause, ids);
+  const made = row("failure", item.at, "", what, request, cause, ids);
   made.node.dataset.outcome = item.outcome;
   return made;
 }
 
-function refusal(run, frame) {
+function refusal(run) {
   const number = el("b");
   const what = el("span", { class: "what" }, icon("isolated"), number);
   const cause = el("span");
   const id = el("span");
-  const made = row("refusal", frame.time - run.since, "", what, `${run.method} ${run.route}`, cause, [id]);
+  const made = row("refusal", run.began, "", what, `${run.method} ${run.route}`, cause, [id]);
   made.node.dataset.outcome = run.outcome;
   let shown = "";
-  made.tell = (now, { time }) => {
+  made.tell = (now) => {
     setText(number, `${count(now.count)} ${now.outcome}`);
-    setText(cause, `${now.status}${now.cause ? ` · ${now.cause}` : ""} · in ${span(now.since - now.age)}, the last at ${clockTime(time - now.age)}`);
+    setText(cause, `${now.status}${now.cause ? ` · ${now.cause}` : ""} · in ${span(now.last - now.began)}, the last at ${clockTime(now.last)}`);
     if (shown !== now.requestId && !id.contains(document.activeElement)) id.replaceChildren(copied(now.requestId, "request id"));
     shown = now.requestId;
   };
