@@ -105,12 +105,14 @@ def test_a_change_says_what_was_done(make, clock):
     clock.advance(10)
     breaker.call(clock.advance, 2)
     breaker.reset()
+    breaker.trip(for_=60, reason="maintenance")
 
     assert reasons == [
         "tripped by hand",
         "cooldown elapsed",
         "a probe was slow",
         "reset by hand",
+        "maintenance",
     ]
 
 

@@ -216,10 +216,10 @@ class CircuitBreaker:
 
     # Steering
 
-    def trip(self, for_: float | None = None) -> None:
+    def trip(self, for_: float | None = None, *, reason: str = "tripped by hand") -> None:
         """Open it, for so many seconds instead of the cooldown. An isolated breaker stays isolated.
 
-        If it is open, the time begins again.
+        If it is open, the time begins again. `reason` is what listeners are told.
         """
         if for_ is not None:
             checks.positive("for_", for_)
@@ -229,7 +229,7 @@ class CircuitBreaker:
         def trip(circuit: Circuit) -> tuple[Circuit, None]:
             if circuit.state is ISOLATED:
                 return circuit, None
-            return circuit.open(now, "tripped by hand", cause, for_), None
+            return circuit.open(now, reason, cause, for_), None
 
         self._steer(trip)
 

@@ -214,15 +214,25 @@ class UpstreamUnreadable(UpstreamNonsense):
 
 
 class UpstreamUnavailable(UpstreamFault):
-    """The upstream said 429 or 503. `retry_after`: the seconds it asked for, None if it did not."""
+    """The upstream said 429 or 503. `retry_after`: the seconds it asked for, None if it did not.
+
+    `too_many`: that we call it too often (429), not that it is in trouble.
+    """
 
     outcome = "unavailable"
 
     def __init__(
-        self, operation: str, detail: str, *, reason: str, retry_after: float | None
+        self,
+        operation: str,
+        detail: str,
+        *,
+        reason: str,
+        retry_after: float | None,
+        too_many: bool = False,
     ) -> None:
         super().__init__(operation, detail, reason=reason)
         self.retry_after = retry_after
+        self.too_many = too_many
 
 
 class UpstreamTimeout(UpstreamFault):

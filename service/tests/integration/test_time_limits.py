@@ -188,7 +188,7 @@ async def test_an_open_circuit_leaves_the_upstream_alone_for_as_long_as_it_asked
     async with observed(upstream_url=mock.url, clock=clock) as service:
         for number in range(3):
             headers = {"Retry-After": str(asked)} if number == 0 else {}
-            mock.faults.set("addEvent", Fault(status=429, headers=headers))
+            mock.faults.set("addEvent", Fault(status=503, headers=headers))
             assert await add(service.client) == 503
         mock.faults.clear("addEvent")
         mock.journal.clear()
@@ -201,3 +201,43 @@ async def test_an_open_circuit_leaves_the_upstream_alone_for_as_long_as_it_asked
         assert mock.journal.total.count == 0
         clock.now += 0.2
         assert await add(service.client) == 200
+
+
+@pytest.mark.parametrize(("asked", "lasts"), [(60, 60), (11, 11), (86_400, 600)])
+async def test_a_429_that_asks_for_longer_than_a_cooldown_opens_the_circuit_by_itself(
+    mock: MockUpstream, asked: int, lasts: int
+):
+    clock = Clock()
+    async with observed(upstream_url=mock.url, clock=clock) as service:
+        refusal = Fault(status=429, headers={"Retry-After": str(asked)}, first_n=1)
+        mock.faults.set("addEvent", refusal)
+        async with service.client.post("/api/addEvent", json=NEW) as reply:
+            assert (await problem(reply))[1] == "upstream-unavailable"
+            assert reply.headers["Retry-After"] == str(asked)
+
+        for _ in range(2):
+            async with service.client.post("/api/addEvent", json=NEW) as reply:
+                assert (await problem(reply))[1] == "circuit-open"
+                assert reply.headers["Retry-After"] == str(lasts)
+        clock.now += lasts - 0.1
+        assert await add(service.client) == 503
+        assert mock.journal.counts["addEvent"] == 1
+        clock.now += 0.2
+        assert await add(service.client) == 200
+        assert await status_of(service.client, "/api/getUsers") == 200
+
+
+@pytest.mark.parametrize("fault", [
+    Fault(status=429, headers={"Retry-After": "10"}),
+    Fault(status=429),
+    Fault(status=503, headers={"Retry-After": "60"}),
+])  # fmt: skip
+async def test_any_other_refusal_opens_the_circuit_the_third_time(mock: MockUpstream, fault: Fault):
+    mock.faults.set("addEvent", fault)
+    async with observed(upstream_url=mock.url, clock=Clock()) as service:
+        for number in range(3):
+            assert service.breakers["addEvent"].state is State.CLOSED
+            assert await add(service.client) == 503
+            assert mock.journal.counts["addEvent"] == number + 1
+
+        assert service.breakers["addEvent"].state is State.OPEN

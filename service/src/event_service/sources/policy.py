@@ -161,7 +161,7 @@ class Guard:
         match error:
             case UpstreamUnavailable():
                 permit.failure(error)
-                self._stay_open(error.retry_after or 0.0)
+                self._leave_alone(error)
             case UpstreamFault():
                 if isinstance(error, UpstreamBroken | UpstreamUnreachable):
                     self._emit(BrokenOff(self.operation, self._bulkhead.in_flight))
@@ -193,10 +193,23 @@ class Guard:
         self._stay_open(0.0)
         return UpstreamTimeout.outcome
 
+    def _leave_alone(self, error: UpstreamUnavailable) -> None:
+        """Calls that are not wanted before a certain time are not made.
+
+        A 429 is about us, so one is enough to know. For less than a cooldown reads wait before
+        they try again, and the circuit opens by its rule, as it does after a 503.
+        """
+        asked = min(error.retry_after or 0.0, LONGEST_OPEN)
+        breaker = self._breaker
+        is_long = error.too_many and asked > breaker.snapshot().next_cooldown
+        if is_long and breaker.state is State.CLOSED:
+            breaker.trip(for_=asked, reason=f"the upstream wants no call for {asked:g} s")
+        self._stay_open(asked)
+
     def _stay_open(self, asked: float) -> None:
         """An open circuit stays open for as long as the upstream last asked to be left alone."""
         now = self._clock()
-        self._not_before = max(self._not_before, now + min(asked, LONGEST_OPEN))
+        self._not_before = max(self._not_before, now + asked)
         if self._not_before > now and self._breaker.state is State.OPEN:
             left = self._not_before - now
             if left > self._breaker.snapshot().retry_after:

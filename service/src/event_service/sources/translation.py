@@ -69,6 +69,7 @@ def refuse_by_status(target: Target, status: int, header: Callable[[str], str]) 
             "The upstream takes no calls at the moment.",
             reason=reason,
             retry_after=seconds(header("retry-after")),
+            too_many=status == HTTPStatus.TOO_MANY_REQUESTS,
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise UpstreamFailed(operation, "The upstream failed.", reason=reason)
