@@ -2,18 +2,20 @@
 
 import asyncio
 import logging
+import os
+import shutil
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn, TypeVar
 
 import typer
 
 from event_service.settings import ConfigurationError, Settings, load_settings
 
 if TYPE_CHECKING:
-    from event_service.models import Event, User
     from event_service.sources.data_file import Data
     from event_service.sources.sql_events import Database
 
@@ -46,32 +48,100 @@ def import_(file: File = None, source: From = None, header: Headers = None) -> N
     if source is not None:
         asyncio.run(_import_from(settings, source, _headers(header or [])))
     elif file is not None:
-        asyncio.run(_put(settings, _read(file)))
+        _import_file(settings, file)
 
 
 def export(file: Annotated[Path, typer.Argument(help="`-` is standard output.")]) -> None:
     """Write all users and events of the database into a file that `import` takes."""
+    settings = _settings()
+    try:
+        with nullcontext(sys.stdout.buffer) if str(file) == "-" else file.open("wb") as target:
+            failure = asyncio.run(_export(settings, target))
+    except OSError as error:
+        failure = error
+    if failure is not None:
+        _fail(f"{file} cannot be written: {failure.strerror}", code=1)
+
+
+async def _export(settings: Settings, target: BinaryIO) -> OSError | None:
+    """What kept the file from being written, which is no failure of the database."""
     from event_service.sources.data_file import written  # noqa: PLC0415
 
-    users, events = asyncio.run(_all_of(_settings()))
+    async with _opened(settings) as database:
+        with _bar(await database.count(), "records") as done:
+            async for piece in written(database.everything()):
+                try:
+                    target.write(piece)
+                except OSError as error:
+                    return error
+                done(1)
+    return None
+
+
+def _import_file(settings: Settings, file: Path) -> None:
+    from event_service.sources.data_file import read_file  # noqa: PLC0415
+
     try:
-        target = sys.stdout.buffer if str(file) == "-" else file.open("wb")
-        with target, _bar(written(users, events), len(users) + len(events), "records") as pieces:
-            for piece in pieces:
-                target.write(piece)
-    except OSError as error:
-        _fail(f"{file} cannot be written: {error.strerror}", code=1)
-
-
-def _read(file: Path) -> "Data":
-    from event_service.sources.data_file import DataFault, parse  # noqa: PLC0415
-
-    try:
-        return parse(sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes())
+        # It is read once for its users and once for its events.
+        with (
+            _readable_twice(file) as readable,
+            _bar(2 * readable.seek(0, os.SEEK_END), "bytes") as done,
+        ):
+            counted = _Counted(read_file(_Watched(readable, done)))
+            asyncio.run(_put(settings, counted, str(file)))
     except OSError as error:
         _fail(f"{file} cannot be read: {error.strerror}", code=1)
-    except DataFault as fault:
-        _fail(f"Nothing is imported from {file}. {fault}", code=1)
+    counted.tell()
+
+
+@contextmanager
+def _readable_twice(file: Path) -> Iterator[BinaryIO]:
+    """The file; what comes through a pipe is written to a file first."""
+    with ExitStack() as stack:
+        given: BinaryIO = sys.stdin.buffer
+        if str(file) != "-":
+            given = stack.enter_context(file.open("rb"))
+        if not given.seekable():
+            kept = stack.enter_context(tempfile.TemporaryFile())
+            shutil.copyfileobj(given, kept)
+            given = kept
+        yield given
+
+
+class _Watched:
+    """A file that tells how much of it is read."""
+
+    def __init__(self, file: BinaryIO, done: Callable[[int], None]) -> None:
+        self._file = file
+        self._done = done
+
+    def read(self, size: int) -> bytes:
+        piece = self._file.read(size)
+        self._done(len(piece))
+        return piece
+
+    def seek(self, offset: int) -> int:
+        return self._file.seek(offset)
+
+
+class _Counted:
+    """Data on their way into the database, and how many of them there were."""
+
+    def __init__(self, data: "Data", done: Callable[[int], None] = lambda _done: None) -> None:
+        self._done = done
+        self.users = self._count("users", data.users)
+        self.events = self._count("events", data.events)
+        self._number = {"users": 0, "events": 0}
+
+    def _count(self, what: str, items: Iterable[T]) -> Iterator[T]:
+        for item in items:
+            self._number[what] += 1
+            self._done(1)
+            yield item
+
+    def tell(self) -> None:
+        users, events = self._number["users"], self._number["events"]
+        typer.echo(f"{users} users and {events} events are in the database.")
 
 
 async def _import_from(settings: Settings, url: str, headers: dict[str, str]) -> None:
@@ -82,7 +152,7 @@ async def _import_from(settings: Settings, url: str, headers: dict[str, str]) ->
         tls_context,
     )
     from event_service.settings.values import UPSTREAM_PATHS  # noqa: PLC0415
-    from event_service.sources.data_file import DataFault, read_api  # noqa: PLC0415
+    from event_service.sources.data_file import checked, read_api  # noqa: PLC0415
     from event_service.sources.http_events import HttpEvents  # noqa: PLC0415
 
     url = url.rstrip("/")
@@ -99,14 +169,15 @@ async def _import_from(settings: Settings, url: str, headers: dict[str, str]) ->
     except ValueError as error:
         _fail(f"--from {url}: {error}", code=2)
     try:
-        data = await read_api(api, at_once=AT_ONCE)
-    except DataFault as fault:
-        _fail(f"Nothing is imported from {url}. {fault}", code=1)
+        users, events = await read_api(api, at_once=AT_ONCE)
     except EventServiceError as error:
         _fail(f"{url} cannot be read: {getattr(error, 'reason', error)}", code=1)
     finally:
         await api.close()
-    await _put(settings, data)
+    with _bar(len(users) + len(events), "records") as done:
+        counted = _Counted(checked(users, events), done)
+        await _put(settings, counted, url)
+    counted.tell()
 
 
 def migrate(settings: Settings) -> None:
@@ -134,19 +205,14 @@ def prepare(settings: Settings) -> None:
     asyncio.run(look())
 
 
-async def _put(settings: Settings, data: "Data") -> None:
-    async with _opened(settings) as database:
-        with (
-            _bar(data.users, len(data.users), "users ") as users,
-            _bar(data.events, len(data.events), "events") as events,
-        ):
-            await database.import_data(users, events)
-    typer.echo(f"{len(data.users)} users and {len(data.events)} events are in the database.")
+async def _put(settings: Settings, data: "_Counted", origin: str) -> None:
+    from event_service.sources.data_file import DataFault  # noqa: PLC0415
 
-
-async def _all_of(settings: Settings) -> "tuple[list[User], list[Event]]":
-    async with _opened(settings) as database:
-        return await database.users(), await database.events()
+    try:
+        async with _opened(settings) as database:
+            await database.import_data(data.users, data.events)
+    except DataFault as fault:
+        _fail(f"Nothing is imported from {origin}. {fault}", code=1)
 
 
 @asynccontextmanager
@@ -178,11 +244,14 @@ async def _closing(settings: Settings) -> "AsyncIterator[Database]":
         await database.close()
 
 
-def _bar(items: Iterable[T], length: int, label: str) -> AbstractContextManager[Iterable[T]]:
-    """A progress bar for a person; nothing where nobody looks."""
+@contextmanager
+def _bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
+    """A progress bar for a person, to be told what is done; nothing where nobody looks."""
     if not sys.stderr.isatty():
-        return nullcontext(items)
-    return typer.progressbar(items, length=length, label=label, file=sys.stderr)
+        yield lambda _done: None
+        return
+    with typer.progressbar(length=length, label=label, file=sys.stderr) as bar:
+        yield bar.update
 
 
 def _headers(lines: list[str]) -> dict[str, str]:

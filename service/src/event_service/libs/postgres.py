@@ -76,3 +76,8 @@ def refuse_old_server(connection: Connection) -> None:
     version = connection.info.server_version
     if version < OLDEST_SERVER:
         raise PostgresUnusable(f"PostgreSQL {version // 10_000} is too old: 13 or newer is needed")
+
+
+async def fetch(connection: Connection, statement: str, values: Any = None) -> list[Any]:
+    """All that a statement returns; raises psycopg.Error."""
+    return await (await connection.execute(statement.encode(), values)).fetchall()

@@ -3,13 +3,21 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
+from msgspec.structs import astuple
 from psycopg_pool import PoolTimeout
 
 from event_service.errors import IdempotencyKeyReused, Overloaded
 from event_service.libs.migrations import MigrationError, load, migrate_postgres
-from event_service.libs.postgres import Connection, PostgresUnusable, build_pool, refuse_old_server
+from event_service.libs.postgres import (
+    Connection,
+    PostgresUnusable,
+    build_pool,
+    fetch,
+    refuse_old_server,
+)
 from event_service.outbox.records import (
     COLUMNS,
+    NEW_COLUMNS,
     Accepted,
     Claim,
     Delivery,
@@ -85,7 +93,7 @@ class PostgresStore:
 
     async def claim(self, owner: str, limit: int) -> list[Claim]:
         async def claim(db: Connection) -> list[Claim]:
-            due = await _rows(db, _CLAIM, {"owner": owner, "limit": limit, "lease": self._lease})
+            due = await fetch(db, _CLAIM, {"owner": owner, "limit": limit, "lease": self._lease})
             return await _with_queued(db, due)
 
         return await self._write(claim)
@@ -93,7 +101,7 @@ class PostgresStore:
     async def queued(self, claim: Claim) -> Claim:
         async def read(db: Connection) -> Claim:
             # The tail first: what comes between the two is read, and seen to be missing from it.
-            rows = await _rows(db, "SELECT tail FROM lane WHERE user_id = %s", [claim.user_id])
+            rows = await fetch(db, "SELECT tail FROM lane WHERE user_id = %s", [claim.user_id])
             seen = rows[0][0] if rows else 0
             lane = (claim.user_id, claim.token, seen, claim.resumed)
             return (await _with_queued(db, [lane]))[0]
@@ -104,11 +112,11 @@ class PostgresStore:
         return await self._write(self._advance, steps)
 
     async def find(self, delivery_id: str) -> Delivery | None:
-        rows = await self._run(_rows, _FIND, [delivery_id])
+        rows = await self._run(fetch, _FIND, [delivery_id])
         return decode(rows[0]) if rows else None
 
     async def figures(self) -> Figures:
-        ((pending, oldest),) = await self._run(_rows, _FIGURES)
+        ((pending, oldest),) = await self._run(fetch, _FIGURES)
         self._room.counted(pending)
         return Figures(pending, oldest)
 
@@ -116,22 +124,22 @@ class PostgresStore:
         self, *, state: State | None, user_id: str | None, before: int | None, limit: int
     ) -> list[Delivery]:
         values = {"state": state, "user": user_id, "before": before, "limit": limit}
-        return [decode(row) for row in await self._run(_rows, _PAGE, values)]
+        return [decode(row) for row in await self._run(fetch, _PAGE, values)]
 
     async def retry(self, delivery_id: str) -> bool:
         async def retry(db: Connection) -> bool:
-            rows = await _rows(db, _USER_OF, [delivery_id])
+            rows = await fetch(db, _USER_OF, [delivery_id])
             if not rows:
                 return False
             await _bump(db, [rows[0][0]])
             values = {"id": delivery_id, "give_up": self._give_up}
-            return bool(await _rows(db, _REQUEUE, values))
+            return bool(await fetch(db, _REQUEUE, values))
 
         return await self._write(retry)
 
     async def drop(self, delivery_id: str) -> bool:
         dropped = await self._write(
-            _rows, "DELETE FROM outbox WHERE id = %s RETURNING 1", [delivery_id]
+            fetch, "DELETE FROM outbox WHERE id = %s RETURNING 1", [delivery_id]
         )
         return bool(dropped)
 
@@ -175,7 +183,7 @@ class PostgresStore:
         self, db: Connection, entries: Sequence[NewDelivery]
     ) -> list[Accepted | Exception]:
         if self._room.must_count(len(entries)):
-            ((pending, _),) = await _rows(db, _FIGURES)
+            ((pending, _),) = await fetch(db, _FIGURES)
             self._room.counted(pending)
         room = self._room.left()
         known = await _known(db, entries)
@@ -197,13 +205,13 @@ class PostgresStore:
 
     async def _insert(self, db: Connection, entries: Sequence[NewDelivery]) -> set[str]:
         """The ids of those that were stored; the others' keys are known."""
-        fields = zip(*(_values(entry) for entry in entries), strict=True)
-        rows = await _rows(db, _INSERT, [self._give_up, *map(list, fields)])
+        fields = zip(*map(astuple, entries), strict=True)
+        rows = await fetch(db, _INSERT, [self._give_up, *map(list, fields)])
         return {row[0] for row in rows}
 
     async def _advance(self, db: Connection, steps: Sequence[Step]) -> list[Progress]:
         users = sorted(step.user_id for step in steps)
-        rows = await _rows(db, _LOCK, [users])
+        rows = await fetch(db, _LOCK, [users])
         lanes = {user_id: (tail, token) for user_id, tail, token in rows}
         made = [progress(step, lanes.get(step.user_id)) for step in steps]
         kept, left, outcomes = [], [], []
@@ -250,7 +258,7 @@ async def _known(
     keys = [entry.idem_key for entry in entries if entry.idem_key is not None]
     if not keys:
         return {}
-    rows = await _rows(db, _KNOWN, [keys])
+    rows = await fetch(db, _KNOWN, [keys])
     return {key: (found, State(state), print_) for key, found, state, print_ in rows}
 
 
@@ -267,7 +275,7 @@ async def _with_queued(db: Connection, lanes: Sequence[Sequence[Any]]) -> list[C
     if not lanes:
         return []
     queued: dict[str, list[Delivery]] = {lane[0]: [] for lane in lanes}
-    for row in await _rows(db, _QUEUED, [list(queued), AHEAD + 1]):
+    for row in await fetch(db, _QUEUED, [list(queued), AHEAD + 1]):
         delivery = decode(row)
         queued[delivery.user_id].append(delivery)
     return [
@@ -288,27 +296,9 @@ async def _migrate(db: Connection) -> list[str]:
     return await migrate_postgres(db, "outbox", load("event_service.outbox.migrations_postgres"))
 
 
-async def _rows(db: Connection, query: str, values: Any = None) -> list[Any]:
-    return await (await db.execute(query.encode(), values)).fetchall()
-
-
 def _text(error: Exception) -> str:
     """On one line; the messages of libpq name hosts and users, never passwords."""
     return " ".join(str(error).split()) or type(error).__name__
-
-
-def _values(entry: NewDelivery) -> tuple[Any, ...]:
-    return (
-        entry.id,
-        entry.idem_key,
-        entry.fingerprint,
-        entry.client,
-        entry.user_id,
-        entry.body,
-        entry.upstream_key,
-        entry.request_id,
-        entry.traceparent,
-    )
 
 
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
@@ -322,14 +312,11 @@ FROM unnest(%s::text[], %s::bigint[]) AS new (user_id, added)
 ON CONFLICT (user_id) DO UPDATE
 SET tail = lane.tail + excluded.tail, next_at = coalesce(lane.next_at, excluded.next_at)""".encode()
 _INSERT = f"""
-INSERT INTO outbox (id, idem_key, fingerprint, client, user_id, body, upstream_key, request_id,
-                    traceparent, state, accepted_at, give_up_at)
-SELECT id, idem_key, fingerprint, client, user_id, body, upstream_key, request_id, traceparent,
-       'queued', {_NOW}, {_NOW} + %s
+INSERT INTO outbox ({NEW_COLUMNS}, state, accepted_at, give_up_at)
+SELECT {NEW_COLUMNS}, 'queued', {_NOW}, {_NOW} + %s
 FROM unnest(%s::text[], %s::text[], %s::bytea[], %s::text[], %s::text[], %s::bytea[], %s::text[],
             %s::text[], %s::text[])
-    WITH ORDINALITY AS new (id, idem_key, fingerprint, client, user_id, body, upstream_key,
-                            request_id, traceparent, place)
+    WITH ORDINALITY AS new ({NEW_COLUMNS}, place)
 ORDER BY place
 ON CONFLICT DO NOTHING
 RETURNING id"""

@@ -32,6 +32,9 @@ class NewDelivery(Struct, frozen=True, gc=False):
     traceparent: str
 
 
+NEW_COLUMNS = ", ".join(NewDelivery.__struct_fields__)
+
+
 class Delivery(Struct, frozen=True, gc=False):
     """An event that was accepted. `last_error` is JSON: the problem that its last attempt met."""
 

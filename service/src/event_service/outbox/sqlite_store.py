@@ -6,6 +6,7 @@ from shutil import disk_usage
 from typing import Any, TypeAlias, TypeVar
 
 import apsw
+from msgspec.structs import astuple
 
 from event_service.errors import IdempotencyKeyReused, Overloaded
 from event_service.libs.group_commit import GroupCommit
@@ -19,6 +20,7 @@ from event_service.libs.sqlite import (
 )
 from event_service.outbox.records import (
     COLUMNS,
+    NEW_COLUMNS,
     Accepted,
     Claim,
     Delivery,
@@ -198,7 +200,7 @@ class SqliteStore:
                 results.append(Overloaded("The outbox is full.", retry_after=10.0))
             else:
                 room -= 1
-                db.execute(_INSERT, (*_values(entry), now, now + self._give_up))
+                db.execute(_INSERT, (*astuple(entry), now, now + self._give_up))
                 db.execute(_BUMP, {"user": entry.user_id, "now": now, "token": int(now * 1e6)})
                 results.append(Accepted(entry.id, State.QUEUED, new=True))
         return results
@@ -304,20 +306,6 @@ def _known(db: apsw.Connection, entry: NewDelivery) -> Accepted | Exception | No
     return Accepted(known_id, State(state), new=False)
 
 
-def _values(entry: NewDelivery) -> tuple[Any, ...]:
-    return (
-        entry.id,
-        entry.idem_key,
-        entry.fingerprint,
-        entry.client,
-        entry.user_id,
-        entry.body,
-        entry.upstream_key,
-        entry.request_id,
-        entry.traceparent,
-    )
-
-
 def _with_queued(db: apsw.Connection, user_id: str, token: int, *, resumed: bool) -> Claim:
     # The tail first: what comes between the two is read, and seen to be missing from the tail.
     seen = db.execute("SELECT tail FROM lane WHERE user_id = ?", (user_id,)).get
@@ -369,9 +357,8 @@ def _purge(db: apsw.Connection, now: float, keep: float) -> int:
     return purged
 
 
-_INSERT = """
-INSERT INTO outbox (id, idem_key, fingerprint, client, user_id, body, upstream_key, request_id,
-                    traceparent, state, accepted_at, give_up_at)
+_INSERT = f"""
+INSERT INTO outbox ({NEW_COLUMNS}, state, accepted_at, give_up_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)"""
 # A lane that rests goes on resting.
 _BUMP = """

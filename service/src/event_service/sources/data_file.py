@@ -1,12 +1,13 @@
 """The file of import and export: `{"users":[…],"events":[…]}`, in the shapes of the API."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from event_service.errors import UpstreamError
 from event_service.libs.fan_out import fan_out
+from event_service.libs.json_records import NotRecords, Readable, records
 from event_service.models import Event, User, is_id
 from event_service.sources.guarded import Source
 from event_service.sources.sql_events import ADDED, Placed
@@ -22,88 +23,116 @@ class DataFault(Exception):
 
 
 class Data(NamedTuple):
-    users: list[User]
-    events: list[Placed]
+    """To be taken once, first all users, then all events, for each is checked as it passes.
 
-
-class _File(msgspec.Struct):
-    users: list[msgspec.Raw]
-    events: list[msgspec.Raw]
-
-
-_file = msgspec.json.Decoder(_File)
-
-
-def parse(body: bytes) -> Data:
-    """What a file holds. `null` counts as absent and ids may be numbers, as from an upstream.
-
-    Raises DataFault.
+    Both raise DataFault.
     """
-    try:
-        records = _file.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise DataFault(f"$: must be an object with users and events ({error})") from error
-    users = [_decoded(USER, raw, f"$.users[{n}]") for n, raw in enumerate(records.users)]
-    events = [_decoded(EVENT, raw, f"$.events[{n}]") for n, raw in enumerate(records.events)]
-    return checked(users, events)
+
+    users: Iterator[User]
+    events: Iterator[Placed]
 
 
-async def read_api(api: Source, *, at_once: int) -> Data:
+def read_file(file: Readable) -> Data:
+    """What a file holds, read twice while it is taken: it may be larger than the memory.
+
+    `null` counts as absent and ids may be numbers, as from an upstream.
+    """
+    return checked(_records(file, "users", USER), _records(file, "events", EVENT))
+
+
+async def read_api(api: Source, *, at_once: int) -> tuple[list[User], list[Event]]:
     """All that an events API holds; an event that a user lists and the list of events lacks is
     asked for by its id.
 
-    Raises DataFault, and what the API raises.
+    Raises what the API raises.
     """
     users, events = await api.users(), await api.events()
     there = {event.id for event in events}
     missing = [each for user in users for each in user.events if each not in there]
     events += await fan_out(api.event, missing, limit=at_once)
-    return checked(users, events)
+    return users, events
 
 
-def checked(users: Sequence[User], events: Sequence[Event]) -> Data:
-    """The records with the place of each event among its user's. Raises DataFault."""
-    places: dict[str, tuple[str, int]] = {}
-    known: set[str] = set()
-    for n, user in enumerate(users):
-        _check(f"$.users[{n}]", known, user.id, user.name)
-        for place, event_id in enumerate(user.events):
-            places.setdefault(event_id, (user.id, place))
-    placed: list[Placed] = []
-    seen: set[str] = set()
-    for n, event in enumerate(events):
-        _check(f"$.events[{n}]", seen, event.id, event.title, event.description)
-        listed_by, place = places.get(event.id, (event.userId, ADDED))
-        if event.userId not in known:
-            raise DataFault(f"$.events[{n}].userId: there is no user {event.userId!r}")
-        if listed_by != event.userId:
-            raise DataFault(f"$.events[{n}].userId: {event.userId!r}, but {listed_by!r} lists it")
-        placed.append(Placed(event, place))
-    _check_lists(users, seen)
-    return Data(list(users), placed)
+def checked(users: Iterable[User], events: Iterable[Event]) -> Data:
+    """The records with the place of each event among its user's."""
+    check = _Check()
+    return Data(check.users(users), check.events(events))
 
 
-def _check_lists(users: Sequence[User], there: set[str]) -> None:
-    for n, user in enumerate(users):
-        for m, event_id in enumerate(user.events):
-            if event_id not in there:
-                raise DataFault(f"$.users[{n}].events[{m}]: there is no event {event_id!r}")
+class _Listed(NamedTuple):
+    """Where a user lists an event: `$.users[user].events[place]`."""
+
+    user_id: str
+    user: int
+    place: int
 
 
-def written(users: Iterable[User], events: Iterable[Event]) -> Iterator[bytes]:
-    """The file, piece by piece."""
+class _Check:
+    """Of what has passed it keeps the ids alone."""
+
+    def __init__(self) -> None:
+        self._users: set[str] = set()
+        self._listed: dict[str, _Listed] = {}
+
+    def users(self, users: Iterable[User]) -> Iterator[User]:
+        for n, user in enumerate(users):
+            _check(f"$.users[{n}]", self._users, user.id, user.name)
+            self._users.add(user.id)
+            for place, event_id in enumerate(user.events):
+                here = _Listed(user.id, n, place)
+                other = self._listed.setdefault(event_id, here)
+                if other is not here:
+                    raise DataFault(
+                        f"$.users[{n}].events[{place}]: {event_id!r} is listed before, in"
+                        f" $.users[{other.user}].events[{other.place}]"
+                    )
+            yield user
+
+    def events(self, events: Iterable[Event]) -> Iterator[Placed]:
+        there: set[str] = set()
+        for n, event in enumerate(events):
+            path = f"$.events[{n}]"
+            _check(path, there, event.id, event.title, event.description)
+            there.add(event.id)
+            if event.userId not in self._users:
+                raise DataFault(f"{path}.userId: there is no user {event.userId!r}")
+            listed = self._listed.pop(event.id, None)
+            if listed is not None and listed.user_id != event.userId:
+                raise DataFault(f"{path}.userId: {event.userId!r}, but {listed.user_id!r} lists it")
+            yield Placed(event, ADDED if listed is None else listed.place)
+        for event_id, listed in self._listed.items():
+            raise DataFault(
+                f"$.users[{listed.user}].events[{listed.place}]: there is no event {event_id!r}"
+            )
+
+
+async def written(records: AsyncIterator[User | Event]) -> AsyncIterator[bytes]:
+    """The file, a record at a time; users come before events."""
     yield b'{"users":['
-    for n, user in enumerate(users):
-        yield (b",\n" if n else b"\n") + _encode(user)
-    yield b'],\n"events":['
-    for n, event in enumerate(events):
-        yield (b",\n" if n else b"\n") + _encode(event)
-    yield b"]}\n"
+    separator, in_users = b"\n", True
+    async for record in records:
+        if in_users and isinstance(record, Event):
+            in_users = False
+            yield b'],\n"events":['
+            separator = b"\n"
+        yield separator + _encode(record)
+        separator = b",\n"
+    yield b"]}\n" if not in_users else b'],\n"events":[]}\n'
 
 
-def _decoded(shape: Shape[T | None, Any], raw: msgspec.Raw, path: str) -> T:
+def _records(file: Readable, name: str, shape: Shape[T | None, Any]) -> Iterator[T]:
     try:
-        record = shape.decode("import", bytes(raw))
+        for n, raw in enumerate(records(file, name)):
+            yield _decoded(shape, raw, f"$.{name}[{n}]")
+    except NotRecords as error:
+        raise DataFault(str(error)) from error
+    except OSError as error:
+        raise DataFault(f"It cannot be read: {error.strerror}.") from error
+
+
+def _decoded(shape: Shape[T | None, Any], raw: bytes, path: str) -> T:
+    try:
+        record = shape.decode("import", raw)
     except UpstreamError as error:
         # The reason names a place within the record: "$.title: …".
         raise DataFault(f"{path}{error.reason.removeprefix('$')}") from error
@@ -119,4 +148,3 @@ def _check(path: str, known: set[str], record_id: str, *texts: str) -> None:
         raise DataFault(f"{path}.id: {record_id!r} is there twice")
     if any("\0" in text for text in texts):
         raise DataFault(f"{path}: a text holds the character NUL")
-    known.add(record_id)

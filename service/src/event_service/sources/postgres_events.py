@@ -2,7 +2,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any
 
 import psycopg
 from psycopg import errors as pg
@@ -16,7 +15,7 @@ from event_service.errors import (
     UserNotFound,
 )
 from event_service.libs import migrations
-from event_service.libs.postgres import Connection, build_pool, refuse_old_server
+from event_service.libs.postgres import Connection, build_pool, fetch, refuse_old_server
 from event_service.models import Event, NewEvent, User
 from event_service.sources import sql_events as sql
 from event_service.sources.sql_events import Placed, Row
@@ -25,25 +24,8 @@ MIGRATIONS = "event_service.sources.migrations_postgres"
 # A transaction that PostgreSQL gave up for the sake of another may be tried again at once.
 TRIES = 3
 
-_EVENTS = "ARRAY(SELECT e.id FROM events e WHERE e.user_id = users.id ORDER BY e.place, e.seq)"
-(
-    USERS,
-    USER,
-    EVENTS,
-    EVENT,
-    EVENTS_OF,
-    FIND_KEY,
-    ADD_KEY,
-    HAS_USER,
-    ADD_EVENT,
-    PUT_USER,
-    PUT_EVENT,
-) = (
-    statement.format(p="%s", events=_EVENTS).encode()
-    for statement in (
-        *(sql.USERS, sql.USER, sql.EVENTS, sql.EVENT, sql.EVENTS_OF, sql.FIND_KEY, sql.ADD_KEY),
-        *(sql.HAS_USER, sql.ADD_EVENT, sql.PUT_USER, sql.PUT_EVENT),
-    )
+SQL = sql.statements(
+    "%s", "ARRAY(SELECT e.id FROM events e WHERE e.user_id = users.id ORDER BY e.place, e.seq)"
 )
 
 
@@ -102,26 +84,28 @@ class PostgresEvents:
         return applied
 
     async def users(self) -> list[User]:
-        return [User(*row) for row in await self._read("getUsers", USERS)]
+        return [_user(row) for row in await self._read("getUsers", SQL.users)]
 
     async def user(self, user_id: str) -> User:
-        rows = await self._read("getUserById", USER, user_id)
-        return User(*sql.the_user(user_id, rows))
+        rows = await self._read("getUserById", SQL.user, user_id)
+        return _user(sql.the_user(user_id, rows))
 
     async def events(self) -> list[Event]:
-        return [sql.event_of(row) for row in await self._read("getEvents", EVENTS)]
+        return [sql.event_of(row) for row in await self._read("getEvents", SQL.events)]
 
     async def event(self, event_id: str) -> Event:
-        return sql.the_event(await self._read("getEventById", EVENT, event_id))
+        return sql.the_event(await self._read("getEventById", SQL.event, event_id))
 
     async def events_of(self, user_id: str) -> list[Event]:
-        return sql.events_of(user_id, await self._read("getEventsByUserId", EVENTS_OF, user_id))
+        return sql.events_of(user_id, await self._read("getEventsByUserId", SQL.events_of, user_id))
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
         """The id under which the event is stored: ours, or that of an earlier try.
 
         Raises UserNotFound, and IdempotencyKeyReused for a key of another event.
         """
+        if "\0" in event.userId:
+            raise UserNotFound(event.userId)
         for left in reversed(range(TRIES)):
             try:
                 async with self._connection("addEvent") as connection, connection.transaction():
@@ -135,34 +119,55 @@ class PostgresEvents:
         raise AssertionError("unreachable")
 
     async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None:
-        """Put all of them in, or none; what is there under the same id is replaced."""
         async with self._pool.connection() as connection, connection.transaction():
             # It may take longer than a request may.
             await connection.execute("SET LOCAL statement_timeout = 0")
             cursor = connection.cursor()
-            await cursor.executemany(PUT_USER, ((user.id, user.name) for user in users))
-            await cursor.executemany(PUT_EVENT, _rows(events))
+            await cursor.executemany(SQL.put_user.encode(), map(sql.user_values, users))
+            await cursor.executemany(SQL.put_event.encode(), map(sql.placed_values, events))
+
+    async def count(self) -> int:
+        async with self._pool.connection() as connection:
+            ((number,),) = await fetch(connection, SQL.size)
+            return int(number)
+
+    async def everything(self) -> AsyncIterator[User | Event]:
+        async with self._pool.connection() as connection, connection.transaction():
+            await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+            # It may take longer than a request may.
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            # Cursors of the server: it sends a part at a time.
+            async with connection.cursor("users") as rows:
+                await rows.execute(SQL.users.encode())
+                async for row in rows:
+                    yield _user(row)
+            async with connection.cursor("events") as rows:
+                await rows.execute(SQL.events.encode())
+                async for row in rows:
+                    yield sql.event_of(row)
 
     async def _add(self, connection: Connection, event: NewEvent, event_id: str, key: str) -> str:
         print_of_it = sql.fingerprint(event)
         # First: of two at the same time the second waits here until the first has committed.
-        values: tuple[Any, ...] = (key, event_id, print_of_it, self._wall_clock())
-        added = await connection.execute(ADD_KEY, values)
+        values = (key, event_id, print_of_it, self._wall_clock())
+        added = await connection.execute(SQL.add_key.encode(), values)
         if not added.rowcount:
-            known: Row | None = await (await connection.execute(FIND_KEY, (key,))).fetchone()
-            if known is None or bytes(known[1]) != print_of_it:
+            known = await fetch(connection, SQL.find_key, (key,))
+            if not known or bytes(known[0][1]) != print_of_it:
                 raise IdempotencyKeyReused
-            return str(known[0])
-        if await (await connection.execute(HAS_USER, (event.userId,))).fetchone() is None:
+            return str(known[0][0])
+        if not await fetch(connection, SQL.has_user, (event.userId,)):
             raise UserNotFound(event.userId)
-        values = (event_id, event.userId, sql.ADDED, event.title, event.description or "")
-        await connection.execute(ADD_EVENT, values)
+        await connection.execute(SQL.add_event.encode(), sql.added_values(event, event_id))
         return event_id
 
-    async def _read(self, operation: str, statement: bytes, *values: str) -> Sequence[Row]:
+    async def _read(self, operation: str, statement: str, *values: str) -> Sequence[Row]:
+        if any("\0" in value for value in values):
+            # PostgreSQL refuses to look for it; nothing that it stores has it.
+            return ()
         async with self._connection(operation) as connection:
             # Prepared on its first use: a plan for each would cost as much as the look-up.
-            cursor = await connection.execute(statement, values, prepare=True)
+            cursor = await connection.execute(statement.encode(), values, prepare=True)
             return await cursor.fetchall()
 
     @asynccontextmanager
@@ -205,7 +210,5 @@ def _translated(operation: str) -> Iterator[None]:
         ) from error
 
 
-def _rows(events: Iterable[Placed]) -> Iterator[tuple[Any, ...]]:
-    for placed in events:
-        event = placed.event
-        yield (event.id, event.userId, placed.place, event.title, event.description)
+def _user(row: Row) -> User:
+    return User(row[0], row[1], row[2])

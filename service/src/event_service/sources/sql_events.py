@@ -6,8 +6,8 @@ valid.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -19,35 +19,60 @@ COMPONENT = "events"
 # Place of an event that was added: after all that were imported.
 ADDED = 1 << 40
 
-# Parameters are `{}` here: each dialect has a mark of its own.
-USERS = "SELECT id, name, {events} FROM users ORDER BY seq"
-USER = "SELECT id, name, {events} FROM users WHERE id = {p}"
-EVENTS = "SELECT id, user_id, title, description FROM events ORDER BY seq"
-EVENT = "SELECT id, user_id, title, description FROM events WHERE id = {p}"
-# No row: no such user. One row of NULLs: no events.
-EVENTS_OF = (
-    "SELECT e.id, e.user_id, e.title, e.description FROM users u"
-    " LEFT JOIN events e ON e.user_id = u.id WHERE u.id = {p} ORDER BY e.place, e.seq"
-)
-FIND_KEY = "SELECT event_id, fingerprint FROM idempotency_keys WHERE key = {p}"
-ADD_KEY = (
-    "INSERT INTO idempotency_keys (key, event_id, fingerprint, added_at)"
-    " VALUES ({p}, {p}, {p}, {p}) ON CONFLICT (key) DO NOTHING"
-)
-HAS_USER = "SELECT 1 FROM users WHERE id = {p}"
-ADD_EVENT = (
-    "INSERT INTO events (id, user_id, place, title, description) VALUES ({p}, {p}, {p}, {p}, {p})"
-    " ON CONFLICT (id) DO NOTHING"
-)
-PUT_USER = (
-    "INSERT INTO users (id, name) VALUES ({p}, {p})"
-    " ON CONFLICT (id) DO UPDATE SET name = excluded.name"
-)
-PUT_EVENT = (
-    "INSERT INTO events (id, user_id, place, title, description) VALUES ({p}, {p}, {p}, {p}, {p})"
-    " ON CONFLICT (id) DO UPDATE SET user_id = excluded.user_id, place = excluded.place,"
-    " title = excluded.title, description = excluded.description"
-)
+
+class Statements(NamedTuple):
+    """All that is asked of a database; `events_of` is the one that a user's events take."""
+
+    users: str
+    user: str
+    events: str
+    event: str
+    events_of: str
+    find_key: str
+    add_key: str
+    has_user: str
+    add_event: str
+    put_user: str
+    put_event: str
+    size: str
+
+
+def statements(p: str, event_ids: str) -> Statements:
+    """In a dialect: `p` is its mark of a parameter, `event_ids` a user's list as one value."""
+    users = f"SELECT id, name, {event_ids} FROM users"
+    events = "SELECT id, user_id, title, description FROM events"
+    insert_event = (
+        "INSERT INTO events (id, user_id, place, title, description)"
+        f" VALUES ({p}, {p}, {p}, {p}, {p}) ON CONFLICT (id)"
+    )
+    return Statements(
+        users=f"{users} ORDER BY seq",
+        user=f"{users} WHERE id = {p}",
+        events=f"{events} ORDER BY seq",
+        event=f"{events} WHERE id = {p}",
+        # No row: no such user. One row of NULLs: no events.
+        events_of=(
+            "SELECT e.id, e.user_id, e.title, e.description FROM users u"
+            f" LEFT JOIN events e ON e.user_id = u.id WHERE u.id = {p} ORDER BY e.place, e.seq"
+        ),
+        find_key=f"SELECT event_id, fingerprint FROM idempotency_keys WHERE key = {p}",
+        add_key=(
+            "INSERT INTO idempotency_keys (key, event_id, fingerprint, added_at)"
+            f" VALUES ({p}, {p}, {p}, {p}) ON CONFLICT (key) DO NOTHING"
+        ),
+        has_user=f"SELECT 1 FROM users WHERE id = {p}",
+        add_event=f"{insert_event} DO NOTHING",
+        put_user=(
+            f"INSERT INTO users (id, name) VALUES ({p}, {p})"
+            " ON CONFLICT (id) DO UPDATE SET name = excluded.name"
+        ),
+        put_event=(
+            f"{insert_event} DO UPDATE SET user_id = excluded.user_id, place = excluded.place,"
+            " title = excluded.title, description = excluded.description"
+        ),
+        size="SELECT (SELECT count(*) FROM users) + (SELECT count(*) FROM events)",
+    )
+
 
 Row = Sequence[Any]
 
@@ -65,7 +90,21 @@ class Database(Source, Protocol):
     async def open(self) -> None: ...
     async def close(self) -> None: ...
     async def migrate(self) -> list[str]: ...
-    async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None: ...
+    async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None:
+        """Put in first all users, then all events; what is there under the same id is replaced.
+
+        They are taken one by one. Nothing is put in if an iterator raises.
+        """
+
+    async def count(self) -> int:
+        """How many users and events there are."""
+
+    def everything(self) -> AsyncIterator[User | Event]:
+        """All users, then all events, of one moment, read while they are taken.
+
+        For a command: it may block the event loop.
+        """
+
     async def events_of(self, user_id: str) -> list[Event]: ...
 
 
@@ -74,12 +113,28 @@ def event_of(row: Row) -> Event:
 
 
 def events_of(user_id: str, rows: Sequence[Row]) -> list[Event]:
-    """What EVENTS_OF found. Raises UserNotFound."""
+    """What `events_of` found. Raises UserNotFound."""
     if not rows:
         raise UserNotFound(user_id)
     if rows[0][0] is None:
         return []
     return [event_of(row) for row in rows]
+
+
+def user_values(user: User) -> tuple[str, str]:
+    """The parameters of `put_user`."""
+    return user.id, user.name
+
+
+def placed_values(placed: Placed) -> tuple[str, str, int, str, str]:
+    """The parameters of `put_event`."""
+    event = placed.event
+    return event.id, event.userId, placed.place, event.title, event.description
+
+
+def added_values(event: NewEvent, event_id: str) -> tuple[str, str, int, str, str]:
+    """The parameters of `add_event`."""
+    return event_id, event.userId, ADDED, event.title, event.description or ""
 
 
 def the_user(user_id: str, rows: Sequence[Row]) -> Row:

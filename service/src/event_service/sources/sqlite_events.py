@@ -1,6 +1,6 @@
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -17,28 +17,10 @@ from event_service.sources.sql_events import Placed, Row
 
 MIGRATIONS = "event_service.sources.migrations_sqlite"
 
-_EVENTS = (
+SQL = sql.statements(
+    "?",
     "(SELECT json_group_array(id) FROM"
-    " (SELECT id FROM events WHERE user_id = users.id ORDER BY place, seq))"
-)
-(
-    USERS,
-    USER,
-    EVENTS,
-    EVENT,
-    EVENTS_OF,
-    FIND_KEY,
-    ADD_KEY,
-    HAS_USER,
-    ADD_EVENT,
-    PUT_USER,
-    PUT_EVENT,
-) = (
-    statement.format(p="?", events=_EVENTS)
-    for statement in (
-        *(sql.USERS, sql.USER, sql.EVENTS, sql.EVENT, sql.EVENTS_OF, sql.FIND_KEY, sql.ADD_KEY),
-        *(sql.HAS_USER, sql.ADD_EVENT, sql.PUT_USER, sql.PUT_EVENT),
-    )
+    " (SELECT id FROM events WHERE user_id = users.id ORDER BY place, seq))",
 )
 _ids = msgspec.json.Decoder(list[str])
 
@@ -87,21 +69,21 @@ class SqliteEvents:
         return await self._writer.run(migrations.migrate_sqlite, sql.COMPONENT, todo)
 
     async def users(self) -> list[User]:
-        rows = await self._list("getUsers", USERS)
+        rows = await self._list("getUsers", SQL.users)
         return [_user(row) for row in rows]
 
     async def user(self, user_id: str) -> User:
-        return _user(sql.the_user(user_id, self._find("getUserById", USER, user_id)))
+        return _user(sql.the_user(user_id, self._find("getUserById", SQL.user, user_id)))
 
     async def events(self) -> list[Event]:
-        rows = await self._list("getEvents", EVENTS)
+        rows = await self._list("getEvents", SQL.events)
         return [sql.event_of(row) for row in rows]
 
     async def event(self, event_id: str) -> Event:
-        return sql.the_event(self._find("getEventById", EVENT, event_id))
+        return sql.the_event(self._find("getEventById", SQL.event, event_id))
 
     async def events_of(self, user_id: str) -> list[Event]:
-        return sql.events_of(user_id, self._find("getEventsByUserId", EVENTS_OF, user_id))
+        return sql.events_of(user_id, self._find("getEventsByUserId", SQL.events_of, user_id))
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
         """The id under which the event is stored: ours, or that of an earlier try.
@@ -114,8 +96,18 @@ class SqliteEvents:
             raise _failed("addEvent", error) from error
 
     async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None:
-        """Put all of them in, or none; what is there under the same id is replaced."""
         await self._writer.run(_import, users, events)
+
+    async def count(self) -> int:
+        return await self._lists.run(_count)
+
+    async def everything(self) -> AsyncIterator[User | Event]:
+        with closing(self._connect()) as connection:
+            connection.execute("BEGIN")
+            for row in connection.execute(SQL.users):
+                yield _user(row)
+            for row in connection.execute(SQL.events):
+                yield sql.event_of(row)
 
     def _connect(self) -> apsw.Connection:
         return connect(self._path, synchronous="FULL")
@@ -169,31 +161,28 @@ def _add_all(
 
 def _add(connection: apsw.Connection, addition: _Addition, now: float) -> str:
     event, event_id, key = addition
-    known = connection.execute(FIND_KEY, (key,)).fetchone()
+    known = connection.execute(SQL.find_key, (key,)).fetchone()
     print_of_it = sql.fingerprint(event)
     if known is not None:
         if known[1] != print_of_it:
             raise IdempotencyKeyReused
         return str(known[0])
-    if connection.execute(HAS_USER, (event.userId,)).fetchone() is None:
+    if connection.execute(SQL.has_user, (event.userId,)).fetchone() is None:
         raise UserNotFound(event.userId)
-    connection.execute(ADD_KEY, (key, event_id, print_of_it, now))
-    values = (event_id, event.userId, sql.ADDED, event.title, event.description or "")
-    connection.execute(ADD_EVENT, values)
+    connection.execute(SQL.add_key, (key, event_id, print_of_it, now))
+    connection.execute(SQL.add_event, sql.added_values(event, event_id))
     return event_id
+
+
+def _count(connection: apsw.Connection) -> int:
+    number: int = connection.execute(SQL.size).get
+    return number
 
 
 def _import(connection: apsw.Connection, users: Iterable[User], events: Iterable[Placed]) -> None:
     with _writing(connection):
-        connection.executemany(PUT_USER, ((user.id, user.name) for user in users))
-        connection.executemany(
-            PUT_EVENT,
-            (
-                (e.id, e.userId, placed.place, e.title, e.description)
-                for placed in events
-                for e in (placed.event,)
-            ),
-        )
+        connection.executemany(SQL.put_user, map(sql.user_values, users))
+        connection.executemany(SQL.put_event, map(sql.placed_values, events))
 
 
 @contextmanager
