@@ -173,7 +173,9 @@ class CircuitBreaker:
     @property
     def state(self) -> State:
         """Still `OPEN` when the cooldown is over: the first call after it makes it half-open."""
-        return self._core.circuit.state
+        core = self._core
+        moment = core.moment
+        return (core.latest() if moment.following else moment).period.state
 
     def snapshot(self) -> Snapshot:
         now = self._core.clock()

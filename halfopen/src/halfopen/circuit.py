@@ -241,7 +241,9 @@ class Circuit(NamedTuple):
         except Exception:  # noqa: BLE001 - `settle` asks again, and logs it
             return None
         # If none wants to hear of more, calls need not come here again.
-        return Circuit(self[0], self[1], counters, *self[3:]) if hear_more else None
+        if not hear_more:
+            return None
+        return tuple.__new__(Circuit, (self[0], self[1], counters, *self[3:]))
 
     def ignore(
         self, period: Period, key: Key, now: float, error: BaseException | None

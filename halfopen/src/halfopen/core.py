@@ -35,7 +35,8 @@ class Moment:
     """
 
     __slots__ = (
-        *("circuit", "counting", "following", "healthy", "period", "refuses_until", "steady"),
+        *("admits_all", "circuit", "counting", "following", "healthy", "period"),
+        *("refuses_until", "steady"),
     )
 
     def __init__(self, circuit: Circuit, *, judges_results: bool, shadow: bool) -> None:
@@ -45,7 +46,8 @@ class Moment:
         self.refuses_until = 0.0
         self.steady: Period | None = None  # its successes change nothing, but may be told
         self.counting: Period | None = None  # its successes change counts alone
-        if period.state is CLOSED and period.in_flight is None:
+        self.admits_all = period.state is CLOSED and period.in_flight is None
+        if self.admits_all:
             if True not in [counter.hears_successes for counter in circuit.counters]:
                 self.steady = period
             elif Kind.CALL_SUCCEEDED not in circuit.listeners and not circuit.waiting:
@@ -60,6 +62,7 @@ class Moment:
         moment = Moment.__new__(Moment)
         moment.circuit = circuit
         moment.following = {}
+        moment.admits_all = True
         moment.period = moment.counting = circuit.period
         moment.refuses_until = 0.0
         moment.steady = moment.healthy = None
@@ -202,6 +205,11 @@ class Core:
 
     def acquire(self) -> Permit:
         """Let a call in or raise `CircuitOpen`. For callers who cannot wait."""
+        moment = self.moment
+        if moment.admits_all and not moment.following:
+            return Permit(self, moment.period)
+        # A traceback that somebody keeps must not keep what has followed since.
+        del moment
         while True:
             permit = self._admit()
             if self.coordinator is None or permit.period.state is not HALF_OPEN:
@@ -235,10 +243,10 @@ class Core:
 
     def _admit(self) -> Permit:
         latest = self.latest()
-        period, until = latest.period, latest.refuses_until
+        admits_all, period, until = latest.admits_all, latest.period, latest.refuses_until
         # A traceback that somebody keeps must not keep what has followed since.
         del latest
-        if period.state is CLOSED and period.in_flight is None:
+        if admits_all:
             return Permit(self, period)
         now = self.clock()
         if now < until:
@@ -329,10 +337,12 @@ class Core:
                 return False
             self.emit(Fact(Kind.CALL_SUCCEEDED))
             return True
-        probe = permit.period.state is HALF_OPEN
-        # The slot of a probe, which it has once, says whether it was settled before. So a probe
-        # whose verdict is interrupted keeps its slot until it is forgotten.
-        if permit.settled or not (probe or permit.claim()):
+        if permit.period.state is HALF_OPEN:
+            # The slot of a probe, which it has once, says whether it was settled before. So a
+            # probe whose verdict is interrupted keeps its slot until it is forgotten.
+            if permit.settled:
+                return False
+        elif not permit.claim():
             return False
         now = self.clock()
         if not failed and self._count_success(permit.period, now):

@@ -237,7 +237,10 @@ class _Bucket(NamedTuple):
     def after(self, now: float, bad: bool) -> "_Bucket":  # noqa: FBT001 - on the fast path
         # Threads may come with their times out of order.
         first, last, calls, bads = self
-        return _Bucket(first, now if now > last else last, calls + 1, bads + bad)  # noqa: FURB136
+        last = now if now > last else last  # noqa: FURB136
+        # Not `_Bucket(…)`: a named tuple is made by a function in Python, which takes longer than
+        # all the rest of this.
+        return tuple.__new__(_Bucket, (first, last, calls + 1, bads + bad))
 
 
 class _LastSeconds(NamedTuple):
@@ -256,8 +259,8 @@ class _LastSeconds(NamedTuple):
             and now < latest.first + seconds / _BUCKETS
             and not (older and older[0].last + seconds < now)
         ):
-            latest = latest.after(now, bad)
-            return _LastSeconds(seconds, older, latest, calls + 1, bads + bad)
+            after = (seconds, older, latest.after(now, bad), calls + 1, bads + bad)
+            return tuple.__new__(_LastSeconds, after)
         buckets = older if latest is None else (*older, latest)
         gone = 0
         while gone < len(buckets) and not self._counts(buckets[gone], now):  # a hundred at most
@@ -335,7 +338,7 @@ class _Share(NamedTuple):
     def after(self, now: float, duration: float, *, failed: bool) -> Counter:
         rule, slower_than, tally = self
         bad = failed if slower_than is None else duration > slower_than
-        return _Share(rule, slower_than, tally.after(now, bad=bad))
+        return tuple.__new__(_Share, (rule, slower_than, tally.after(now, bad=bad)))
 
     def trips(self, now: float, hung: int) -> bool:
         # What was just heard has brought the tally up to now.

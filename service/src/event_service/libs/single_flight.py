@@ -1,8 +1,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from contextvars import Context, copy_context
-from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -12,13 +11,28 @@ class FlightCancelled(Exception):
     """The shared call was cancelled, but not by its callers."""
 
 
-class _Flight(dict[asyncio.Future[V], None]):
+class _Flight(dict["_Waiter[V]", None]):
     """The callers that wait for a call, in order of arrival; empty once it is over or abandoned."""
 
-    __slots__ = ("context", "task")
+    __slots__ = ("context", "leave", "task")
 
     context: Context
+    leave: "Callable[[_Waiter[V]], None]"
     task: asyncio.Task[None]
+
+
+class _Waiter(asyncio.Future[V]):
+    """The place of one caller in a flight; to cancel it is to leave."""
+
+    __slots__ = ("flight",)
+
+    flight: _Flight[V]
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        cancelled = super().cancel(msg)
+        if cancelled:
+            self.flight.leave(self)
+        return cancelled
 
 
 class SingleFlight(Generic[K, V]):
@@ -64,6 +78,7 @@ class SingleFlight(Generic[K, V]):
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight()
+            flight.leave = partial(self._leave, key, flight)
             flight.context = copy_context()
             # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
             # of the cost of the whole.
