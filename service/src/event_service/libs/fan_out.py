@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -50,9 +51,8 @@ class _FanOut(Generic[K, V]):
         self._over = asyncio.Event()
 
     async def run(self, limit: int) -> list[V]:
-        for _ in range(limit):
-            if not self._begin_next():
-                break
+        for key in islice(self._todo, limit):
+            self._begin(key)
         await self._all_ended()
         try:
             if self._cancelled is not None:
@@ -73,24 +73,19 @@ class _FanOut(Generic[K, V]):
                 self._cancelled = exc
                 self._stop()
 
-    def _begin_next(self) -> bool:
-        for key in self._todo:
-            call = self._begin(key)
-            call.add_done_callback(self._on_end)
-            self._running.add(call)
-            self._calls.append(call)
-            return True
-        return False
-
-    def _begin(self, key: K) -> asyncio.Future[V]:
+    def _begin(self, key: K) -> None:
+        call: asyncio.Future[V]
         try:
-            call = self._fn(key)
+            begun = self._fn(key)
         except Exception as exc:
-            failed: asyncio.Future[V] = self._loop.create_future()
-            failed.set_exception(exc)
-            return failed
-        # A future costs no task to wait for.
-        return call if isinstance(call, asyncio.Future) else asyncio.ensure_future(call)
+            call = self._loop.create_future()
+            call.set_exception(exc)
+        else:
+            # A future costs no task to wait for.
+            call = begun if isinstance(begun, asyncio.Future) else asyncio.ensure_future(begun)
+        call.add_done_callback(self._on_end)
+        self._running.add(call)
+        self._calls.append(call)
 
     def _on_end(self, call: asyncio.Future[V]) -> None:
         self._running.discard(call)
@@ -98,7 +93,9 @@ class _FanOut(Generic[K, V]):
         if (call.cancelled() or call.exception() is not None) and self._failed is None:
             self._failed = call
             self._stop()
-        self._begin_next()
+        for key in self._todo:
+            self._begin(key)
+            break
         if not self._running:
             self._over.set()
 

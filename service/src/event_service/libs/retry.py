@@ -43,7 +43,9 @@ class RetryBudget:
 
     def record_request(self) -> None:
         """Count a first attempt; retries are not requests."""
-        self._advance()
+        now = self._clock()
+        if now >= self._slot_ends:
+            self._advance(now)
         self._requests[-1] += 1
 
     def try_spend(self) -> bool:
@@ -56,14 +58,13 @@ class RetryBudget:
     @property
     def remaining(self) -> float:
         """Retries that would be granted now; a fraction is on its way to the next one."""
-        self._advance()
+        now = self._clock()
+        if now >= self._slot_ends:
+            self._advance(now)
         floor = self._floor / self._nodes()
         return max(0.0, self._ratio * sum(self._requests) + floor - sum(self._retries))
 
-    def _advance(self) -> None:
-        now = self._clock()
-        if now < self._slot_ends:
-            return
+    def _advance(self, now: float) -> None:
         slot = int(now // self._slot_length)
         for _ in range(min(slot - self._slot, _SLOTS + 1)):
             self._requests.append(0)

@@ -11,27 +11,30 @@ class FlightCancelled(Exception):
     """The shared call was cancelled, but not by its callers."""
 
 
-class _Flight(dict["_Waiter[V]", None]):
+class _Flight(dict["_Waiter[V]", None], Generic[K, V]):
     """The callers that wait for a call, in order of arrival; empty once it is over or abandoned."""
 
-    __slots__ = ("context", "leave", "task")
+    __slots__ = ("context", "flights", "key", "task")
 
     context: Context
-    leave: "Callable[[_Waiter[V]], None]"
     task: asyncio.Task[None]
+
+    def __init__(self, flights: "SingleFlight[K, V]", key: K) -> None:
+        self.flights = flights
+        self.key = key
 
 
 class _Waiter(asyncio.Future[V]):
-    """The place of one caller in a flight; to cancel it is to leave."""
+    """The place of one caller in a flight. To cancel it is to leave."""
 
     __slots__ = ("flight",)
 
-    flight: _Flight[V]
+    flight: _Flight[Any, V]
 
     def cancel(self, msg: Any | None = None) -> bool:
         cancelled = super().cancel(msg)
         if cancelled:
-            self.flight.leave(self)
+            self.flight.flights.leave(self)
         return cancelled
 
 
@@ -52,7 +55,7 @@ class SingleFlight(Generic[K, V]):
         context in which that call runs.
         """
         self._on_shared = on_shared
-        self._flights: dict[K, _Flight[V]] = {}
+        self._flights: dict[K, _Flight[K, V]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
@@ -77,13 +80,12 @@ class SingleFlight(Generic[K, V]):
         loop = asyncio.get_running_loop()
         flight = self._flights.get(key)
         if flight is None:
-            flight = _Flight()
-            flight.leave = partial(self._leave, key, flight)
+            flight = _Flight(self, key)
             flight.context = copy_context()
             # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
             # of the cost of the whole.
             flight.task = asyncio.Task(
-                self._fly(key, flight, fn, args, kwargs),
+                self._fly(flight, fn, args, kwargs),
                 loop=loop,
                 name="single flight",
                 context=flight.context,
@@ -91,15 +93,14 @@ class SingleFlight(Generic[K, V]):
             self._flights[key] = flight
         elif self._on_shared is not None:
             self._on_shared(flight.context)
-        waiter: asyncio.Future[V] = loop.create_future()
+        waiter: _Waiter[V] = _Waiter(loop=loop)
+        waiter.flight = flight
         flight[waiter] = None
-        waiter.add_done_callback(partial(self._leave, key, flight))
         return waiter
 
     async def _fly(
         self,
-        key: K,
-        flight: _Flight[V],
+        flight: _Flight[K, V],
         fn: Callable[..., Awaitable[V]],
         args: tuple[object, ...],
         kwargs: dict[str, object],
@@ -107,33 +108,31 @@ class SingleFlight(Generic[K, V]):
         try:
             value = await fn(*args, **kwargs)
         except Exception as exc:
-            self._land_with_error(key, flight, exc)
+            self._land_with_error(flight, exc)
         except BaseException:
-            self._land_with_error(key, flight, FlightCancelled())
+            self._land_with_error(flight, FlightCancelled())
             raise
         else:
-            for waiter in self._land(key, flight):
-                waiter.set_result(value)
+            if flight:
+                self._close(flight)
+                for waiter in flight:
+                    waiter.set_result(value)
+                flight.clear()
 
-    def _land_with_error(self, key: K, flight: _Flight[V], error: Exception) -> None:
-        for waiter in self._land(key, flight):
-            waiter.set_exception(error)
+    def _land_with_error(self, flight: _Flight[K, V], error: Exception) -> None:
+        if flight:
+            self._close(flight)
+            for waiter in flight:
+                waiter.set_exception(error)
+            flight.clear()
 
-    def _land(self, key: K, flight: _Flight[V]) -> list[asyncio.Future[V]]:
-        if not flight:
-            return []
-        self._close(key, flight)
-        waiters = [waiter for waiter in flight if not waiter.done()]
-        flight.clear()
-        return waiters
-
-    def _leave(self, key: K, flight: _Flight[V], waiter: asyncio.Future[V]) -> None:
-        if not flight:
-            return
+    def leave(self, waiter: _Waiter[V]) -> None:
+        """The caller whose place this was has gone away."""
+        flight: _Flight[K, V] = waiter.flight
         del flight[waiter]
         if flight:
             return
-        self._close(key, flight)
+        self._close(flight)
         task = flight.task
         # A cancelled task holds its last frame, and that frame the flight: without this a cycle
         # would be left to the garbage collector.
@@ -142,6 +141,6 @@ class SingleFlight(Generic[K, V]):
         task.add_done_callback(self._abandoned.discard)
         task.cancel()
 
-    def _close(self, key: K, flight: _Flight[V]) -> None:
-        if self._flights.get(key) is flight:
-            del self._flights[key]
+    def _close(self, flight: _Flight[K, V]) -> None:
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]

@@ -1,29 +1,32 @@
 import asyncio
-from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 # Seconds from one look at all limits to the next.
 TICK = 0.05
 
 
-class TimeLimit:
-    """Ends the block it stands around with TimeoutError, at `until` or when `sooner()` has come.
+class Bound(Protocol):
+    """What a block must not outlast, in seconds on the event loop's clock."""
 
-    Both are in seconds on the event loop's clock. `sooner` is asked again at its moment, so it may
-    have moved to a later one meanwhile; it is asked in any context, so it must read no context
-    variable. `until` may move, too. A cancellation from elsewhere stays one. `expired` tells the
-    limit's TimeoutError from one that the block raised itself.
+    @property
+    def latest(self) -> float: ...
+
+
+class TimeLimit:
+    """Ends the block it stands around with TimeoutError, at `until` or at the bound's `latest`.
+
+    Both are in seconds on the event loop's clock, and may move to a later moment meanwhile. A
+    cancellation from elsewhere stays one. `expired` tells the limit's TimeoutError from one that
+    the block raised itself.
     """
 
-    __slots__ = ("_cancelling", "_limits", "_sooner", "_task", "_timer", "expired", "until")
+    __slots__ = ("_bound", "_cancelling", "_limits", "_task", "_timer", "expired", "until")
 
-    def __init__(
-        self, limits: "TimeLimits", until: float, sooner: Callable[[], float] | None
-    ) -> None:
+    def __init__(self, limits: "TimeLimits", until: float, bound: Bound | None = None) -> None:
         self._limits = limits
         self.until = until
-        self._sooner = sooner
+        self._bound = bound
         self._timer: asyncio.TimerHandle | None = None
         self.expired = False
 
@@ -47,7 +50,7 @@ class TimeLimit:
         # An error holds the frame that holds this limit: a cycle, if the limit held its task.
         del self._task
         if self._timer is None:
-            self._limits.end(self)
+            self._limits.far.discard(self)
         else:
             self._timer.cancel()
             self._timer = None
@@ -58,7 +61,7 @@ class TimeLimit:
 
     def ends(self) -> float:
         """When, as far as is known now."""
-        return self.until if self._sooner is None else min(self.until, self._sooner())
+        return self.until if self._bound is None else min(self.until, self._bound.latest)
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have a timer of its own."""
@@ -81,31 +84,28 @@ class TimeLimits:
     """
 
     def __init__(self) -> None:
-        self._far: set[TimeLimit] = set()
+        self.far: set[TimeLimit] = set()  # without a timer of their own
         self._ticking = False
 
-    def __call__(self, until: float, *, sooner: Callable[[], float] | None = None) -> TimeLimit:
-        return TimeLimit(self, until, sooner)
+    def __call__(self, until: float, bound: Bound | None = None) -> TimeLimit:
+        return TimeLimit(self, until, bound)
 
     def begin(self, limit: TimeLimit, loop: asyncio.AbstractEventLoop) -> None:
         if limit.ends() < loop.time() + TICK:
             limit.arm(loop)
             return
-        self._far.add(limit)
+        self.far.add(limit)
         if not self._ticking:
             self._ticking = True
             loop.call_later(TICK, self._tick, loop)
 
-    def end(self, limit: TimeLimit) -> None:
-        self._far.discard(limit)
-
     def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         # Twice the time: the next tick may be late.
         near = loop.time() + 2 * TICK
-        due = [limit for limit in self._far if limit.ends() < near]
-        self._far.difference_update(due)
+        due = [limit for limit in self.far if limit.ends() < near]
+        self.far.difference_update(due)
         for limit in due:
             limit.arm(loop)
-        self._ticking = bool(self._far)
+        self._ticking = bool(self.far)
         if self._ticking:
             loop.call_later(TICK, self._tick, loop)

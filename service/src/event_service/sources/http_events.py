@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -37,6 +37,8 @@ from event_service.sources.translation import (
 )
 
 EVENTS_OF_USER = "getEventsByUserId"
+# To look up a member of the enumeration takes longer than to build the request.
+_OK = HTTPStatus.OK.value
 # Statuses of replies that have no body: there is nothing more to say.
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
 
@@ -53,6 +55,24 @@ class Trace(Protocol):
     def __call__(
         self, operation: str, method: str, url: str
     ) -> AbstractContextManager[Exchange]: ...
+
+
+class _Request(NamedTuple):
+    """What the requests of one operation have in common; between both parts of the path is the id.
+
+    An id is in the path as it is, in the query encoded.
+    """
+
+    target: Target
+    before: str
+    after: str
+    in_query: bool
+
+
+def _request(operation: str, url: str, path: str) -> _Request:
+    method = "POST" if operation == "addEvent" else "GET"
+    before, _, after = path.partition("{id}")
+    return _Request(Target(operation, method, url + path), before, after, "?" in before)
 
 
 class HttpEvents:
@@ -80,11 +100,9 @@ class HttpEvents:
         self._time_limit = time_limit
         self._trace = trace
         self._on_body = on_body
-        self._targets = {
-            operation: Target(operation, "POST" if operation == "addEvent" else "GET", url + path)
-            for operation, path in paths.items()
+        self._requests = {
+            operation: _request(operation, url, path) for operation, path in paths.items()
         }
-        self._paths = dict(paths)
         self.events_of: Callable[[str], Awaitable[list[Event]]] | None = (
             self._all_events_of if EVENTS_OF_USER in paths else None
         )
@@ -93,7 +111,7 @@ class HttpEvents:
         await self._client.close()
 
     async def users(self) -> list[User]:
-        return USERS.decode("getUsers", await self._get("getUsers"))
+        return USERS.decode("getUsers", await self._exchange("getUsers"))
 
     async def user(self, user_id: str) -> User:
         body = await self._get_of_user("getUserById", user_id)
@@ -103,10 +121,10 @@ class HttpEvents:
         return user
 
     async def events(self) -> list[Event]:
-        return EVENTS.decode("getEvents", await self._get("getEvents"))
+        return EVENTS.decode("getEvents", await self._exchange("getEvents"))
 
     async def event(self, event_id: str) -> Event:
-        event = EVENT.decode("getEventById", await self._get("getEventById", event_id))
+        event = EVENT.decode("getEventById", await self._exchange("getEventById", event_id))
         if event is None:
             raise not_found("getEventById", "no event in the reply")
         return event
@@ -126,7 +144,7 @@ class HttpEvents:
         )
         headers = {"content-type": "application/json", "idempotency-key": idempotency_key}
         try:
-            answer = await self._exchange("addEvent", self._paths["addEvent"], headers, body)
+            answer = await self._exchange("addEvent", headers=headers, body=body)
         except UpstreamNotFound as error:
             raise _no_user(event.userId, error) from None
         except UpstreamUnreadable:
@@ -135,28 +153,36 @@ class HttpEvents:
 
     async def _get_of_user(self, operation: str, user_id: str) -> bytes:
         try:
-            return await self._get(operation, user_id)
+            return await self._exchange(operation, user_id)
         except UpstreamNotFound as error:
             raise _no_user(user_id, error) from None
 
-    def _get(self, operation: str, key: str = "") -> Coroutine[Any, Any, bytes]:
-        return self._exchange(operation, _filled(self._paths[operation], key), {})
-
-    async def _exchange(
-        self, operation: str, path: str, headers: dict[str, str], body: bytes = b""
-    ) -> bytes:
+    def _exchange(
+        self,
+        operation: str,
+        key: str = "",
+        headers: dict[str, str] | None = None,
+        body: bytes = b"",
+    ) -> Coroutine[Any, Any, bytes]:
         """Send a request with what goes along with every call; the body of a good answer."""
-        target = self._targets[operation]
+        target, before, after, in_query = self._requests[operation]
+        path = f"{before}{quote(key, safe='') if in_query else key}{after}"
+        headers = {} if headers is None else headers
         call = context.current.get()
         if call is not None:
             headers["x-request-id"] = call.request_id
-            if self._trace is None and call.traceparent is not None:
-                headers["traceparent"] = call.traceparent
-                if call.tracestate is not None:
-                    headers["tracestate"] = call.tracestate
-        if self._trace is None:
-            return await self._send(target, path, headers, body)
-        with self._trace(operation, target.method, self._url + path) as exchange:
+        if self._trace is not None:
+            return self._traced(self._trace, target, path, headers, body)
+        if call is not None and call.traceparent is not None:
+            headers["traceparent"] = call.traceparent
+            if call.tracestate is not None:
+                headers["tracestate"] = call.tracestate
+        return self._send(target, path, headers, body)
+
+    async def _traced(
+        self, trace: Trace, target: Target, path: str, headers: dict[str, str], body: bytes
+    ) -> bytes:
+        with trace(target.operation, target.method, self._url + path) as exchange:
             headers |= exchange.headers
             return await self._send(target, path, headers, body, exchange)
 
@@ -183,7 +209,7 @@ class HttpEvents:
                 attempt.pending = "the body was not complete"
             if exchange is not None:
                 exchange.answered(reply.status)
-            if reply.status != HTTPStatus.OK:
+            if reply.status != _OK:
                 _refuse_by_status(target, reply)
             answer = await reply.read()
         except HttpClientError as exc:
@@ -199,14 +225,6 @@ def _refuse_by_status(target: Target, reply: http_client.Reply) -> None:
     except EventServiceError:
         reply.discard()
         raise
-
-
-def _filled(template: str, key: str) -> str:
-    """The template with the id in it: as it is in a path, encoded in a query."""
-    before, marker, after = template.partition("{id}")
-    if not marker:
-        return template
-    return f"{before}{quote(key, safe='') if '?' in before else key}{after}"
 
 
 def _no_user(user_id: str, error: UpstreamNotFound) -> UserNotFound:

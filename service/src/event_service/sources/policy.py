@@ -13,7 +13,7 @@ from math import inf
 from typing import Any, Generic, TypeVar
 
 from event_service import context
-from event_service.context import Attempt, CallContext
+from event_service.context import Attempt
 from event_service.errors import (
     DeadlineExceeded,
     EventServiceError,
@@ -30,7 +30,7 @@ from event_service.libs.bulkhead import Bulkhead, BulkheadFull
 from event_service.libs.retry import Retries, RetryBudget, backoff
 from event_service.libs.single_flight import SingleFlight
 from event_service.libs.stale_cache import StaleCache
-from event_service.libs.time_limit import TimeLimits
+from event_service.libs.time_limit import TimeLimit, TimeLimits
 from event_service.signals import AttemptEnded, BrokenOff, Emit, GaveUp, Retried, Shared
 from halfopen import CircuitBreaker, CircuitOpen, Permit, State
 
@@ -86,7 +86,9 @@ class Guard:
         Raises CircuitOpen, Overloaded or DeadlineExceeded when it may not start, UpstreamTimeout
         when it takes too long.
         """
-        call, now = context.current.get(), _loop_time()
+        call = context.current.get()
+        loop = asyncio.get_running_loop()
+        now = loop.time()
         if call is not None and now >= call.latest:
             raise self._too_late("deadline: no time left to begin")
         breaker = self._breaker
@@ -94,8 +96,8 @@ class Guard:
         permit = breaker.acquire() if breaker.state is State.CLOSED else await self._claim()
         if not self._bulkhead.try_acquire():
             permit = await self._wait_for_a_slot(permit)
-            now = _loop_time()
-        limit = self._limits(now + self._timeout, sooner=_latest(call))
+            now = loop.time()
+        limit = TimeLimit(self._limits, now + self._timeout, call)
         if call is not None:
             call.upstream_calls += 1
         if number == 1:
@@ -132,9 +134,10 @@ class Guard:
         """
         was_closed = self._breaker.state is State.CLOSED
         try:
-            with self._limits(inf, sooner=_latest(context.current.get())):
+            call = context.current.get()
+            with self._limits(inf, call):
                 # Requests take turns: one with thousands of calls does not hold up the rest.
-                await self._bulkhead.acquire(context.current.get())
+                await self._bulkhead.acquire(call)
         except BulkheadFull:
             permit.ignore()
             raise Overloaded("Too many calls wait for the upstream.") from None
@@ -262,9 +265,10 @@ class Read(Generic[T]):
         result; the call may go on for as long as any of its callers may wait.
         """
         run, attempt = self._retries.run, self._guard.attempt
+        options = {} if attempts is None else {"attempts": attempts}
         if self._flights is None:
-            return asyncio.ensure_future(run(attempt, self._fetch, *key, attempts=attempts))
-        return self._flights.run(key, run, attempt, self._fetch, *key, attempts=attempts)
+            return asyncio.ensure_future(run(attempt, self._fetch, *key, **options))
+        return self._flights.run(key, run, attempt, self._fetch, *key, **options)
 
     def forget(self, *key: str) -> None:
         """Reads that start after this share no call that began before."""
@@ -287,11 +291,6 @@ def tell_shared(operation: str, leading: Context, emit: Emit) -> None:
     if leader is not None and call is not None:
         call.join(leader)
     emit(Shared(operation, leader))
-
-
-def _latest(call: CallContext | None) -> Callable[[], float] | None:
-    # Of this call: a limit is looked at from a timer, which has another request's context.
-    return None if call is None else lambda: call.latest
 
 
 def _retry_after(error: Exception) -> float | None:

@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import dataclass
 from math import inf
 
 import pytest
@@ -16,6 +17,11 @@ async def forever() -> None:
     await asyncio.get_running_loop().create_future()
 
 
+@dataclass
+class Deadline:
+    latest: float
+
+
 @pytest.mark.parametrize("seconds", [-1, 0, TICK / 2, 3 * TICK])
 async def test_a_block_ends_at_its_limit(seconds: float):
     limits = TimeLimits()
@@ -30,16 +36,16 @@ async def test_a_block_ends_at_its_limit(seconds: float):
 
 async def test_the_sooner_of_both_counts():
     limits = TimeLimits()
-    with pytest.raises(TimeoutError), limits(inf, sooner=lambda: 0.0):
+    with pytest.raises(TimeoutError), limits(inf, Deadline(0.0)):
         await forever()
 
 
 async def test_a_limit_may_move_to_a_later_moment_meanwhile():
     limits = TimeLimits()
     moment = now() + TICK / 2
-    ends = [moment]
-    asyncio.get_running_loop().call_soon(ends.append, moment + 2 * TICK)
-    with pytest.raises(TimeoutError), limits(inf, sooner=lambda: ends[-1]):
+    deadline = Deadline(moment)
+    asyncio.get_running_loop().call_soon(setattr, deadline, "latest", moment + 2 * TICK)
+    with pytest.raises(TimeoutError), limits(inf, deadline):
         await forever()
 
     assert now() >= moment + 2 * TICK
