@@ -337,12 +337,9 @@ class Core:
                 return False
             self.emit(Fact(Kind.CALL_SUCCEEDED))
             return True
-        if permit.period.state is HALF_OPEN:
-            # The slot of a probe, which it has once, says whether it was settled before. So a
-            # probe whose verdict is interrupted keeps its slot until it is forgotten.
-            if permit.settled:
-                return False
-        elif not permit.claim():
+        # The slot of a probe, which it has once, says whether it was settled before. So a probe
+        # whose verdict is interrupted keeps its slot until it is forgotten.
+        if permit.settled if permit.period.state is HALF_OPEN else not permit.claim():
             return False
         now = self.clock()
         if not failed and self._count_success(permit.period, now):
