@@ -61,7 +61,7 @@ def assert_nothing_listens(port: int) -> None:
         listener.connect(("127.0.0.1", port))
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_it_names_its_addresses_first_says_what_to_try_and_stops_both(number: signal.Signals):
     upstream_port = free_port()
     with dev("--upstream-url", f"http://127.0.0.1:{upstream_port}") as (port, process):

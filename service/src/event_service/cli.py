@@ -9,7 +9,11 @@ if sys.argv[1:2] in (["serve"], ["dev"]):
     # They hear signals their own way later. This stands here as all that follows takes its time.
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, lambda *_: os._exit(0))
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # To `serve` it means a reload. `dev` ends with its terminal, unless it was told not to (nohup).
+    if sys.argv[1] == "serve":
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
 
 import asyncio
 from functools import partial

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
@@ -26,6 +26,8 @@ SOURCES = [Path(__file__).parent, Path(halfopen.__file__).parent]
 FOLDER = Path(".event-service")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  to be shown, not to be listened on
+# The last one comes when the terminal is closed.
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # Milliseconds between looks at the children.
 GLANCE = 250
 # The mock's outage, in cooldowns. Above one, so that whoever types its three refusals by hand has
@@ -53,11 +55,12 @@ def _is_served(host: str, port: int) -> bool:
 
 
 def run(settings: Settings, *, mocked: bool) -> int:
-    """Run the service, and the mock if it is to be `mocked`, until Ctrl-C; the exit code."""
+    """Run the service, and the mock if it is to be `mocked`, until a signal; the exit code."""
     typer.echo(_addresses(settings, mocked=mocked))
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _raise_interrupt)
+        for number in ENDS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, _raise_interrupt)
         with ExitStack() as stack:
             mock = stack.enter_context(_mock(settings)) if mocked else None
             environ = {**os.environ, **_outbox(settings)}
@@ -68,7 +71,8 @@ def run(settings: Settings, *, mocked: bool) -> int:
             typer.echo(_hints(settings, mocked=mocked))
             return _watch(service, mock)
     except KeyboardInterrupt:
-        typer.echo("\nstopped")
+        with suppress(OSError):  # the terminal may be gone
+            typer.echo("\nstopped")
         return 0
 
 
@@ -226,6 +230,6 @@ def _reachable(settings: Settings) -> str:
 
 def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     # Once is enough: nothing may interrupt the end of our children.
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDS:
         signal.signal(number, lambda *_: None)
     raise KeyboardInterrupt

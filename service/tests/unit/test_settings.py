@@ -608,7 +608,12 @@ def test_a_weak_operator_token_is_refused_without_showing_it(
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:///events.db", "sqlite:////var/events.db", "postgresql://app:hush@db/events"]
+    "url",
+    [
+        "sqlite:///events.db",
+        "sqlite:////tmp/events.db",
+        "postgresql://app:hush@a:1,b,c:65535/events",
+    ],
 )
 def test_a_database_may_stand_in_for_the_upstream(monkeypatch: pytest.MonkeyPatch, url: str):
     configure(monkeypatch, UPSTREAM_URL=url)
@@ -622,7 +627,11 @@ def test_a_database_may_stand_in_for_the_upstream(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "url",
-    ["sqlite://events.db", "sqlite:///", "sqlite:///:memory:", "mysql://db"],
+    [
+        *("sqlite://events.db", "sqlite:///", "sqlite:///:memory:", "mysql://db"),
+        *("sqlite:///nowhere/events.db", "sqlite:////", "sqlite:///."),
+        *("postgresql://db:65536/events", "postgresql://a:1,b:0/events"),
+    ],
 )
 @pytest.mark.parametrize("name", ["UPSTREAM_URL", "OUTBOX_URL"])
 def test_an_impossible_database_is_refused(monkeypatch: pytest.MonkeyPatch, url: str, name: str):
@@ -697,3 +706,34 @@ def test_the_name_of_a_header_may_be_in_capitals(
     configure(monkeypatch, FORWARDED_HEADER=given)
 
     assert load_settings().forwarded_header == meant
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_URL", "OUTBOX_URL"])
+def test_a_scheme_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch, name: str):
+    configure(monkeypatch, **{name: "SQLite:///Events.db"})
+    assert getattr(load_settings(), name.lower()) == "sqlite:///Events.db"
+
+
+def test_the_scheme_of_an_api_or_a_cluster_may_be_in_capitals(monkeypatch: pytest.MonkeyPatch):
+    configure(monkeypatch, UPSTREAM_URL="HTTP://Events.example/Api", CLUSTER_URL="REDIS://Cache")
+    settings = load_settings()
+    assert settings.upstream_url == "http://Events.example/Api"
+    assert settings.cluster_url == "redis://Cache"
+
+
+@pytest.mark.parametrize("name", list(Settings.model_fields))
+def test_what_is_no_utf_8_is_one_fault(monkeypatch: pytest.MonkeyPatch, name: str):
+    value = b"http://a/\xff".decode(errors="surrogateescape")
+
+    (line,) = refusal(monkeypatch, **{name.upper(): value})
+
+    assert line.startswith(f"EVENT_SERVICE_{name.upper()}: must be text in UTF-8")
+    assert line.isprintable()
+
+
+@pytest.mark.parametrize("name", ["UPSTREAM_CA_FILE", "UPSTREAM_CLIENT_CERT"])
+def test_a_fault_is_one_line_whatever_a_files_name_is(monkeypatch: pytest.MonkeyPatch, name: str):
+    (line,) = refusal(monkeypatch, **{name: "a\nb"})
+
+    assert line.startswith(f"EVENT_SERVICE_{name}: ")
+    assert line.isprintable()

@@ -10,7 +10,8 @@ from dotenv import dotenv_values
 from dotenv.parser import Binding, parse_stream
 
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-_name = re.compile(r"\s*(?:export\s+)?['\"]?([A-Za-z_][A-Za-z0-9_]*)").match
+_name = re.compile(r"\s*(?:export\s+)?['\"]?([A-Za-z_][A-Za-z0-9_]{0,63})").match
+_is_name = re.compile(r"(?:export\s+)?[A-Za-z_][A-Za-z0-9_]{0,63}").fullmatch
 _needs_quotes = re.compile(r"['\"]|\s|.*(?:[\r\n]|\s#|\s\Z)", re.DOTALL).match
 
 
@@ -74,8 +75,10 @@ def env_line(name: str, value: str) -> str:
 def _fault(binding: Binding) -> str:
     text = binding.original.string.strip()
     if not binding.error:
-        # A name alone is an assignment that was forgotten.
-        return f"{binding.key} has no '='" if binding.key and binding.value is None else ""
+        if not binding.key or binding.value is not None:
+            return ""
+        # A name alone is an assignment that was forgotten; anything else may be a secret.
+        return f"{text} has no '='" if _is_name(text) else "must be NAME=value"
     named = _name(text)
     name = named[1] if named else ""
     rest = text[named.end() :].lstrip() if named else text

@@ -28,6 +28,9 @@ def conninfo_of(url: str, *, connect_timeout: float) -> str:
         given: dict[str, Any] = conninfo_to_dict(url)
     except psycopg.Error:
         raise ValueError("must be postgresql://user@host/database") from None
+    ports = str(given.get("port", "")).split(",")
+    if not all(port == "" or _is_port(port) for port in ports):
+        raise ValueError("must have a port from 1 to 65535")
     ours: dict[str, str | int] = {
         "application_name": "event-service",
         "client_encoding": "UTF8",
@@ -39,6 +42,10 @@ def conninfo_of(url: str, *, connect_timeout: float) -> str:
         "tcp_user_timeout": 30_000,
     }
     return make_conninfo(**{**ours, **given})
+
+
+def _is_port(text: str) -> bool:
+    return text.isdecimal() and 0 < int(text) < 65_536  # noqa: PLR2004
 
 
 def build_pool(

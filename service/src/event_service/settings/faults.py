@@ -57,8 +57,8 @@ def _sentence(details: Mapping[str, Any], field: FieldInfo, text: str | None) ->
     if kind in {"enum", "literal_error"}:
         allowed = _allowed(field)
         return f"must be {_either(allowed)}", _nearest((text or "").lower(), allowed)
-    if kind in {"string_unicode", "string_type"}:
-        return "must be text in UTF-8" if kind == "string_unicode" else "must be a string", ""
+    if kind == "string_type":
+        return "must be a string", ""
     if kind.startswith("bool"):
         return "must be true or false", ""
     return f"must be a {_number(field)}", ""

@@ -231,6 +231,14 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console", "auto"] = "auto"
     """`auto` is `console` on a terminal and `json` elsewhere."""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _is_text(cls, value: Any) -> Any:
+        # What it is not, neither files nor messages can have in them.
+        if isinstance(value, str) and not values.is_utf_8(value):
+            raise ValueError("must be text in UTF-8")
+        return value
+
     @field_validator("upstream_url")
     @classmethod
     def _is_a_base_address(cls, value: str, info: ValidationInfo) -> str:
@@ -277,7 +285,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _tls_can_be_had(self) -> Self:
-        if self.upstream_url.lower().startswith("https:") or self.upstream_client_cert:
+        if self.upstream_url.startswith("https:") or self.upstream_client_cert:
             tls_context(
                 ca_file=self.upstream_ca_file,
                 cert=self.upstream_client_cert,

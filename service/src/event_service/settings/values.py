@@ -137,6 +137,11 @@ def token(value: SecretStr) -> SecretStr:
     return value
 
 
+def is_utf_8(text: str) -> bool:
+    """False for what the system made of bytes that are no UTF-8."""
+    return all(not "\ud800" <= each <= "\udfff" for each in text)
+
+
 def is_database(url: str) -> bool:
     """Whether an upstream's address is that of a database, not of an HTTP API."""
     return url.partition("://")[0].lower() in DATABASES
@@ -156,19 +161,29 @@ def base_url(value: str) -> str:
     if not value.lower().startswith(("http://", "https://")):
         raise ValueError("must be http://…, https://…, sqlite:///… or postgresql://…")
     parse_base_url(value)
-    return value.rstrip("/")
+    return _with_small_scheme(value).rstrip("/")
+
+
+def _with_small_scheme(url: str) -> str:
+    """Schemes are the same in capitals (RFC 3986, 3.1); others need not know that."""
+    scheme, separator, rest = url.partition("://")
+    return f"{scheme.lower()}{separator}{rest}"
 
 
 def database(value: str) -> str:
     """Raises ValueError for what is no address of a database, and without its driver."""
+    value = _with_small_scheme(value)
     if not is_database(value):
         raise ValueError("must be sqlite:///relative, sqlite:////absolute or postgresql://…")
     # What is not switched on is not loaded.
     if value.startswith("sqlite:"):
         from event_service.libs.sqlite import path_of  # noqa: PLC0415
 
-        if str(path_of(value)) == ":memory:":
+        path = path_of(value)
+        if str(path) == ":memory:" or path.is_dir():
             raise ValueError("must name a file: sqlite:///relative or sqlite:////absolute")
+        if not path.absolute().parent.is_dir():
+            raise ValueError("must name a file in a folder that exists")
         return value
     _require("psycopg", "postgres")
     from event_service.libs.postgres import conninfo_of  # noqa: PLC0415
@@ -182,6 +197,7 @@ def database_or_off(value: str) -> str:
 
 
 def redis(value: str) -> str:
+    value = _with_small_scheme(value)
     if value:
         scheme, _, rest = value.partition("://")
         address, _, path = re.split(r"[?#]", rest)[0].partition("/")

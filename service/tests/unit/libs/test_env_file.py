@@ -107,6 +107,8 @@ print(read_env_file(pathlib.Path(".env")).faults)
         ("TOKEN='secret' more", "the quote that opens the value of TOKEN is not closed, or more"),
         ("TOKEN", "TOKEN has no '='"),
         ("=secret", "must be NAME=value"),
+        ('{"TOKEN":"secret"}', "must be NAME=value"),
+        ("secret-word", "must be NAME=value"),
     ],
 )
 def test_no_line_is_passed_over_in_silence(tmp_path: Path, caplog, line: str, told: str):

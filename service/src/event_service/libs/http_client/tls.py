@@ -28,7 +28,9 @@ def tls_context(
         try:
             context.load_verify_locations(ca_file)
         except (ssl.SSLError, ValueError):
-            raise ValueError(f"The CA file {ca_file} holds no certificate in PEM form.") from None
+            raise ValueError(
+                f"The CA file {_shown(ca_file)} holds no certificate in PEM form."
+            ) from None
     if cert is not None:
         _load_client_certificate(context, cert, key)
     return context
@@ -47,13 +49,16 @@ def _load_client_certificate(context: ssl.SSLContext, cert: Path, key: Path | No
         context.load_cert_chain(cert, key, password=_no_passphrase)
     except _Passphrase:
         raise ValueError(
-            f"The client key {key or cert} is encrypted; a plain one is needed."
+            f"The client key {_shown(key or cert)} is encrypted; a plain one is needed."
         ) from None
     except (ssl.SSLError, ValueError) as exc:
         if "KEY_VALUES_MISMATCH" in str(exc):
-            raise ValueError(f"The client key {key or cert} is not that of {cert}.") from None
+            raise ValueError(
+                f"The client key {_shown(key or cert)} is not that of {_shown(cert)}."
+            ) from None
         raise ValueError(
-            f"The client certificate {cert} and its key {key or cert} are not both in PEM form."
+            f"The client certificate {_shown(cert)} and its key {_shown(key or cert)} "
+            "are not both in PEM form."
         ) from None
 
 
@@ -71,4 +76,10 @@ def _readable(path: Path, what: str) -> None:
             return
     except (OSError, ValueError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "no possible name of a file"
-        raise ValueError(f"The {what} {path} cannot be read: {reason}.") from None
+        raise ValueError(f"The {what} {_shown(path)} cannot be read: {reason}.") from None
+
+
+def _shown(path: Path) -> str:
+    """The path as it fits into a line of text, whatever bytes are in it."""
+    text = str(path)
+    return text if text.isprintable() else ascii(text)
