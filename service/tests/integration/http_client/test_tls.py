@@ -201,11 +201,22 @@ def test_a_key_may_stand_in_the_certificates_file(certificates, tmp_path):
     tls_context(ca_file=certificates.ca, cert=both)
 
 
-def test_a_machine_without_certificates_says_so(monkeypatch, tmp_path):
-    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+@pytest.mark.parametrize("file", ["none", "empty.pem"])
+@pytest.mark.parametrize("folder", ["none", "folder", "empty.pem"])
+def test_a_machine_without_certificates_says_so(monkeypatch, tmp_path, file, folder):
+    (tmp_path / "empty.pem").touch()
+    (tmp_path / "folder").mkdir()
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / file))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path / folder))
     with pytest.raises(ValueError, match="no CA certificates"):
         tls_context()
+
+
+def test_a_folder_of_certificates_will_do(monkeypatch, tmp_path, certificates):
+    (tmp_path / "ca.pem").write_bytes(certificates.ca.read_bytes())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("SSL_CERT_DIR", str(tmp_path))
+    tls_context()
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,14 @@ def tls_context(
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if ca_file is None:
-        where = ssl.get_default_verify_paths()
-        if not _has_certificates(where.cafile, where.capath):
+        context.load_default_certs()
+        # Those of a folder are read when they are needed.
+        if not context.cert_store_stats()["x509"] and not _has_files(
+            ssl.get_default_verify_paths().capath
+        ):
             raise ValueError(
                 "This machine has no CA certificates: install them, or name a file of them."
             )
-        context.load_default_certs()
     else:
         _readable(ca_file, "CA file")
         try:
@@ -36,8 +38,11 @@ def tls_context(
     return context
 
 
-def _has_certificates(file: str | None, folder: str | None) -> bool:
-    return file is not None or (folder is not None and any(Path(folder).iterdir()))
+def _has_files(folder: str | None) -> bool:
+    try:
+        return folder is not None and any(Path(folder).iterdir())
+    except OSError:
+        return False
 
 
 def _load_client_certificate(context: ssl.SSLContext, cert: Path, key: Path | None) -> None:
