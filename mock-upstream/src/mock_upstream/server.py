@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 
 from mock_upstream.app import App
+from mock_upstream.data import DataSet
 from mock_upstream.dialects import DialectName
 from mock_upstream.upstream import MockUpstream
 
@@ -39,6 +40,7 @@ async def run_mock(
     *,
     host: str = "127.0.0.1",
     port: int = 0,
+    data: DataSet | None = None,
     event_delay: float = 0.5,
     users: int | None = None,
     events_per_user: int = 10,
@@ -50,6 +52,7 @@ async def run_mock(
 ) -> AsyncIterator[MockUpstream]:
     """Serve a new mock upstream on the running loop, for tests in the same process."""
     mock = MockUpstream(
+        data=data,
         event_delay=event_delay,
         users=users,
         events_per_user=events_per_user,

@@ -14,14 +14,16 @@ OPERATIONS = ("getUsers", "getUserById", "getEvents", "getEventById", "addEvent"
 class MockUpstream:
     """The upstream's whole state, all of it open to tests in the same process.
 
-    `event_delay` is in seconds. Without `users` there are three sample users; with it, so many
-    generated ones with `events_per_user` events each. `outage`: refusals end so many seconds after
-    the first one; None: only their number ends them. `url` is empty until it is served.
+    `event_delay` is in seconds. It begins with `data`, or with so many generated `users` with
+    `events_per_user` events each, or else with three sample users. `outage`: refusals end so many
+    seconds after the first one; None: only their number ends them. `url` is empty until it is
+    served.
     """
 
     def __init__(
         self,
         *,
+        data: DataSet | None = None,
         event_delay: float = 0.5,
         users: int | None = None,
         events_per_user: int = 10,
@@ -31,9 +33,8 @@ class MockUpstream:
         seed: int = 0,
         dialect: DialectName = "plain",
     ) -> None:
-        data: DataSet = (
-            SampleData() if users is None else GeneratedData(users, events_per_user, seed)
-        )
+        if data is None:
+            data = SampleData() if users is None else GeneratedData(users, events_per_user, seed)
         self.url = ""
         self.event_delay = event_delay
         self.store = Store(data)

@@ -22,7 +22,7 @@ from event_service.errors import (
 )
 from event_service.libs import http_client
 from event_service.libs.http_client import HttpClient, HttpClientError
-from event_service.models import Event, NewEvent, User
+from event_service.models import Event, NewEvent, User, is_id
 from event_service.sources.translation import (
     EVENT,
     EVENTS,
@@ -166,7 +166,10 @@ class HttpEvents:
     ) -> Coroutine[Any, Any, bytes]:
         """Send a request with what goes along with every call; the body of a good answer."""
         target, before, after, in_query = self._requests[operation]
-        path = f"{before}{quote(key, safe='') if in_query else key}{after}"
+        if in_query or not is_id(key):
+            # In a path an id is as it is; what is none must not lead to another.
+            key = quote(key, safe="")
+        path = f"{before}{key}{after}"
         headers = {} if headers is None else headers
         call = context.current.get()
         if call is not None:
