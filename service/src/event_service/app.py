@@ -22,10 +22,12 @@ import uuid_utils
 from starlette.routing import BaseRoute, Route, Router
 from starlette.types import ASGIApp
 
+from event_service.dashboard.control_route import Terms
 from event_service.dashboard.controls import breaker_controls, mock_controls
 from event_service.dashboard.live import Identity, LiveFeed
 from event_service.dashboard.operators import OperatorAccess, OperatorsOnly
 from event_service.dashboard.orders import Orders
+from event_service.dashboard.outbox_controls import outbox_controls, outbox_pages
 from event_service.dashboard.page import Page, dashboard_routes
 from event_service.dashboard.stream import DashboardStream
 from event_service.dashboard.together import AllWorkers
@@ -81,6 +83,7 @@ from halfopen import CircuitBreaker, FailureCount, FailureRate, TimeWindow
 
 if TYPE_CHECKING:
     from event_service.cluster.membership import Membership
+    from event_service.outbox.outbox import Outbox
     from event_service.telemetry.spans import Spans
 
 # Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
@@ -193,10 +196,11 @@ def create_app(
     signals.emit(GuardsBuilt(policies.breakers, policies.bulkhead, policies.budget))
     guarded = GuardedEvents(source, policies)
     # An outbox comes between this and the routes, a cluster beside the policies.
-    deliveries = build_deliveries(
+    adding = policies.breakers["addEvent"]
+    outbox = build_outbox(
         settings,
         guarded,
-        policies.breakers["addEvent"],
+        adding,
         signals=signals,
         cells=cells,
         lifetimes=lifetimes,
@@ -208,7 +212,7 @@ def create_app(
             guarded,
             AddEvent(guarded, new_id=_new_id),
             api_key_header=settings.api_key_header,
-            deliveries=deliveries,
+            deliveries=None if outbox is None else build_deliveries(outbox, adding),
         ),
     ]
     for route in api_routes:
@@ -242,7 +246,7 @@ def create_app(
                 *docs_routes(document),
                 *home_routes(document),
                 *for_operators(ops_routes, settings),
-                *build_dashboard(settings, orders, stream, lifetimes=lifetimes),
+                *build_dashboard(settings, orders, outbox, stream, lifetimes=lifetimes),
             ]
         ),
         redirect_slashes=False,
@@ -251,7 +255,7 @@ def create_app(
     return build_edge(router, settings, signals.emit, notice, cluster=cluster, clock=clock)
 
 
-def build_deliveries(
+def build_outbox(
     settings: Settings,
     guarded: GuardedEvents,
     circuit: CircuitBreaker,
@@ -260,19 +264,26 @@ def build_deliveries(
     cells: Cells,
     lifetimes: Lifetimes,
     notice: ShutdownNotice,
-) -> Deliveries | None:
-    """What takes events for later, if the settings want an outbox."""
+) -> "Outbox | None":
+    """What keeps events for later, if the settings want an outbox."""
     if not settings.outbox_url:
         return None
     # What is not switched on is not loaded.
-    from event_service.durable_writes import build_outbox  # noqa: PLC0415
+    from event_service import durable_writes  # noqa: PLC0415
 
-    outbox = build_outbox(settings, guarded, circuit, signals=signals, cells=cells, new_id=_new_id)
+    outbox = durable_writes.build_outbox(
+        settings, guarded, circuit, signals=signals, cells=cells, new_id=_new_id
+    )
     lifetimes.openers.append(outbox.open)
     lifetimes.closers.append(outbox.close)
     lifetimes.background.append(outbox.run)
     lifetimes.enders.append(outbox.end)
     notice.on_leaving(outbox.stop)
+    return outbox
+
+
+def build_deliveries(outbox: "Outbox", circuit: CircuitBreaker) -> Deliveries:
+    """What takes events for later over HTTP."""
     return Deliveries(outbox, next_try=lambda: circuit.snapshot().retry_after)
 
 
@@ -571,6 +582,7 @@ def for_operators(routes: list[Route], settings: Settings) -> list[Route]:
 def build_dashboard(
     settings: Settings,
     orders: Orders,
+    outbox: "Outbox | None",
     stream: DashboardStream,
     *,
     lifetimes: Lifetimes,
@@ -579,15 +591,24 @@ def build_dashboard(
         return []
     in_production = settings.env is Environment.PRODUCTION
     access = operator_access(settings)
+    may_change = settings.dashboard_controls or not in_production
     page = Page(
-        breaker_controls=settings.dashboard_controls or not in_production,
+        breaker_controls=may_change,
+        outbox_controls=may_change and outbox is not None,
         # A database has no mock.
         mock_controls=not in_production and not is_database(settings.upstream_url),
         asks=in_production,
+        runbook=settings.runbook_url,
+        grafana=settings.grafana_url,
+        trace=settings.trace_url,
     )
     routes = dashboard_routes(page, stream, access=access)
     if page.breaker_controls:
-        routes += breaker_controls(orders, access=access, asks=page.asks)
+        routes += breaker_controls(orders, Terms(access, asks=page.asks))
+    if outbox is not None:
+        routes += outbox_pages(outbox, access=access)
+        if page.outbox_controls:
+            routes += outbox_controls(outbox, Terms(access, asks=page.asks))
     if page.mock_controls:
         client = build_client(settings, headers={})
         lifetimes.closers.append(client.close)

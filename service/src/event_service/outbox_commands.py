@@ -14,6 +14,7 @@ import msgspec
 import typer
 
 from event_service.outbox.records import Delivery, State
+from event_service.outbox.shown import details_of, problem_of
 from event_service.outbox.store import Store, StoreFailed, StoreUnusable
 from event_service.settings import ConfigurationError, Settings, load_settings
 
@@ -50,20 +51,9 @@ def list_deliveries(
 @outbox.command()
 def show(delivery_id: Id) -> None:
     """Show all that is known of a delivery, as JSON."""
-    from event_service.routes.deliveries import status_of  # noqa: PLC0415
-
     delivery = _found(_with_store(lambda store: store.find(delivery_id)), delivery_id)
-    known = {
-        **status_of(delivery),
-        "userId": delivery.user_id,
-        "event": msgspec.Raw(delivery.body),
-        "idempotencyKey": delivery.upstream_key,
-        "failures": delivery.failures,
-        "lastProblem": msgspec.Raw(delivery.last_error or b"null"),
-        "requestId": delivery.request_id,
-        "traceparent": delivery.traceparent,
-    }
-    typer.echo(msgspec.json.format(msgspec.json.encode(known), indent=2).decode())
+    known = msgspec.json.encode(details_of(delivery))
+    typer.echo(msgspec.json.format(known, indent=2).decode())
 
 
 @outbox.command()
@@ -164,7 +154,6 @@ def _found(delivery: Delivery | None, delivery_id: str) -> Delivery:
 
 def _row(delivery: Delivery) -> tuple[str, ...]:
     accepted = datetime.fromtimestamp(delivery.accepted_at, UTC)
-    problem = msgspec.json.decode(delivery.last_error or b"{}")
     return (
         str(delivery.seq),
         delivery.id,
@@ -172,7 +161,7 @@ def _row(delivery: Delivery) -> tuple[str, ...]:
         str(delivery.attempts),
         f"{accepted:%Y-%m-%d %H:%M:%S}Z",
         delivery.user_id,
-        str(problem.get("type", "")).removeprefix("/problems/"),
+        problem_of(delivery),
     )
 
 

@@ -3,6 +3,7 @@ import json
 import re
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -24,6 +25,7 @@ TOKEN = "open-sesame-to-operators"
 PRODUCTION: dict[str, Any] = {"env": "production", "ops_token": TOKEN}
 BEARER = {"authorization": f"Bearer {TOKEN}"}
 CONTROL = {"x-dashboard-control": "1"}
+LATER = {"prefer": "respond-async"}
 TRIP = "/dashboard/controls/breakers/addEvent/trip"
 
 
@@ -97,6 +99,19 @@ class TestPage:
         assert {asset.headers["cache-control"] for asset in assets.values()} == {
             "public, max-age=31536000, immutable"
         }
+
+    async def test_the_page_knows_where_run_book_grafana_and_traces_are(self, start: Start):
+        places = {
+            "runbook_url": "https://docs.example/runbook?a=1&b=2",
+            "grafana_url": "https://grafana.example/d/1",
+            "trace_url": "https://jaeger.example/trace/{trace_id}",
+        }
+        async with start(**places) as client:
+            html = await (await client.get("/dashboard")).text()
+
+        assert 'data-runbook="https://docs.example/runbook?a=1&amp;b=2"' in html
+        assert 'data-grafana="https://grafana.example/d/1"' in html
+        assert 'data-trace="https://jaeger.example/trace/{trace_id}"' in html
 
     async def test_the_page_allows_nothing_inline_and_no_other_origin(self, start: Start):
         async with start() as client:
@@ -428,6 +443,29 @@ class TestControls:
         assert seen["cycle"] == cycle
         assert (failing.status, working.status) == (502, 200)
 
+    async def test_the_mock_answers_a_status_with_retry_after_late_and_is_healed_by_operation(
+        self, start: Start, mock: MockUpstream
+    ):
+        fault = {"status": 503, "error_rate": 1, "headers": {"Retry-After": "7"}, "delay": 0.01}
+        path = "/dashboard/controls/mock"
+        async with start() as client:
+            await client.put(f"{path}/faults/getUsers", json=fault, headers=CONTROL)
+            await client.put(
+                f"{path}/faults/getEvents", json={"mode": "slow-body"}, headers=CONTROL
+            )
+            await client.put(f"{path}/event-delay", json={"seconds": 0.25}, headers=CONTROL)
+            seen = await (await client.get(path)).json()
+            refused = await client.get("/api/getUsers")
+            healed = await client.delete(f"{path}/faults/getUsers", headers=CONTROL)
+            left = await (await client.get(path)).json()
+            unguarded = await client.delete(f"{path}/faults/getEvents")
+
+        assert seen["faults"]["getUsers"] == {**fault, "error_rate": 1.0}
+        assert seen["eventDelay"] == mock.event_delay == 0.25
+        assert (refused.status, refused.headers["retry-after"]) == (503, "7")
+        assert (healed.status, unguarded.status) == (200, 403)
+        assert left["faults"] == {"getEvents": {"mode": "slow-body"}}
+
     async def test_a_fault_that_makes_no_sense_is_refused(self, start: Start):
         async with start() as client:
             response = await client.put(
@@ -447,3 +485,98 @@ class TestControls:
             response = await client.get("/dashboard/controls/mock")
 
         assert response.status == 502
+
+
+@pytest.fixture
+def outbox_url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/outbox.db"
+
+
+class TestOutbox:
+    async def test_what_waits_is_listed_shown_retried_and_dropped(
+        self, start: Start, mock: MockUpstream, outbox_url: str
+    ):
+        refuses = {"status": 422, "error_rate": 1}
+        event = {"userId": "1", "title": "Standup"}
+        path, controls = "/dashboard/outbox", "/dashboard/controls/outbox"
+        with structlog.testing.capture_logs() as lines:
+            async with start(outbox_url=outbox_url) as client:
+                await client.put(
+                    "/dashboard/controls/mock/faults/addEvent", json=refuses, headers=CONTROL
+                )
+                taken = await client.post("/api/addEvent", json=event, headers=LATER)
+                await client.post("/api/addEvent", json={**event, "userId": "2"}, headers=LATER)
+                delivery = (await taken.json())["id"]
+                await until_state(client, delivery, "refused")
+                listed = await (await client.get(f"{path}?state=refused&user=1")).json()
+                shown = await (await client.get(f"{path}/{delivery}")).json()
+                mock.reset()
+                why = {"reason": "mended", "by": "Kim"}
+                retried = await client.post(
+                    f"{controls}/{delivery}/retry", json=why, headers=CONTROL
+                )
+                await until_state(client, delivery, "delivered")
+                again = await client.post(f"{controls}/{delivery}/retry", headers=CONTROL)
+                dropped = await client.post(f"{controls}/{delivery}/drop", headers=CONTROL)
+                gone = await client.get(f"{path}/{delivery}")
+                nobody = await client.post(f"{controls}/{delivery}/drop", headers=CONTROL)
+
+        (row,) = listed["deliveries"]
+        assert (row["id"], row["userId"], row["problem"]) == (delivery, "1", "upstream-rejected")
+        assert (shown["event"]["title"], shown["lastProblem"]["status"]) == ("Standup", 422)
+        assert (retried.status, again.status, dropped.status) == (200, 400, 200)
+        assert "it is delivered" in (await again.json())["detail"].lower()
+        assert (gone.status, nobody.status) == (404, 404)
+        (line,) = [line for line in lines if line.get("action") == "outbox retry"][:1]
+        assert (line["target"], line["reason"], line["by"]) == (delivery, "mended", "Kim")
+
+    async def test_pages_come_newest_first(self, start: Start, mock: MockUpstream, outbox_url: str):
+        async with start(outbox_url=outbox_url) as client:
+            for number in range(5):
+                event = {"userId": "1", "title": f"event {number}"}
+                await client.post("/api/addEvent", json=event, headers=LATER)
+            first = await (await client.get("/dashboard/outbox?limit=3")).json()
+            last = first["deliveries"][-1]["number"]
+            second = await (await client.get(f"/dashboard/outbox?before={last}")).json()
+
+        numbers = [row["number"] for row in first["deliveries"] + second["deliveries"]]
+        assert numbers == sorted(numbers, reverse=True)
+        assert len(numbers) == 5
+
+    @pytest.mark.parametrize(
+        "query", ["state=lost", "limit=0", "limit=201", "before=x", "before=" + "9" * 30]
+    )
+    async def test_a_question_that_makes_no_sense_is_refused(
+        self, start: Start, outbox_url: str, query: str
+    ):
+        async with start(outbox_url=outbox_url) as client:
+            response = await client.get(f"/dashboard/outbox?{query}")
+
+        assert response.status == 400
+
+    async def test_production_asks_who_they_are_and_why(self, start: Start, outbox_url: str):
+        drop = "/dashboard/controls/outbox/some-id/drop"
+        why = {"reason": "poison", "by": "Kim"}
+        async with start(**PRODUCTION, outbox_url=outbox_url) as client:
+            stranger = await client.get("/dashboard/outbox")
+            looks = await client.get("/dashboard/outbox", headers=BEARER)
+            off = await client.post(drop, headers={**BEARER, **CONTROL}, json=why)
+        async with start(**PRODUCTION, outbox_url=outbox_url, dashboard_controls=True) as client:
+            silent = await client.post(drop, headers={**BEARER, **CONTROL})
+            asked = await client.post(drop, headers={**BEARER, **CONTROL}, json=why)
+            page = await (await client.get("/dashboard", headers=BEARER)).text()
+
+        assert (stranger.status, looks.status, off.status) == (401, 200, 404)
+        assert (silent.status, asked.status) == (400, 404)
+        assert (await asked.json())["type"] == "/problems/delivery-not-found"
+        assert 'data-controls="breakers outbox"' in page
+
+    async def test_without_an_outbox_there_is_nothing_to_look_at(self, start: Start):
+        async with start() as client:
+            assert (await client.get("/dashboard/outbox")).status == 404
+
+
+async def until_state(client: aiohttp.ClientSession, delivery: str, state: str) -> None:
+    async with asyncio.timeout(20):
+        while (await (await client.get(f"/api/addEvent/{delivery}")).json())["status"] != state:
+            pass

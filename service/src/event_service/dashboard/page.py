@@ -56,6 +56,10 @@ class Page(NamedTuple):
     breaker_controls: bool
     mock_controls: bool
     asks: bool = False  # for a reason and a name before a breaker is touched
+    outbox_controls: bool = False
+    runbook: str = ""  # where they are: addresses, `trace` with {trace_id} in it
+    grafana: str = ""
+    trace: str = ""
 
 
 def dashboard_routes(
@@ -64,12 +68,19 @@ def dashboard_routes(
     """`access` None: everybody may look."""
     assets = _assets()
     digest = hashlib.sha256(b"".join(assets[name] for name in sorted(assets))).hexdigest()[:16]
-    offers = {"breakers": page.breaker_controls, "mock": page.mock_controls}
+    offers = {
+        "breakers": page.breaker_controls,
+        "mock": page.mock_controls,
+        "outbox": page.outbox_controls,
+    }
     values = {
         "assets": f"/dashboard/assets/{digest}",
         "controls": " ".join(name for name, offered in offers.items() if offered),
         "session": "" if access is None else "yes",
         "asks": "yes" if page.asks else "",
+        "runbook": page.runbook,
+        "grafana": page.grafana,
+        "trace": page.trace,
     }
     dashboard = _fill(assets.pop("index.html"), values)
     sign_in = _fill(assets.pop("sign_in.html"), values)

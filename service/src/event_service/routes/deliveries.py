@@ -3,8 +3,6 @@
 import asyncio
 import math
 from collections.abc import Callable
-from datetime import UTC, datetime
-from typing import Any
 
 import msgspec
 from starlette.requests import Request
@@ -17,6 +15,7 @@ from event_service.models import NewEvent, parse_id
 from event_service.outbox.entry import client_of, new_delivery
 from event_service.outbox.outbox import Outbox
 from event_service.outbox.records import Delivery, State
+from event_service.outbox.shown import status_of
 from event_service.routes.prefer import Preference
 from event_service.services.event_identity import EventIdentity
 
@@ -90,24 +89,6 @@ class Deliveries:
 
     def _retry_after(self) -> str:
         return str(max(1, math.ceil(self._next_try())))
-
-
-def status_of(delivery: Delivery) -> dict[str, Any]:
-    """What whoever may ask for a delivery is told of it."""
-    failed = delivery.state in {State.REFUSED, State.DEAD} and delivery.last_error is not None
-    return {
-        "id": delivery.id,
-        "status": delivery.state,
-        "attempts": delivery.attempts,
-        "acceptedAt": _time(delivery.accepted_at),
-        "finishedAt": None if delivery.finished_at is None else _time(delivery.finished_at),
-        "eventId": delivery.event_id,
-        "problem": msgspec.Raw(delivery.last_error or b"null") if failed else None,
-    }
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")[:-6] + "Z"
 
 
 def _refusal(delivery: Delivery) -> UpstreamRejected:

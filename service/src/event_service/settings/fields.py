@@ -220,9 +220,16 @@ class Settings(BaseSettings):
     `/metrics` and no `/dashboard`.
     """
     dashboard_controls: bool = False
-    """The dashboard may trip, isolate and reset breakers in production, as it may elsewhere.
-
-    Never with several workers: each has breakers of its own.
+    """The dashboard may trip, isolate and reset breakers, and retry and drop what is in the outbox,
+    in production, as it may elsewhere.
+    """
+    runbook_url: Annotated[str, AfterValidator(values.page)] = ""
+    """Address of the run-book; the dashboard links to its sections (`#…`). Empty: it names them."""
+    grafana_url: Annotated[str, AfterValidator(values.page)] = ""
+    """Address of the Grafana dashboard, to which the dashboard links; empty: none."""
+    trace_url: Annotated[str, AfterValidator(values.page_of_trace)] = ""
+    """Address of a trace with `{trace_id}` in it; the dashboard's trace ids link there.
+    Empty: no link.
     """
     slow_request: Seconds = 1.0
     """Seconds after which a request is logged as slow."""

@@ -5,6 +5,7 @@ import re
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pydantic import SecretStr
 
@@ -168,6 +169,23 @@ def _with_small_scheme(url: str) -> str:
     """Schemes are the same in capitals (RFC 3986, 3.1); others need not know that."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme.lower()}{separator}{rest}"
+
+
+def page(value: str) -> str:
+    """Raises ValueError for what no link can lead to."""
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        raise ValueError("must be http://… or https://… without credentials")
+    return value
+
+
+def page_of_trace(value: str) -> str:
+    """Raises ValueError where no trace id can be put in, or no link can lead to it."""
+    if value and "{trace_id}" not in value:
+        raise ValueError("must have {trace_id} where the id belongs")
+    return page(value)
 
 
 def database(value: str) -> str:

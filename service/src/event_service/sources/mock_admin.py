@@ -25,6 +25,10 @@ class MockAdmin:
         """Raises UpstreamFailed when nothing answers there."""
         return await self._ask("PUT", path, body)
 
+    async def delete(self, path: str) -> AdminReply:
+        """Raises UpstreamFailed when nothing answers there."""
+        return await self._ask("DELETE", path)
+
     async def reset(self) -> AdminReply:
         """Raises UpstreamFailed when nothing answers there."""
         return await self._ask("POST", "/reset")

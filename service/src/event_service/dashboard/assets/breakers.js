@@ -42,6 +42,8 @@ export function breakerTile(first, act) {
 
   function tick(now) {
     setText(since, sentence(breaker, now));
+    // A closed circuit without failures takes no more room than its name.
+    node.classList.toggle("quiet-circuit", breaker.state === "closed" && !breaker.rules[0].bad && !breaker.failedAt.length);
     why.tick(now);
     show[breaker.state](breaker, now, fact, track);
   }

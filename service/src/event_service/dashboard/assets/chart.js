@@ -1,27 +1,88 @@
-import { setAttribute, svg } from "./dom.js";
+// Lines over time. The pointer shows the values of a moment, with its time of day.
+
+import { el, setAttribute, setText, svg } from "./dom.js";
+import { STATES, clockTime } from "./format.js";
 
 const HEIGHT = 40;
+// A mark is told of by a pointer so near, as a share of the chart's width.
+const NEAR = 0.015;
 
-/** Lines over the last two minutes. `shapes` are CSS classes, drawn in their order. */
-export function chart(shapes) {
+/**
+ * `lines`: { name, shape, text(value) }, drawn in their order; a line without a name has no value
+ * to show. `shape` is a class of the style sheet.
+ */
+export function chart(lines) {
   const ground = svg("path", { class: "ground" });
-  const paths = shapes.map((name) => svg("path", { class: name }));
-  const node = svg("svg", { class: "chart", role: "img", preserveAspectRatio: "none" }, ground, ...paths);
+  const paths = lines.map(({ shape }) => svg("path", { class: shape }));
+  const marks = svg("g", { class: "marks" });
+  const cursor = svg("path", { class: "cursor" });
+  const drawing = svg("svg", { class: "chart", role: "img", preserveAspectRatio: "none" }, ground, ...paths, marks, cursor);
+  const begin = el("span");
+  const middle = el("span");
+  const values = el("p", { class: "values", "aria-hidden": "true", hidden: "" });
+  const scale = el("p", { class: "scale" }, begin, middle, el("span", {}, "now"));
+  const node = el("div", { class: "plot" }, drawing, values, scale);
+  let shown = null;
+  let pointer = null;
 
-  /** `series`: numbers, or null where there is none, for each shape. */
-  function draw(series, top, label) {
+  /** `series`: numbers, or null where there is none, for each line; `view` as in view.js. */
+  function draw(series, view, { label, about, circuits }) {
+    shown = { series, view, marks: view.marks.filter((mark) => !circuits || circuits.includes(mark.breaker)) };
     const last = series[0].length - 1;
+    const top = Math.max(0, ...series.flat());
     const y = (value) => (HEIGHT - (value / (top || 1)) * (HEIGHT - 3)).toFixed(2);
-    setAttribute(node, "viewBox", `0 0 ${last} ${HEIGHT}`);
-    setAttribute(node, "aria-label", label);
+    setAttribute(drawing, "viewBox", `0 0 ${last} ${HEIGHT}`);
+    setAttribute(drawing, "aria-label", label(top, series));
     setAttribute(ground, "d", `M0 ${HEIGHT}H${last}`);
-    shapes.forEach((shape, index) => {
+    lines.forEach(({ shape }, index) => {
       const filled = shape === "area" || shape === "bad";
-      paths[index].setAttribute("d", filled ? area(series[index], y) : line(series[index], y));
+      setAttribute(paths[index], "d", filled ? area(series[index], y) : line(series[index], y));
     });
+    marks.replaceChildren(...shown.marks.map((mark) => markAt(mark, view.share(mark.at) * last)));
+    setText(begin, view.ago);
+    setText(middle, about(top));
+    point();
   }
 
+  function point() {
+    const hidden = pointer === null || !shown;
+    values.hidden = hidden;
+    setAttribute(cursor, "d", "");
+    if (hidden) return;
+    const { series, view } = shown;
+    const last = series[0].length - 1;
+    const index = Math.round(pointer * last);
+    setAttribute(cursor, "d", `M${index} 0V${HEIGHT}`);
+    const told = lines.flatMap(({ name, text }, n) => (name ? [`${name} ${text(series[n][index])}`] : []));
+    const near = shown.marks.filter((mark) => Math.abs(view.share(mark.at) - pointer) < NEAR).slice(-2);
+    const moves = near.map((mark) => `${clockTime(mark.at)} ${mark.breaker} ${STATES[mark.new].toLowerCase()}: ${mark.reason}`);
+    setText(values, [view.timeOf(index), ...told, ...moves].join(" · "));
+    values.classList.toggle("right", pointer > 0.5);
+  }
+
+  node.addEventListener("pointermove", (event) => {
+    const box = drawing.getBoundingClientRect();
+    pointer = Math.min(1, Math.max(0, (event.clientX - box.left) / box.width));
+    point();
+  });
+  for (const end of ["pointerleave", "pointercancel"]) {
+    node.addEventListener(end, () => {
+      pointer = null;
+      point();
+    });
+  }
   return { node, draw };
+}
+
+/** What the lines mean, for all charts of a section. */
+export function legend(lines) {
+  const items = lines.map(([shape, text]) => el("li", {}, el("i", { class: `key ${shape}`, "aria-hidden": "true" }), text));
+  return el("ul", { class: "legend" }, ...items);
+}
+
+function markAt(mark, x) {
+  const at = x.toFixed(2);
+  return svg("path", { class: "mark", "data-state": mark.new, d: `M${at} 0V${HEIGHT}` });
 }
 
 function line(values, y) {

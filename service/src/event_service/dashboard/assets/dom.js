@@ -35,8 +35,9 @@ export function setAttribute(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-/** One child of `parent` for each item, made by `create(item)` as { node, update } and kept. */
-export function each(parent, items, keyOf, create) {
+/** One child of `parent` for each item, made by `create(item)` as { node, update } and kept.
+ * `update` is called with the item and `more`. */
+export function each(parent, items, keyOf, create, ...more) {
   const known = (parent.parts ??= new Map());
   const wanted = new Set(items.map(keyOf));
   for (const [key, part] of known) {
@@ -52,7 +53,7 @@ export function each(parent, items, keyOf, create) {
       known.set(key, part);
       parent.append(part.node);
     }
-    part.update(item);
+    part.update(item, ...more);
   }
 }
 

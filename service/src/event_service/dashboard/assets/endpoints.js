@@ -4,11 +4,22 @@ import { OUTCOMES, count, latency, rate, share } from "./format.js";
 
 // From this share on, errors are shown in the colour of failure.
 const ALARMING = 0.05;
+// Whose circuits are marked in the chart; of other routes all are.
+const CALLS = {
+  "/api/getUsers": ["getUsers"],
+  "/api/getEvents": ["getEvents"],
+  "/api/getEventsByUserId/{id}": ["getUserById", "getEventById", "getEventsByUserId"],
+  "/api/addEvent": ["addEvent"],
+};
 
 export function endpointTile(first) {
   const number = el("span");
-  const lines = chart(["area", "line", "bad"]);
-  const peak = el("span");
+  const perSecond = (value) => `${rate(value)}/s`;
+  const lines = chart([
+    { shape: "area" },
+    { name: "requests", shape: "line", text: perSecond },
+    { name: "failed or refused", shape: "bad", text: perSecond },
+  ]);
   const numbers = figures(["errors", "refused", "p50", "p95", "p99"]);
   const mix = el("div", { class: "mix", "aria-hidden": "true" });
   const outcomes = outcomeCounts(mix);
@@ -19,21 +30,21 @@ export function endpointTile(first) {
     "article",
     { class: "tile endpoint", "data-route": first.route },
     el("header", {}, name, el("p", { class: "rate" }, number, el("small", {}, " /s"))),
-    el("div", {}, lines.node, el("p", { class: "scale" }, el("span", {}, "2 min ago"), peak, el("span", {}, "now"))),
+    lines.node,
     numbers.node,
     mix,
     outcomes.node,
   );
 
-  function update(endpoint) {
-    const top = Math.max(...endpoint.requests);
+  function update(endpoint, view) {
     setText(number, rate(endpoint.rate));
-    setText(peak, top ? `peak ${count(top)}/s` : "no requests in two minutes");
-    lines.draw(
-      [endpoint.requests, endpoint.requests, endpoint.errors],
-      top,
-      `Requests each second over two minutes: at most ${top}, of which at most ${Math.max(...endpoint.errors)} failed`,
-    );
+    const requests = view.by(endpoint.requests, endpoint.longRequests).map((each) => each / view.step);
+    const errors = view.by(endpoint.errors, endpoint.longErrors).map((each) => each / view.step);
+    lines.draw([requests, requests, errors], view, {
+      circuits: CALLS[endpoint.route],
+      about: (top) => (top ? `peak ${rate(top)}/s` : `no requests in ${view.name}`),
+      label: (top) => `Requests a second over ${view.name}: at most ${rate(top)}, of which at most ${rate(Math.max(...errors))} failed or were refused`,
+    });
     const { p50, p95, p99 } = endpoint.latency;
     const refused = endpoint.refused ? `${rate(endpoint.refused)} /s` : "–";
     numbers.update([share(endpoint.errorShare), refused, latency(p50), latency(p95), latency(p99)]);

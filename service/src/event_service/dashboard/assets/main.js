@@ -1,25 +1,34 @@
 import { breakerTile } from "./breakers.js";
-import { breakerActions, mockControls } from "./controls.js";
-import { arrange, each, setAttribute, setText } from "./dom.js";
+import { legend } from "./chart.js";
+import { breakerActions, deliveryActions } from "./controls.js";
+import { arrange, each, el, setAttribute, setText } from "./dom.js";
 import { endpointTile } from "./endpoints.js";
 import { clockTime, span } from "./format.js";
+import { mockPanel } from "./mock.js";
+import { outboxPanel } from "./outbox.js";
 import { announce, describe } from "./sentence.js";
 import { serviceRow } from "./service.js";
 import { follow } from "./stream.js";
 import { tail } from "./tail.js";
 import { themeButton } from "./theme.js";
 import { gauges, operationRow } from "./upstream.js";
+import { viewChoice } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const FAULT_SHOWN = 8000;
 // So many requests in two minutes for paths that do not exist are more than a stray one.
 const STRAY = 5;
 const circuits = byId("circuits");
-const offered = document.body.dataset.controls.split(" ");
-const act = offered.includes("breakers") ? breakerActions(say, document.body.dataset.asks === "yes") : null;
+const page = document.body.dataset;
+const offered = page.controls.split(" ");
+const asks = page.asks === "yes";
+const act = offered.includes("breakers") ? breakerActions(say, asks) : null;
+const actOnDeliveries = offered.includes("outbox") ? (done) => deliveryActions(say, asks, done) : null;
 const updateGauges = gauges(byId("gauges"));
 const updateService = serviceRow(byId("service"));
-const updateTail = tail().update;
+const updateTail = tail(page.trace).update;
+const updateOutbox = outboxPanel(byId("outbox"), actOnDeliveries);
+const view = viewChoice(() => frame && drawCharts());
 
 let frame = null;
 let link = "waiting";
@@ -30,10 +39,13 @@ const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
 setInterval(tick, calm ? 1000 : 250);
 
 themeButton(byId("theme"));
-if (document.body.dataset.session) offerSignOut(byId("sign-out"));
+if (page.session) offerSignOut(byId("sign-out"));
+if (page.grafana) byId("theme").before(el("a", { href: page.grafana }, "Grafana"));
+byId("endpoints-head").append(legend([["line", "requests"], ["bad", "failed or refused"], ["mark", "a circuit moves"]]), view.node);
+byId("upstream-head").append(legend([["line", "p95"], ["line-2", "p50"], ["mark", "its circuit moves"]]));
 if (offered.includes("mock")) {
   byId("controls").hidden = false;
-  mockControls(byId("controls-body"));
+  mockPanel(byId("controls-body"));
 }
 
 function onFrame(next) {
@@ -43,18 +55,21 @@ function onFrame(next) {
   setText(byId("recent"), String(frame.recent));
   const workers = frame.workers > 1 ? ` · ${frame.workers} workers` : "";
   setText(byId("worker"), `up for ${span(frame.time - frame.started)}${workers}`);
-  each(circuits, frame.breakers, (breaker) => breaker.name, (breaker) => {
-    const tile = breakerTile(breaker, act);
-    return { ...tile, update: (news) => tile.update(news, frame) };
-  });
+  each(circuits, frame.breakers, (breaker) => breaker.name, (breaker) => breakerTile(breaker, act), frame);
   inOrder(frame.breakers);
-  each(byId("endpoints"), frame.endpoints.filter(worthATile), (endpoint) => endpoint.route, endpointTile);
-  each(byId("operations"), frame.upstream.operations, (operation) => operation.name, operationRow);
+  drawCharts();
   updateService(frame);
   updateGauges(frame.upstream);
+  updateOutbox(frame);
   updateTail(frame);
   announceChanges();
   tick();
+}
+
+function drawCharts() {
+  const shown = view.of(frame);
+  each(byId("endpoints"), frame.endpoints.filter(worthATile), (endpoint) => `${endpoint.method} ${endpoint.route}`, endpointTile, shown);
+  each(byId("operations"), frame.upstream.operations, (operation) => operation.name, operationRow, shown);
 }
 
 const WORST_FIRST = ["open", "half_open", "isolated", "closed"];
@@ -107,6 +122,7 @@ function banner(state, text, section = "") {
   const what = byId("what-to-do");
   what.hidden = !section;
   setText(what, section ? `Run-book: ${section.replaceAll("-", " ")}` : "");
+  if (section && page.runbook) setAttribute(what, "href", `${page.runbook}#${section}`);
   setAttribute(byId("banner"), "data-state", state);
   setAttribute(byId("banner-icon"), "href", `#icon-${icons[state] ?? state}`);
   setText(byId("sentence"), text);

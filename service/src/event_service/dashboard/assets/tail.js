@@ -6,8 +6,9 @@ const KEPT = { transition: 150, failure: 200, refusal: 40, note: 20 };
 // As in the service: a refusal so many seconds after the last one begins a run of its own.
 const RUN_ENDS = 10;
 
-/** The latest transitions, failed requests and runs of refusals, the newest first. */
-export function tail() {
+/** The latest transitions, failed requests and runs of refusals, the newest first. `traceUrl` is
+ * where a trace is, with {trace_id} in it, or "". */
+export function tail(traceUrl) {
   const list = document.getElementById("tail");
   const empty = document.getElementById("tail-empty");
   const total = document.getElementById("tail-count");
@@ -47,7 +48,7 @@ export function tail() {
       if (!unseen.length) continue;
       const skipped = unseen[0].number - last - 1;
       seen.set(key, unseen.at(-1).number);
-      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item) : transition(item, frame)));
+      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item, traceUrl) : transition(item, frame)));
       if (skipped > 0) {
         const at = rowsMade[0].at - 0.001;
         rowsMade.push({ ...note(frame, `${count(skipped)} earlier ones are not shown`, kind), at });
@@ -138,12 +139,16 @@ function transition(item, frame) {
   return row("transition", item.at, item.new, what, move, item.reason + place, []);
 }
 
-function failure(item) {
+function failure(item, traceUrl) {
   const what = el("span", { class: "what" }, icon("failed"), OUTCOMES[item.outcome].split(" ")[0]);
   const request = `${item.method} ${item.path}`;
   const cause = `${item.status} · ${latency(item.duration)}${item.cause ? ` · ${item.cause}` : ""}`;
   const ids = [copied(item.requestId, "request id")];
   if (item.traceId) ids.push(copied(item.traceId, "trace id", "trace"));
+  if (item.traceId && traceUrl) {
+    const href = traceUrl.replaceAll("{trace_id}", encodeURIComponent(item.traceId));
+    ids.push(el("a", { href, "aria-label": `Open the trace ${item.traceId}` }, "open the trace"));
+  }
   const made = row("failure", item.at, "", what, request, cause, ids);
   made.node.dataset.outcome = item.outcome;
   return made;

@@ -31,27 +31,26 @@ export function gauges(box) {
 
 export function operationRow(first) {
   const now = el("span", { class: "muted" });
-  const lines = chart(["line-2", "line"]);
-  const top = el("span");
+  const lines = chart([
+    { name: "p50", shape: "line-2", text: latency },
+    { name: "p95", shape: "line", text: latency },
+  ]);
   const numbers = figures(["errors", "p50", "p95"]);
   const node = el(
     "article",
     { class: "tile operation", "data-operation": first.name },
     el("header", {}, el("h3", { class: "name" }, first.name), now),
     lines.node,
-    el("p", { class: "scale" }, el("span", {}, "2 min ago"), top, el("span", {}, "now")),
     numbers.node,
   );
 
-  function update(operation) {
-    const slowest = Math.max(0, ...operation.p95);
+  function update(operation, view) {
     setText(now, `${rate(operation.rate)} calls/s`);
-    setText(top, slowest ? `p95 up to ${latency(slowest)}` : "no calls in two minutes");
-    lines.draw(
-      [operation.p50, operation.p95],
-      slowest,
-      `Latency over two minutes: p95 at most ${latency(slowest || null)}`,
-    );
+    lines.draw([view.by(operation.p50, operation.longP50), view.by(operation.p95, operation.longP95)], view, {
+      circuits: [operation.name],
+      about: (top) => (top ? `p95 up to ${latency(top)}` : `no calls in ${view.name}`),
+      label: (top) => `Latency over ${view.name}: p95 at most ${latency(top || null)}`,
+    });
     const { p50, p95 } = operation.latency;
     numbers.update([share(operation.errorShare), latency(p50), latency(p95)]);
     numbers.alarm(0, operation.errorShare >= ALARMING);
