@@ -1,4 +1,6 @@
 import asyncio
+import json
+import random
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
@@ -6,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from event_service.models import User
-from mock_upstream import Fault, MockUpstream
+from mock_upstream import Fault, MockUpstream, run_mock
 
 from .conftest import Start
 from .raw_http import connection, eventually
@@ -75,6 +77,37 @@ async def test_a_client_that_leaves_does_not_take_the_others_answer_along(
 
         assert (await staying).status == 200
         assert mock.journal.counts["getUsers"] == 1
+
+
+async def test_nobody_gets_what_was_meant_for_one_of_many_who_left(start: Start):
+    chance = random.Random(1)
+    async with (
+        run_mock(users=20, events_per_user=3, event_delay=0.005) as mock,
+        start(upstream_url=mock.url, upstream_concurrency=8) as client,
+    ):
+        events = {user.id: list(user.events) for user in mock.store.users()}
+        mock.faults.set("getUserById", Fault(jitter=0.02))
+
+        async def ask_one_after_the_other() -> int:
+            answered = 0
+            for _ in range(20):
+                user = chance.choice(list(events))
+                async with connection(client) as asker:
+                    await asker.send(
+                        f"GET /api/getEventsByUserId/{user} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+                    )
+                    if chance.random() < 0.5:
+                        await asyncio.sleep(chance.uniform(0, 0.03))
+                        continue
+                    answer = await asker.answer()
+                    found = [event["id"] for event in json.loads(answer.body)]
+                    assert (answer.status, found) == (200, events[user])
+                    answered += 1
+            return answered
+
+        answered = await asyncio.gather(*(ask_one_after_the_other() for _ in range(20)))
+
+    assert 100 < sum(answered) < 300
 
 
 async def test_a_request_whose_client_left_is_logged_as_499(start: Start, mock: MockUpstream):

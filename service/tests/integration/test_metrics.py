@@ -292,6 +292,29 @@ async def test_openmetrics_carries_the_trace_ids_of_requests(start: Start):
     assert float(exemplars[0].timestamp) == pytest.approx(time.time(), abs=60)
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"},
+        {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-02"},
+        {"traceparent": "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"},
+    ],
+    ids=["no trace", "not sampled", "an unknown flag", "a version that is none"],
+)
+async def test_a_trace_that_nobody_records_is_no_exemplar(start: Start, headers: dict[str, str]):
+    async with start() as client:
+        await client.get("/api/getUsers", headers=headers)
+        response = await client.get("/metrics", headers=OPENMETRICS)
+        text = await response.text()
+
+    samples = [
+        sample for family in text_string_to_metric_families(text) for sample in family.samples
+    ]
+    assert samples
+    assert not [sample for sample in samples if sample.exemplar]
+
+
 async def test_two_workers_answer_with_the_counts_of_both(mock: MockUpstream):
     async with serve(mock.url, workers="2") as server:
         await server.started()

@@ -110,6 +110,11 @@ async def test_an_attempt_that_the_deadline_cuts_short_soon_says_nothing():
 
 
 USER_REPLY = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(USER), USER)
+BODY_OF_NEW = b'{"userId":"1","title":"Tea"}'
+HEAD_OF_NEW = (
+    b"POST /api/addEvent HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\n\r\n" % len(BODY_OF_NEW)
+)
 GET_USERS = b"GET /api/getUsers HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
@@ -140,6 +145,25 @@ async def test_clients_that_give_up_early_do_not_hide_an_upstream_that_is_down(m
             call.cancel()
             await until(lambda: len(service.of("addEvent")) == number)  # noqa: B023
 
+        assert service.breakers["addEvent"].state is State.OPEN
+
+
+async def test_writes_whose_bodies_come_late_do_not_hide_an_upstream_that_is_down(
+    mock: MockUpstream,
+):
+    """What is left of the deadline is less than an attempt may take, and more than its quiet."""
+    mock.faults.set("addEvent", Fault(mode="hang"))
+    async with observed(upstream_url=mock.url, **TIGHT) as service:
+
+        async def add_slowly() -> int:
+            async with connection(service.client) as late:
+                await late.send(HEAD_OF_NEW)
+                await asyncio.sleep(0.3)
+                await late.send(BODY_OF_NEW)
+                return (await late.answer()).status
+
+        assert await asyncio.gather(*(add_slowly() for _ in range(3))) == [504] * 3
+        assert service.of("addEvent") == ["failure"] * 3
         assert service.breakers["addEvent"].state is State.OPEN
 
 
