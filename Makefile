@@ -159,8 +159,8 @@ check-wheels: wheels ## Install each wheel alone in an empty environment and use
 container: ## Build the container image without an engine and try it out (needs root, buildah, debootstrap)
 	@deploy/build-container.sh
 
-SECONDS ?= 400
-torture: $(VENV)/.dev ## Kill the service, cut its power, break its disk; as long as SECONDS says (400)
+SECONDS ?= 600
+torture: $(VENV)/.dev ## Kill and pause the service, cut its power, break its disk; as long as SECONDS says (600)
 	@$(BIN)/python -m torture --seconds $(SECONDS)
 
 audit: $(VENV)/.maintain ## Look for known vulnerabilities in what is pinned (needs their database)

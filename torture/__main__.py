@@ -2,18 +2,28 @@
 
 import argparse
 import asyncio
+import os
 import random
+import shutil
 import tempfile
 import time
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
+from typing import Any
+
+from service.tests.postgres_server import postgres_server
 
 from torture.crashes import crashes
 from torture.outage import outage
+from torture.pause import pause
 from torture.power import FAILURES, failing_disk, power_cuts
 
 # Seconds that a round takes with all its cuts, calls, crashes and events. With less to spend it
 # has so many fewer of them.
-WHOLE_ROUND = 400.0
+WHOLE_ROUND = 600.0
+
+# Of a folder, a seed and the share of a whole round: what came of it.
+Trial = Callable[[Path, int, float], Coroutine[Any, Any, str]]
 
 
 def main() -> None:
@@ -48,13 +58,19 @@ async def _failures(_folder: Path, seed: int, share: float) -> str:
     return f"{runs} disks that failed, nothing lost, no false promise"
 
 
-async def _crashes(folder: Path, _seed: int, share: float) -> str:
-    told = await crashes(f"sqlite:///{folder}/outbox.db", times=max(1, round(20 * share)))
+async def _crashes(url: str, share: float) -> str:
+    told = await crashes(url, times=max(1, round(20 * share)))
     return f"{told.crashes} crashes, {told.acknowledged} events, one effect each"
 
 
-async def _outage(folder: Path, _seed: int, share: float) -> str:
-    url, seconds = f"sqlite:///{folder}/outbox.db", 60 * share
+async def _pauses(url: str, share: float) -> str:
+    times = max(1, round(5 * share))
+    events = await pause(url, times=times)
+    return f"{times} workers paused beyond their lease, {events} events, one effect each"
+
+
+async def _outage(url: str, share: float) -> str:
+    seconds = 60 * share
     told = await outage(url, seconds=seconds, users=100, events=round(10_000 * share))
     return (
         f"{told.calls} calls in {seconds:.0f} s without the upstream, then {told.events} events in "
@@ -62,11 +78,40 @@ async def _outage(folder: Path, _seed: int, share: float) -> str:
     )
 
 
-TRIALS = {
+def _in_sqlite(trial: Callable[[str, float], Awaitable[str]]) -> Trial:
+    async def run(folder: Path, _seed: int, share: float) -> str:
+        return await trial(f"sqlite:///{folder}/outbox.db", share)
+
+    return run
+
+
+def _in_postgres(trial: Callable[[str, float], Awaitable[str]]) -> Trial:
+    async def run(_folder: Path, _seed: int, share: float) -> str:
+        programs = _programs_of_postgres()
+        if programs is None:
+            return "left out, it needs initdb: apt-get install postgresql"
+        with postgres_server(programs) as server:
+            return await trial(server.create_database(), share)
+
+    return run
+
+
+def _programs_of_postgres() -> Path | None:
+    # Debian keeps them out of the PATH.
+    folders = [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    program = shutil.which("initdb", path=os.pathsep.join(folders))
+    return None if program is None else Path(program).parent
+
+
+TRIALS: dict[str, Trial] = {
     "power": _power_cuts,
     "disk": _failures,
-    "kill -9": _crashes,
-    "outage": _outage,
+    "kill -9": _in_sqlite(_crashes),
+    "kill -9, PostgreSQL": _in_postgres(_crashes),
+    "pause": _in_sqlite(_pauses),
+    "pause, PostgreSQL": _in_postgres(_pauses),
+    "outage": _in_sqlite(_outage),
+    "outage, PostgreSQL": _in_postgres(_outage),
 }
 
 if __name__ == "__main__":

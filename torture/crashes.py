@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -73,13 +73,19 @@ async def crashes(url: str, *, times: int, points: tuple[str, ...] = POINTS) -> 
 
 @asynccontextmanager
 async def victim(
-    point: str, url: str, upstream: str, **settings: str
+    point: str,
+    url: str,
+    upstream: str,
+    *,
+    settings: Mapping[str, str] | None = None,
+    stdout: int | None = None,
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, aiohttp.ClientSession]]:
-    """The service with its point, and a client for it."""
+    """The service with its point, and a client for it; its log goes to `stdout`."""
     port = _free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "torture.victim", point, str(port)),
         cwd=Path(__file__).parent.parent,
+        stdout=stdout,
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")},
             "EVENT_SERVICE_ENV": "testing",
@@ -88,7 +94,7 @@ async def victim(
             "EVENT_SERVICE_UPSTREAM_TIMEOUT": "0.4",
             "EVENT_SERVICE_BREAKER_COOLDOWN": "0.2",
             "EVENT_SERVICE_OUTBOX_URL": url,
-            **settings,
+            **(settings or {}),
         },
     )
     try:

@@ -51,8 +51,6 @@ class DyingStore:
         return getattr(self._store, name)
 
     async def accept(self, entries: Sequence[NewDelivery]) -> list[Accepted | Exception]:
-        if self._point == "before-commit" and not isinstance(self._store, SqliteStore):
-            die()
         self.accepting = True
         results = await self._store.accept(entries)
         if self._point == "after-commit":
@@ -106,7 +104,10 @@ class DyingApp:
 def build_store(settings: Settings, point: str) -> Any:
     url = settings.outbox_url
     if not url.startswith("sqlite:"):
-        return DyingStore(_build_store(settings), point)
+        dying = DyingStore(_build_store(settings), point)
+        if point == "before-commit":
+            _die_before_commit(dying)
+        return dying
     store = SqliteStore(
         path_of(url), limit=10**6, give_up=1e6, lease=LEASE, vfs="dying", clock=time.time
     )
@@ -123,6 +124,20 @@ def build_store(settings: Settings, point: str) -> Any:
     if point == "before-commit":
         disk.before = before
     return dying
+
+
+def _die_before_commit(dying: DyingStore) -> None:
+    """PostgreSQL has been told all of a transaction but its COMMIT."""
+    import psycopg  # noqa: PLC0415
+
+    end = psycopg.AsyncTransaction.__aexit__
+
+    async def die_or_end(self: Any, *error: Any) -> bool:
+        if dying.accepting:
+            die()
+        return bool(await end(self, *error))
+
+    psycopg.AsyncTransaction.__aexit__ = die_or_end  # type: ignore[assignment,method-assign]
 
 
 _build_store = durable_writes.build_store

@@ -1,7 +1,7 @@
 """A short form of what `make torture` does for as long as one likes."""
 
 import pytest
-from torture import crashes, outage
+from torture import crashes, outage, pause
 from torture.power import FAILURES, failing_disk, power_cuts
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -20,15 +20,20 @@ async def test_a_disk_that_fails_for_a_while_is_used_again_afterwards():
     assert await failing_disk("EIO", "sync", 2, length=6, most=3) == 3
 
 
-async def test_kill_9_at_any_point_loses_nothing_and_repeats_nothing(tmp_path):
-    told = await crashes.crashes(f"sqlite:///{tmp_path}/outbox.db", times=1)
+@pytest.fixture(params=["sqlite", "postgres"])
+def outbox_url(request, tmp_path):
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/outbox.db"
+    return request.getfixturevalue("postgres_url")
+
+
+async def test_kill_9_at_any_point_loses_nothing_and_repeats_nothing(outbox_url):
+    told = await crashes.crashes(outbox_url, times=1)
     assert (told.crashes, told.acknowledged) == (6, 18)
 
 
-async def test_kill_9_is_as_harmless_with_postgres(postgres_url):
-    points = ("after-commit", "sent")
-    told = await crashes.crashes(postgres_url, times=1, points=points)
-    assert (told.crashes, told.acknowledged) == (2, 6)
+async def test_a_worker_that_is_paused_beyond_its_lease_harms_nothing(outbox_url):
+    assert await pause.pause(outbox_url, times=1) == 5
 
 
 async def test_an_outage_costs_few_calls_and_no_order(tmp_path):
