@@ -62,7 +62,7 @@ class Pool:
         """An idle connection, if there is one."""
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and self._clock() < connection.good_until:
+            if not connection.gone and self._clock() < connection.good_until:
                 return connection
             connection.close()
         return None

@@ -88,9 +88,13 @@ class Reply:
         )
 
     async def head(self) -> None:
-        """Wait for status and headers."""
-        while not self.status:
-            await self._change()
+        """Wait for status and headers. To cancel it ends the call at the peer."""
+        try:
+            while not self.status:
+                await self._change()
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
 
     async def read(self) -> bytes:
         """The whole body, decoded if it came compressed.
@@ -112,10 +116,14 @@ class Reply:
         self.taken = True
         if self._carrier is not None:
             self._carrier.resume()
-        while not self.complete:
-            if self.size > self.max_body:
-                raise self._too_large()
-            await self._change()
+        try:
+            while not self.complete:
+                if self.size > self.max_body:
+                    raise self._too_large()
+                await self._change()
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
 
     def _too_large(self) -> TooLarge:
         self.abandon()
@@ -147,7 +155,11 @@ class Reply:
         self.complete = True
         self.ended_at = now
         self._carrier = None
-        self.changed()
+        waiter = self._waiter
+        if waiter is not None:
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(None)
 
     def failed(self, error: HttpClientError) -> None:
         error.progress = self.progress
@@ -159,7 +171,8 @@ class Reply:
         else:
             waiter.set_exception(error)
 
-    async def _change(self) -> None:
+    def _change(self) -> asyncio.Future[None]:
+        """Done when there is more of the reply; raises the error if there will not be."""
         if self._carrier is None:
             failure, self._failure = self._failure, None
             try:
@@ -167,9 +180,5 @@ class Reply:
             finally:
                 # A traceback holds this frame; with the error in it they would hold each other.
                 del failure
-        self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await self._waiter
-        except asyncio.CancelledError:
-            self.abandon()
-            raise
+        self._waiter = waiter = asyncio.get_running_loop().create_future()
+        return waiter
