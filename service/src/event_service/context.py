@@ -99,7 +99,7 @@ class CallContext:
     def __init__(self, request_id: str, parent: Parent | None = None) -> None:
         self.request_id = request_id
         self.deadline = self.answer_by = self.latest = math.inf
-        self._leaders: list[CallContext] = []
+        self._leaders: tuple[CallContext, ...] = ()
         self.cache_status: CacheStatus | None = None
         self.span: object = None
         self.upstream_calls = 0
@@ -120,7 +120,7 @@ class CallContext:
 
     def join(self, leader: "CallContext") -> None:
         """Wait for a call that `leader` began: let that go on for as long as this one may wait."""
-        self._leaders.append(leader)
+        self._leaders = (*self._leaders, leader)
         leader.extend(self.latest)
 
     def extend(self, latest: float) -> None:

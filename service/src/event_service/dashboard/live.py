@@ -56,6 +56,7 @@ OTHER = "other paths"
 # In seconds.
 _CLOCKS_DIFFER = 1.0
 _BAD = slice(REFUSED, FAILED + 1)
+_BAD_REQUEST = HTTPStatus.BAD_REQUEST.value  # a member of an enumeration is slow to look up
 _UPSTREAM_WORKS = {"ok", "refused", "not_found"}
 
 _encode = msgspec.json.Encoder().encode
@@ -139,7 +140,7 @@ class LiveFeed:
         now = self._clock()
         if int(now) != self._second:
             self._close_seconds(now)
-        if record.error is None and record.status < HTTPStatus.BAD_REQUEST:
+        if record.error is None and record.status < _BAD_REQUEST:
             stats.add(OK, record.duration)
             return
         outcome = outcome_of(record)

@@ -1,6 +1,7 @@
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from types import MappingProxyType
 
+from msgspec import Struct
 from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
@@ -8,10 +9,10 @@ from event_service import context
 from event_service.http.request_watch import RequestWatches
 
 
-class Reply(NamedTuple):
+class Reply(Struct, frozen=True, gc=False):
     body: bytes
     status: int = 200
-    headers: Mapping[str, str] = {}
+    headers: Mapping[str, str] = MappingProxyType({})
     media_type: str = "application/json"
 
 

@@ -87,32 +87,21 @@ class RequestContext:
         # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
         scope["app"] = self
         call.reply_headers.append((b"x-request-id", call.request_id.encode()))
-        status = 0
-
-        async def send_with_headers(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                headers = message["headers"]
-                headers.extend(call.reply_headers)
-                if self._notice.leaving:
-                    headers.append((b"connection", b"close"))
-                add_security_headers(headers)
-            await send(message)
-
+        reply = _Reply(send, call, self._notice)
         upload = self._uploads.of(scope, receive)
         try:
             if failure is None:
                 try:
-                    await upload.arrive(deadline=call.deadline)
-                    await self._app(scope, upload.receive, send_with_headers)
+                    if not upload.over:
+                        await upload.arrive(deadline=call.deadline)
+                    await self._app(scope, upload.receive, reply.send)
                 except ClientGone:
                     pass
                 except Exception as error:  # noqa: BLE001  the boundary: every error gets its reply
                     failure = error
-            if failure is not None and status == 0:
+            if failure is not None and reply.status == 0:
                 call.reply_headers += upload.reply_headers()
-                await _send_problem(failure, scope, call, send_with_headers)
+                await _send_problem(failure, scope, call, reply.send)
         finally:
             self._notice.in_flight -= 1
             self._emit(
@@ -120,7 +109,7 @@ class RequestContext:
                     method=scope["method"],
                     route=self._template(scope),
                     path=scope["raw_path"][:LONGEST_PATH].decode("latin-1"),
-                    status=status or CLIENT_GONE,
+                    status=reply.status or CLIENT_GONE,
                     duration=self._clock() - started,
                     client=_client(scope),
                     request_id=call.request_id,
@@ -135,7 +124,8 @@ class RequestContext:
             # An error's traceback holds this frame: were the frame to hold the error, both would
             # stay, and a connection with them, until the garbage collector comes.
             del failure
-        await upload.discard()
+        if not upload.over:
+            await upload.discard()
 
     def _template(self, scope: Scope) -> str:
         route = scope.get("route")
@@ -143,6 +133,28 @@ class RequestContext:
         if route is None and "router" not in scope:
             route = _choose(self._routes, scope)
         return UNMATCHED if route is None else route.path_format
+
+
+class _Reply:
+    """Sends a reply with what every response carries. `status`: 0 until it has begun."""
+
+    __slots__ = ("_call", "_notice", "_send", "status")
+
+    def __init__(self, send: Send, call: CallContext, notice: ShutdownNotice) -> None:
+        self._send = send
+        self._call = call
+        self._notice = notice
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message["headers"]
+            headers += self._call.reply_headers
+            if self._notice.leaving:
+                headers.append((b"connection", b"close"))
+            add_security_headers(headers)
+        await self._send(message)
 
 
 def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:

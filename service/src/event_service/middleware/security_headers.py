@@ -16,9 +16,14 @@ CACHE_CONTROL = (b"cache-control", b"no-store")
 
 def add_security_headers(headers: list[tuple[bytes, bytes]]) -> None:
     """Add to a response's headers, whose names are in lower case, what is not yet among them."""
-    names = {name for name, _ in headers}
-    headers.extend(ALWAYS)
-    if b"content-security-policy" not in names:
+    has_policy = is_cached = False
+    for name, _ in headers:
+        if name == b"content-security-policy":
+            has_policy = True
+        elif name == b"cache-control":
+            is_cached = True
+    headers += ALWAYS
+    if not has_policy:
         headers.append(CONTENT_SECURITY_POLICY)
-    if b"cache-control" not in names:
+    if not is_cached:
         headers.append(CACHE_CONTROL)

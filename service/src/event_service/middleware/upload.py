@@ -46,7 +46,7 @@ class Uploads:
 class Upload:
     """The body of one request, if it has any. `receive` stands in for the server's."""
 
-    __slots__ = ("_given_up", "_kept", "_messages", "_over", "_receive", "_uploads", "receive")
+    __slots__ = ("_given_up", "_kept", "_messages", "_receive", "_uploads", "over", "receive")
 
     def __init__(
         self, uploads: Uploads, receive: Receive, *, kept: bool, over: bool = False
@@ -54,9 +54,9 @@ class Upload:
         self._uploads = uploads
         self._receive = receive
         self._kept = kept
-        self._over = over
+        self.over = over  # all of it has been read, or there is none
         self._given_up = False
-        self._messages: deque[Message] = deque()
+        self._messages: deque[Message] | None = None  # what has been read ahead
         self.receive = receive if over else self._next
 
     async def arrive(self, *, deadline: float) -> None:
@@ -68,12 +68,13 @@ class Upload:
         if not self._kept:
             return
         size = 0
+        messages = self._messages = deque()
         try:
             async with asyncio.timeout_at(deadline):
-                while not self._over and size <= LONGEST_KEPT:
+                while not self.over and size <= LONGEST_KEPT:
                     message = await self._read()
-                    self._messages.append(message)
-                    if not self._over:
+                    messages.append(message)
+                    if not self.over:
                         self._uploads.take(len(message["body"]))
                         size += len(message["body"])
         except TimeoutError:
@@ -85,14 +86,14 @@ class Upload:
 
     def reply_headers(self) -> list[tuple[bytes, bytes]]:
         """What an error's reply says where the body was not read to its end."""
-        return [] if self._over else [(b"connection", b"close")]
+        return [] if self.over else [(b"connection", b"close")]
 
     async def discard(self) -> None:
         """Read the rest, for a bounded time and size, and throw it away.
 
         What came too slowly before is not read on.
         """
-        if self._over or self._given_up:
+        if self.over or self._given_up:
             return
         size, more = 0, True
         try:
@@ -110,5 +111,5 @@ class Upload:
     async def _read(self) -> Message:
         message = await self._receive()
         if not message.get("more_body"):
-            self._over = True
+            self.over = True
         return message

@@ -32,8 +32,9 @@ def user_routes(source: EventsSource, user_events: UserEvents) -> list[BaseRoute
         return Reply(_encode(await user_events.for_user(user_id)))
 
     return [
-        Route("/api/getUsers", Endpoint(get_users), methods=["GET"]),
+        # The router asks one after the other, and nearly all requests are for this one.
         Route(EVENTS_BY_USER_ID, Endpoint(get_events_by_user_id), methods=["GET"]),
+        Route("/api/getUsers", Endpoint(get_users), methods=["GET"]),
     ]
 
 

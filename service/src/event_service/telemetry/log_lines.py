@@ -33,6 +33,9 @@ _LEVEL_NAMES = {
     level: logging.getLevelName(level).lower()
     for level in (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 }
+# Plain numbers: Python takes as long to look up a member of an enumeration as for all else here.
+_BUG = HTTPStatus.INTERNAL_SERVER_ERROR.value
+_REFUSED = HTTPStatus.SERVICE_UNAVAILABLE.value
 _encode = msgspec.json.Encoder().encode
 
 
@@ -117,7 +120,7 @@ class LogLines:
                 line.operation, line.reason = error.operation, error.reason
             elif isinstance(error, Overloaded):
                 line.reason = error.reason
-        bug = error if record.status == HTTPStatus.INTERNAL_SERVER_ERROR else None
+        bug = error if record.status == _BUG else None
         if self._json is None:
             self._write_readable(level, line, bug)
             return
@@ -204,10 +207,9 @@ def _failure(error: BaseException | None) -> str:
 
 def _level(record: RequestDone, *, slow: bool) -> int:
     status = record.status
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status >= _BUG:
         # A refusal that says when to come again is how the service means to behave.
-        refused = status == HTTPStatus.SERVICE_UNAVAILABLE
-        return logging.WARNING if refused else logging.ERROR
+        return logging.WARNING if status == _REFUSED else logging.ERROR
     error = record.error
     odd = isinstance(error, UserNotFound) and not error.usual
     return logging.WARNING if slow or odd else logging.INFO
