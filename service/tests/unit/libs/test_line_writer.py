@@ -169,12 +169,13 @@ def test_the_lock_is_free_between_pieces():
 
 
 def test_the_thread_ends_when_there_is_nothing_to_write():
+    others = set(threading.enumerate())
     with pipe() as (reader, descriptor):
         writer = LineWriter(descriptor, lost=lost, idle=0)
         writer.write(b"line\n")
         assert os.read(reader, 10) == b"line\n"
-        for thread in threading.enumerate():
-            if thread.name == "log":
-                thread.join(10)
+        for thread in set(threading.enumerate()) - others:
+            thread.join(10)
+            assert not thread.is_alive()
         writer.write(b"again\n")
         assert os.read(reader, 10) == b"again\n"
