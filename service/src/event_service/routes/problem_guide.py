@@ -98,7 +98,8 @@ GUIDE: dict[str, Guide] = {
         "`Idempotency-Key`.",
     ),
     "circuit-open": Guide(
-        "The events API behind this service failed so often that it is left alone for a while. "
+        "The events API behind this service failed so often, or asked for so long a pause, that it "
+        "is left alone for a while. "
         "`breaker` names the operation. The request was refused without being passed on.",
         "Wait for as many seconds as `Retry-After` says, then try again.",
     ),
