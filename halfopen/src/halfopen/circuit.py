@@ -128,6 +128,27 @@ class Cause:
         return self._stand_in
 
 
+def after_success(counters: tuple[Counter, ...], now: float) -> tuple[Counter, ...] | None:
+    """What the rules have counted after a success that changes that alone; None if it may do more.
+
+    Short for `Circuit.settle` where the circuit is closed, no rule times calls and no listener
+    hears of successes: what healthy calls cost where a rule counts them.
+    """
+    try:
+        after: tuple[Counter, ...] = ()
+        hear_more = False
+        for before in counters:
+            counter = before.after(now, 0.0, failed=False)
+            if counter.trips(now, 0):
+                return None
+            after += (counter,)
+            hear_more = hear_more or counter.hears_successes
+    except Exception:  # noqa: BLE001 - `settle` asks again, and logs it
+        return None
+    # If none wants to hear of more, calls need not come here again.
+    return after if hear_more else None
+
+
 class Circuit(NamedTuple):
     policy: Policy
     period: Period
@@ -222,28 +243,6 @@ class Circuit(NamedTuple):
         if trial.successes == self.policy.successes_needed:
             return circuit.enter(CLOSED, now, "recovered"), True
         return circuit, True
-
-    def counted(self, now: float) -> "Circuit | None":
-        """What follows a success that changes counts alone; None if it may change more.
-
-        Short for `settle` where the circuit is closed, no rule times calls and no listener hears
-        of successes: what healthy calls cost where a rule counts them.
-        """
-        try:
-            counters: tuple[Counter, ...] = ()
-            hear_more = False
-            for before in self[2]:
-                counter = before.after(now, 0.0, failed=False)
-                if counter.trips(now, 0):
-                    return None
-                counters += (counter,)
-                hear_more = hear_more or counter.hears_successes
-        except Exception:  # noqa: BLE001 - `settle` asks again, and logs it
-            return None
-        # If none wants to hear of more, calls need not come here again.
-        if not hear_more:
-            return None
-        return tuple.__new__(Circuit, (self[0], self[1], counters, *self[3:]))
 
     def ignore(
         self, period: Period, key: Key, now: float, error: BaseException | None

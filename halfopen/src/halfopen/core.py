@@ -10,9 +10,19 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from halfopen.circuit import ELSEWHERE, Cause, Circuit, Fact, Key, Kind, Period
+from halfopen.circuit import (
+    ELSEWHERE,
+    Cause,
+    Circuit,
+    Fact,
+    Key,
+    Kind,
+    Period,
+    after_success,
+)
 from halfopen.cluster import Coordinator, Denied, Grant, Verdict
 from halfopen.cooldowns import Cooldown
+from halfopen.rules import Counter
 from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, CircuitOpen
 from halfopen.turn import Turn
 from halfopen.verdicts import Judge
@@ -35,12 +45,13 @@ class Moment:
     """
 
     __slots__ = (
-        *("admits_all", "circuit", "counting", "following", "healthy", "period"),
+        *("_base", "admits_all", "counters", "counting", "following", "healthy", "period"),
         *("refuses_until", "steady"),
     )
 
     def __init__(self, circuit: Circuit, *, judges_results: bool, shadow: bool) -> None:
-        self.circuit = circuit
+        self._base = circuit
+        self.counters = circuit.counters  # the latest, which those of `_base` may not be
         self.following: dict[None, Moment] = {}
         self.period = period = circuit.period
         self.refuses_until = 0.0
@@ -57,13 +68,21 @@ class Moment:
         told = Kind.CALL_SUCCEEDED in circuit.listeners or circuit.waiting
         self.healthy = None if judges_results or told else self.steady
 
-    def counted(self, circuit: Circuit) -> "Moment":
+    @property
+    def circuit(self) -> Circuit:
+        circuit = self._base
+        if circuit.counters is not self.counters:
+            circuit = self._base = circuit._replace(counters=self.counters)
+        return circuit
+
+    def counted(self, counters: tuple[Counter, ...]) -> "Moment":
         """The moment after a success that has changed counts alone."""
         moment = Moment.__new__(Moment)
-        moment.circuit = circuit
+        moment._base = self._base  # noqa: SLF001 - one of us
+        moment.counters = counters
         moment.following = {}
         moment.admits_all = True
-        moment.period = moment.counting = circuit.period
+        moment.period = moment.counting = self.period
         moment.refuses_until = 0.0
         moment.steady = moment.healthy = None
         return moment
@@ -193,8 +212,9 @@ class Core:
         """
         while True:
             latest = self.latest()
-            circuit, result = step(latest.circuit)
-            if circuit is latest.circuit:
+            before = latest.circuit
+            circuit, result = step(before)
+            if circuit is before:
                 return result
             moment = Moment(circuit, judges_results=self.judge.asks_results, shadow=self.shadow)
             if latest.following.setdefault(None, moment) is moment:
@@ -367,10 +387,10 @@ class Core:
         """Whether that is all: the success was counted, and changed nothing else."""
         latest = self.latest()
         while latest.counting is period:
-            circuit = latest.circuit.counted(now)
-            if circuit is None:
+            counters = after_success(latest.counters, now)
+            if counters is None:
                 return False
-            moment = latest.counted(circuit)
+            moment = latest.counted(counters)
             if latest.following.setdefault(None, moment) is moment:
                 self.moment = moment
                 return True

@@ -234,14 +234,6 @@ class _Bucket(NamedTuple):
     calls: int
     bad: int
 
-    def after(self, now: float, bad: bool) -> "_Bucket":  # noqa: FBT001 - on the fast path
-        # Threads may come with their times out of order.
-        first, last, calls, bads = self
-        last = now if now > last else last  # noqa: FURB136
-        # Not `_Bucket(…)`: a named tuple is made by a function in Python, which takes longer than
-        # all the rest of this.
-        return tuple.__new__(_Bucket, (first, last, calls + 1, bads + bad))
-
 
 class _LastSeconds(NamedTuple):
     """`latest` is apart, because most calls change nothing else."""
@@ -255,12 +247,22 @@ class _LastSeconds(NamedTuple):
     def after(self, now: float, *, bad: bool) -> _Tally:
         seconds, older, latest, calls, bads = self
         if (
-            latest is not None
-            and now < latest.first + seconds / _BUCKETS
-            and not (older and older[0].last + seconds < now)
+            latest is None
+            or now >= latest.first + seconds / _BUCKETS
+            or (older and older[0].last + seconds < now)
         ):
-            after = (seconds, older, latest.after(now, bad), calls + 1, bads + bad)
-            return tuple.__new__(_LastSeconds, after)
+            older, latest, calls, bads = self._turned(now)
+        first, last, its_calls, its_bad = latest
+        # Threads may come with their times out of order.
+        last = now if now > last else last  # noqa: FURB136
+        # Not `_Bucket(…)`: a named tuple is made by a function in Python, which takes longer than
+        # all the rest of this.
+        latest = tuple.__new__(_Bucket, (first, last, its_calls + 1, its_bad + bad))
+        return tuple.__new__(_LastSeconds, (seconds, older, latest, calls + 1, bads + bad))
+
+    def _turned(self, now: float) -> tuple[tuple[_Bucket, ...], _Bucket, int, int]:
+        """What it is before a call that comes `now`: without what is too old, its bucket apart."""
+        seconds, older, latest, calls, bads = self
         buckets = older if latest is None else (*older, latest)
         gone = 0
         while gone < len(buckets) and not self._counts(buckets[gone], now):  # a hundred at most
@@ -269,10 +271,8 @@ class _LastSeconds(NamedTuple):
             gone += 1
         kept = buckets[gone:]
         if kept and now < kept[-1].first + seconds / _BUCKETS:
-            kept, latest = kept[:-1], kept[-1].after(now, bad)
-        else:
-            latest = _Bucket(now, now, 1, int(bad))
-        return _LastSeconds(seconds, kept, latest, calls + 1, bads + bad)
+            return kept[:-1], kept[-1], calls, bads
+        return kept, _Bucket(now, now, 0, 0), calls, bads
 
     def at(self, now: float, hung: int) -> tuple[int, int]:
         buckets = self.older if self.latest is None else (*self.older, self.latest)
