@@ -1,4 +1,4 @@
-"""What the processes of a server show each other."""
+"""Texts that the processes of a server publish to each other in shared memory."""
 
 import mmap
 import struct
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-# The turn (odd while it is written), when it was written, and how long it is.
+# Sequence number (odd while writing), time of writing, and length.
 _HEAD = struct.Struct("=QdQ")
 _TRIES = 50
 
@@ -18,17 +18,17 @@ class Post(NamedTuple):
 
 
 class Board:
-    """Memory that a process shares with those that it forks: a place for each, where it puts one
-    text at a time and all may read it.
+    """Memory shared with forked children: each process publishes one text in its own place, and all
+    can read every place.
 
-    No lock and no system call. Each process writes to its own place alone; a reader that meets a
-    text half written reads again. Times are those of `clock`, which all of them share.
+    No lock and no system call: a process writes only to its own place, and a reader that catches a
+    half-written text retries. Times are those of `clock`, which all processes share.
     """
 
     def __init__(
         self, places: int, *, size: int, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """`size`: bytes that a text may have. Room is taken where something is written."""
+        """`size`: maximum bytes of a text. Memory is used only once something is written."""
         self._places = places
         self._size = size
         self._clock = clock
@@ -36,7 +36,7 @@ class Board:
         self._memory = memoryview(mmap.mmap(-1, places * self._stride))
 
     def put(self, place: int, text: bytes) -> bool:
-        """Whether it found room; "" takes down what was there."""
+        """Publish the text; False if it does not fit. "" removes the text."""
         if place >= self._places or len(text) > self._size:
             return False
         at = place * self._stride
@@ -48,7 +48,7 @@ class Board:
         return True
 
     def read(self) -> list[Post]:
-        """What there is, in the order of the places."""
+        """The published texts, in order of place."""
         found = (self._read(place) for place in range(self._places))
         return [post for post in found if post is not None]
 

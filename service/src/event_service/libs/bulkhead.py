@@ -10,12 +10,12 @@ class BulkheadFull(Exception):
 class Bulkhead:
     """At most `limit` callers inside at once, at most `max_waiting` more in a queue.
 
-    A freed slot goes straight to a waiting caller, so a newcomer cannot overtake. Callers wait in
-    one line for each `who` (the request that they act for), and the lines take turns: however many
-    callers one request has, another waits for at most one slot of each line. A cancelled caller
-    leaves its line; a slot handed to it at that same moment goes to the next.
+    A freed slot goes straight to a waiting caller, so a newcomer cannot overtake. Each `who` (the
+    request that a caller acts for) has a queue of its own, and the queues take turns: a request
+    with many callers does not starve the others. A cancelled caller leaves its queue; a slot handed
+    to it at that moment goes to the next caller.
 
-    The wait has no bound of its own: put a timeout around it. Use from one event loop only.
+    The wait has no time limit of its own: put a timeout around it. Use from one event loop only.
     """
 
     def __init__(self, limit: int, *, max_waiting: int) -> None:
@@ -41,7 +41,7 @@ class Bulkhead:
         return False
 
     async def acquire(self, who: Hashable = None) -> None:
-        """Take a slot, at once if one is free; `BulkheadFull` at once if the queue is full."""
+        """Take a slot, waiting for one if need be. Raises BulkheadFull if the queue is full."""
         if self.try_acquire():
             return
         if self._waiting >= self._max_waiting:
@@ -58,7 +58,7 @@ class Bulkhead:
             raise
 
     def release(self) -> None:
-        """Give the slot back: exactly once for every `acquire` that returned."""
+        """Return the slot: exactly once for every `acquire` that returned."""
         if self._in_flight == 0:
             raise RuntimeError("A slot was released that nobody holds.")
         while self._lines:

@@ -1,4 +1,4 @@
-"""Reads `.env` files, and passes over nothing in silence."""
+"""Reads `.env` files and reports everything it cannot use."""
 
 import codecs
 import re
@@ -16,7 +16,7 @@ _needs_quotes = re.compile(r"['\"]|\s|.*(?:[\r\n]|\s#|\s\Z)", re.DOTALL).match
 
 
 class EnvFile(NamedTuple):
-    """`faults` and `notes` are sentences that quote no value: it may be a secret."""
+    """`faults` and `notes` are sentences that quote no value, because a value may be a secret."""
 
     values: dict[str, str]
     faults: list[str]
@@ -24,9 +24,9 @@ class EnvFile(NamedTuple):
 
 
 def read_env_file(path: Path) -> EnvFile:
-    """What the file says; nothing if there is none. Raises nothing: what is wrong is a fault.
+    """The file's values; nothing if there is no file. Never raises: each problem becomes a fault.
 
-    `${NAME}` in a value stands for another value or variable, as in python-dotenv.
+    `${NAME}` in a value is replaced by another value or variable, as in python-dotenv.
     """
     notes: list[str] = []
     try:
@@ -54,7 +54,7 @@ def read_env_file(path: Path) -> EnvFile:
         for binding in bindings
         if (fault := _fault(binding))
     ]
-    # Without the lines at fault, of which the library would log a warning.
+    # Leave out faulty lines: the library would log a warning for each.
     sound = StringIO("".join(each.original.string for each in bindings if not each.error))
     values = {
         name: value for name, value in dotenv_values(stream=sound).items() if value is not None
@@ -63,9 +63,9 @@ def read_env_file(path: Path) -> EnvFile:
 
 
 def env_line(name: str, value: str) -> str:
-    """A line that `read_env_file` reads as this value, with quotes only where there must be some.
+    """A line that `read_env_file` reads back as this value, quoted only if necessary.
 
-    A value with `${` is put into a comment: there it would stand for another variable.
+    A value with `${` is commented out, because reading it would expand a variable.
     """
     if _needs_quotes(value):
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -77,7 +77,7 @@ def _fault(binding: Binding) -> str:
     if not binding.error:
         if not binding.key or binding.value is not None:
             return ""
-        # A name alone is an assignment that was forgotten; anything else may be a secret.
+        # A name without `=` is an assignment that somebody forgot to finish.
         return f"{text} has no '='" if _is_name(text) else "must be NAME=value"
     named = _name(text)
     name = named[1] if named else ""

@@ -8,11 +8,10 @@ V = TypeVar("V")
 
 
 async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: int) -> list[V]:
-    """Call `fn` for all keys at once, at most `limit` (1 or more) at a time; results in the order
-    of the keys.
+    """Call `fn` for all keys at once, at most `limit` (1 or more) at a time; results in key order.
 
-    The first error cancels the other calls and is raised itself, never in a group. The same goes
-    for a cancellation, be it of this call or from within `fn`. No call is ever left running.
+    The first error cancels the other calls and is raised as it is, never in a group. So is a
+    cancellation, whether of this call or from within `fn`. No call is left running.
     """
     if len(keys) <= 1:
         return [await fn(key) for key in keys]
@@ -22,7 +21,7 @@ async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: 
 async def fan_out_settled(
     fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: int
 ) -> list[V | Exception]:
-    """Like `fan_out`, with an error in the place of each result that failed."""
+    """Like `fan_out`, but a failed call's error takes the place of its result."""
 
     async def settle(key: K) -> V | Exception:
         try:
@@ -61,7 +60,7 @@ class _FanOut(Generic[K, V]):
                 self._failed.result()
             return [call.result() for call in self._calls]
         finally:
-            # An error's traceback holds this frame; nothing here must hold the error in turn.
+            # An error's traceback refers to this frame, so this frame must not refer to the error.
             self._failed = self._cancelled = None
             self._calls.clear()
 
@@ -81,7 +80,7 @@ class _FanOut(Generic[K, V]):
             call = self._loop.create_future()
             call.set_exception(exc)
         else:
-            # A future costs no task to wait for.
+            # Waiting for a future needs no task.
             call = begun if isinstance(begun, asyncio.Future) else asyncio.ensure_future(begun)
         call.add_done_callback(self._on_end)
         self._running.add(call)
@@ -89,7 +88,7 @@ class _FanOut(Generic[K, V]):
 
     def _on_end(self, call: asyncio.Future[V]) -> None:
         self._running.discard(call)
-        # Asked of every call: an exception that nobody looks at would be warned of.
+        # Retrieve every exception: asyncio warns about those that nobody retrieves.
         if (call.cancelled() or call.exception() is not None) and self._failed is None:
             self._failed = call
             self._stop()

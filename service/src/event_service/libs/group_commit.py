@@ -8,12 +8,12 @@ R = TypeVar("R")
 
 
 class GroupCommit(Generic[T, R]):
-    """Items that arrive while one batch is committed go into the next one, together.
+    """Batches the items that arrive during a commit into the next commit.
 
-    `commit` gets the items in the order of their arrival and returns a result for each; one that
-    is an exception is raised to the caller of that item. What `commit` itself raises goes to all
-    callers of its batch. There is one commit at a time and no waiting for company, so a lone item
-    is committed at once, and many share the cost of one. Use from one event loop.
+    `commit` gets the items in arrival order and returns a result for each; a result that is an
+    exception is raised to that item's caller. What `commit` itself raises goes to every caller of
+    the batch. One commit runs at a time and none is delayed: a lone item is committed at once, and
+    many items share the cost of one commit. Use from one event loop.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class GroupCommit(Generic[T, R]):
     async def submit(self, item: T) -> R:
         """The item's result, once its batch is committed.
 
-        A caller that is cancelled before its batch begins takes its item along; after that the
-        item may be committed although nobody hears of it.
+        A caller that is cancelled before its batch begins withdraws its item; later, the item may
+        be committed although nobody waits for it.
         """
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         if self._task is None:
-            # It ends by itself as soon as nobody waits, so it outlives no caller but those who
-            # were cancelled during the commit; `drain` waits for it.
+            # It ends when nobody waits any more, so it outlives only callers that were cancelled
+            # during the commit; `drain` waits for it.
             self._task = asyncio.create_task(self._run())
         return await result
 
     async def drain(self) -> None:
-        """Wait until everything that was submitted is committed or has failed."""
+        """Wait until everything submitted is committed or has failed."""
         while self._task is not None:
             await asyncio.wait([self._task])
 
@@ -52,7 +52,7 @@ class GroupCommit(Generic[T, R]):
                 await self._commit_batch(batch)
         finally:
             self._task = None
-            # Only if this task itself was cancelled, with the loop that it runs on.
+            # Only if this task itself is cancelled, together with its event loop.
             for _, result in self._waiting:
                 result.cancel()
             self._waiting.clear()

@@ -5,21 +5,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-# Bytes that may wait; as many again may be on their way out.
+# Bytes that may be queued; as many again may be in the thread's hands.
 LIMIT = 2 * 1024 * 1024
-# Seconds without any progress, and in all, that the end waits for what is left.
+# At close: seconds to wait without any progress, and in all.
 STUCK, PATIENCE = 0.3, 2.0
 
 
 class LineWriter:
-    """Writes whole lines to a file, a pipe or a terminal without keeping anybody waiting.
+    """Writes whole lines to a file, pipe or terminal without blocking the caller.
 
-    A thread does the writing. While nobody reads the pipe, or the disk is full, up to `limit`
-    bytes wait and what is over that is dropped. As soon as it goes on, one line says how many were
-    lost. Write from any thread.
+    A thread does the writing. While nobody reads the pipe, or the disk is full, up to `limit` bytes
+    are queued and the rest is dropped; once writing works again, one line says how many lines were
+    lost. Thread-safe.
 
-    Several processes may share the descriptor: `lock` is a file descriptor that all of them have,
-    and keeps the lines of one from those of the others.
+    Several processes may share the descriptor: `lock` is a file descriptor that all of them hold;
+    locking it keeps their lines apart.
     """
 
     def __init__(
@@ -31,8 +31,8 @@ class LineWriter:
         limit: int = LIMIT,
         idle: float = 10.0,
     ) -> None:
-        """`lost` makes the line, without its end, that says how many were. `idle`: seconds after
-        which the thread ends while there is nothing to write; the next line starts another.
+        """`lost` makes the line (without its end) that says how many lines were lost. After `idle`
+        seconds without a line the thread ends; the next line starts another.
         """
         self._descriptor = descriptor
         self._lost = lost
@@ -51,11 +51,11 @@ class LineWriter:
 
     @property
     def dropped(self) -> int:
-        """How many lines were lost so far."""
+        """Number of lines lost so far."""
         return self._dropped
 
     def write(self, block: bytes) -> None:
-        """Write soon; `block` is one line or more, each with its end."""
+        """Queue `block` (one or more lines, each with its end) for writing."""
         with self._changed:
             if self._size + len(block) > self._limit:
                 self._drop(block.count(b"\n"))
@@ -69,11 +69,11 @@ class LineWriter:
                 self._changed.notify_all()
 
     def flush(self) -> None:
-        """For those who take this for a file; lines are written without being asked for."""
+        """Does nothing; for callers that expect a file. Lines are written without it."""
 
     def close(self) -> None:
-        """Wait until all is written, but not for what nobody takes. Later lines are written
-        still, if the process lives that long.
+        """Wait until everything is written, unless nobody reads it. Later lines are still written
+        while the process lives.
         """
         stuck, left = STUCK, PATIENCE
         with self._changed:
@@ -102,7 +102,7 @@ class LineWriter:
                 self._blocks, self._size = [], 0
                 told, self._to_tell = self._to_tell, 0
             if told:
-                # They came after what was waiting.
+                # They were dropped after what was queued.
                 data += self._lost(told) + b"\n"
             left = self._put(data)
             if left:
@@ -113,7 +113,7 @@ class LineWriter:
                         self._to_tell += told - 1
 
     def _put(self, data: bytes) -> bytes:
-        """What could not be written."""
+        """Write the bytes; returns what could not be written."""
         if self._torn:
             data = b"\n" + data
         left = memoryview(data)

@@ -6,17 +6,17 @@ import sys
 from contextlib import ExitStack, suppress
 from typing import Any
 
-# Connections that wait until they are accepted; the system may allow fewer.
+# Pending connections; the system may allow fewer.
 BACKLOG = 4096
-# What another port would mend.
+# Errors that another port would avoid.
 _ABOUT_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES})
 
 
 # Linux's number; Python has no name for it.
 _SO_ATTACH_FILTER = 26
-# Where `struct tcp_info` says it of a socket that listens (as unacknowledged packets of others).
+# Offset of the accept-queue length in a listening socket's `struct tcp_info` (its `tcpi_unacked`).
 _WAITING = struct.Struct("24xI")
-# A program of the packet filter: it drops what begins a connection, and nothing else.
+# A packet filter (BPF) that drops SYN packets and nothing else.
 _NO_FIRST_PACKETS = b"".join(
     struct.pack("HBBI", *instruction)
     for instruction in (
@@ -29,7 +29,7 @@ _NO_FIRST_PACKETS = b"".join(
 
 
 class CannotListen(Exception):
-    """`host` and `port` cannot be listened on. `port_is_at_fault`: another port may be free."""
+    """Cannot listen on `host` and `port`. `port_is_at_fault`: another port may be free."""
 
     def __init__(self, host: str, port: int, error: OSError) -> None:
         super().__init__(f"Cannot listen on {host} port {port} ({error.strerror or error})")
@@ -39,19 +39,18 @@ class CannotListen(Exception):
 
 
 class Listener:
-    """A port that is listened on by one server alone, with a queue for each of its `count` workers.
+    """A port owned by this server alone, with one accept queue for each of its `count` workers.
 
-    Of two servers that ask at the same instant one gets it, and from then on nobody can share the
-    port, not even with SO_REUSEPORT (with several queues `::` is the exception). Clients may
-    connect at once; they wait for whoever accepts. A queue outlives the worker that accepts from
-    it, so none that wait there are lost with it.
+    If two servers ask at the same instant, one gets the port; after that nobody can share it, not
+    even with SO_REUSEPORT (except `::` with several queues). Clients can connect at once and wait
+    to be accepted. A queue outlives its worker, so connections waiting in it are not lost with the
+    worker.
 
-    With a queue of its own each worker gets its share of the connections; from a common one the
-    worker that wakes up first takes nearly all that come at once. Only Linux distributes them over
-    several queues; elsewhere there is one.
+    Separate queues give each worker its share of connections; from a shared queue, the worker that
+    wakes first takes nearly all of a burst. Only Linux distributes over several queues; elsewhere
+    there is one.
 
-    A host that is a name is listened on at its first address, IPv4 before IPv6. Raises
-    CannotListen.
+    A host name is resolved to its first address, IPv4 before IPv6. Raises CannotListen.
     """
 
     def __init__(self, host: str, port: int, *, count: int = 1) -> None:
@@ -71,11 +70,11 @@ class Listener:
         self.port: int = self._queues[0].getsockname()[1]
 
     def queue(self, number: int) -> socket.socket:
-        """The socket from which the worker of this number, from 1, accepts its connections."""
+        """The socket from which worker number `worker`, from 1, accepts its connections."""
         return self._queues[number - 1]
 
     def keep(self, number: int) -> socket.socket:
-        """That socket, and all others closed: for the process of that worker."""
+        """The worker's own socket; closes all others in this process."""
         kept = self.queue(number)
         self._stack.pop_all()
         for each in {self._guard, *self._queues} - {kept}:
@@ -84,14 +83,14 @@ class Listener:
         return kept
 
     def close(self) -> None:
-        """Close this process's sockets; the port is free once no other process has them."""
+        """Close this process's sockets. The port is free once no other process holds them."""
         self._stack.close()
 
     def _bind(self) -> socket.socket:
         found = self._stack.enter_context(socket.socket(self._family, socket.SOCK_STREAM))
-        # For connections of a server that ended before; does not let two listen at once.
+        # Needed while connections of an earlier server linger; does not let two servers listen.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted connections inherit it.
+        # Accepted connections inherit this.
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         found.bind(self._address)
         return found
@@ -100,7 +99,7 @@ class Listener:
         guard = self._guard = self._bind()
         self._address = guard.getsockname()
         first = self._bind()
-        # The decision: it fails for all who come after the first one.
+        # This bind decides: it fails for every later server.
         first.listen(BACKLOG)
         first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         queues = [first]
@@ -112,37 +111,40 @@ class Listener:
             other.bind(self._address)
             other.listen(BACKLOG)
             queues.append(other)
-        # Who binds must agree with all who are bound, and the guard agrees with nobody.
+        # A new socket must be compatible with all bound ones, and the guard socket is compatible
+        # with none.
         guard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
         self._forget_that_the_port_is_shared()
         return queues
 
     def _forget_that_the_port_is_shared(self) -> None:
-        """Linux does not ask all who are bound while the last one who came would share."""
+        """Make Linux check all bound sockets, not only the last one, before it shares the port
+        again.
+        """
         with suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_STREAM) as other:
             other.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             other.bind(("::1", self._address[1]))
 
 
 def take_no_more(queue: socket.socket) -> None:
-    """Let nobody else into the queue; those who are in it can still be accepted.
+    """Refuse new connections to the queue; those already in it can still be accepted.
 
-    To close a queue resets the connections in it. After this, and a moment, there are none; who
-    wants to connect meanwhile asks again within a second, and is refused if the queue is closed by
-    then. Only Linux can do it; elsewhere nothing happens.
+    Closing a queue resets its connections. After this call and a short moment the queue can be
+    drained and closed without losing any: a client that connects meanwhile retries within a second
+    and is refused if the queue is closed by then. Linux only; elsewhere it does nothing.
     """
     if sys.platform == "linux":
         size = len(_NO_FIRST_PACKETS) // 8
         with memoryview(bytearray(_NO_FIRST_PACKETS)) as program:
             address = ctypes.addressof(ctypes.c_char.from_buffer(program))
-            # Where filters are forbidden the queue is closed with whoever is in it.
+            # Without permission for filters, the queue is closed with whatever is in it.
             with suppress(OSError):
                 filters = struct.pack("HL", size, address)
                 queue.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, filters)
 
 
 def waiting(queue: socket.socket) -> int:
-    """How many connections wait in the queue; 0 where the system does not tell."""
+    """Number of connections in the queue; 0 if the system does not tell."""
     if sys.platform != "linux":
         return 0
     information = queue.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _WAITING.size)

@@ -2,10 +2,10 @@ from collections.abc import Iterator, Sequence
 
 
 def preferred(accept: str, offered: Sequence[str]) -> str:
-    """Of the offered media types the one that an Accept header likes best (RFC 9110, 12.5.1).
+    """The offered media type that an Accept header prefers (RFC 9110, 12.5.1).
 
-    The first of them if it likes several equally, or none: an answer helps more than a refusal.
-    What is malformed counts as not there.
+    The first of the offers if several rank equally or none is acceptable: an answer helps more than
+    a refusal. Malformed parts are ignored.
     """
     ranges = list(_ranges(accept))
     return (
@@ -16,7 +16,7 @@ def preferred(accept: str, offered: Sequence[str]) -> str:
 def _quality(media_type: str, ranges: Sequence[tuple[str, float]]) -> float:
     kind = media_type.partition("/")[0]
     for name in (media_type, f"{kind}/*", "*/*"):
-        # The most specific range decides, whether it likes it more or less.
+        # The most specific range decides, even if its weight is lower.
         found = [quality for asked, quality in ranges if asked == name]
         if found:
             return max(found)
@@ -36,7 +36,7 @@ def _ranges(accept: str) -> Iterator[tuple[str, float]]:
 
 
 def _number(text: str) -> float:
-    """A weight; 0 for what is none."""
+    """A weight; 0 if malformed."""
     digits = text.replace(".", "", 1)
     weight = float(text) if digits.isascii() and digits.isdecimal() else 0.0
     return weight if weight <= 1.0 else 0.0

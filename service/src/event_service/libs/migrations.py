@@ -1,8 +1,8 @@
-"""Numbered SQL files that bring a database to the shape that a program needs.
+"""Numbered SQL files that bring a database to the schema a program needs.
 
-A file is named `0001_what_it_does.sql`; numbers begin at 1 and leave no gap. What has been applied
-is kept with its checksum in the table `schema_migrations`, one history for each component that
-has tables of its own in the database.
+A file is named `0001_what_it_does.sql`; numbers start at 1 without gaps. The table
+`schema_migrations` records each applied file and its checksum, separately for each component with
+tables in the database.
 """
 
 import hashlib
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     import psycopg
 
 _named = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql\Z").match
-# Any number that nobody else locks in the same database.
+# Arbitrary, but unique among advisory locks in the database.
 _POSTGRES_LOCK = 0x6576_656E_7473_7663
 
 
 class MigrationError(Exception):
-    """The database and the program do not belong together; the text says why."""
+    """The database and the program do not match; the text says why."""
 
 
 class Migration(NamedTuple):
@@ -32,14 +32,14 @@ class Migration(NamedTuple):
 
     @property
     def checksum(self) -> str:
-        # Line ends are not what a migration does.
+        # Line ends do not change a migration's meaning.
         return hashlib.sha256(self.sql.replace("\r\n", "\n").encode()).hexdigest()
 
 
 def load(package: str) -> list[Migration]:
-    """The migrations among a package's files, in their order.
+    """The migrations among a package's files, in order.
 
-    Raises MigrationError if their numbers have a gap or appear twice.
+    Raises MigrationError if a number is missing or appears twice.
     """
     found = []
     for each in files(package).iterdir():
@@ -56,10 +56,10 @@ def load(package: str) -> list[Migration]:
 def missing(
     component: str, migrations: Sequence[Migration], applied: Mapping[int, str]
 ) -> list[Migration]:
-    """Those that are not applied yet; `applied` has the checksum of each number.
+    """The migrations not yet applied; `applied` maps numbers to checksums.
 
-    Raises MigrationError if one was changed after it was applied, or the database has more than
-    the program knows.
+    Raises MigrationError if an applied migration was changed since, or if the database has one that
+    the program does not know.
     """
     for each in migrations:
         if applied.get(each.number, each.checksum) != each.checksum:
@@ -78,9 +78,9 @@ def missing(
 def migrate_sqlite(
     connection: "apsw.Connection", component: str, migrations: Sequence[Migration]
 ) -> list[str]:
-    """Apply what is missing in one transaction, under SQLite's own lock; the names of those.
+    """Apply missing migrations in one transaction, under SQLite's own lock; returns their names.
 
-    Raises MigrationError, and apsw.Error if a statement fails: then nothing is applied.
+    Raises MigrationError, and apsw.Error if a statement fails; nothing is applied then.
     """
     connection.execute("BEGIN IMMEDIATE")
     try:
@@ -104,9 +104,9 @@ async def migrate_postgres(
     component: str,
     migrations: Sequence[Migration],
 ) -> list[str]:
-    """Apply what is missing in one transaction, under an advisory lock; the names of those.
+    """Apply missing migrations in one transaction, under an advisory lock; returns their names.
 
-    Raises MigrationError, and psycopg.Error if a statement fails: then nothing is applied.
+    Raises MigrationError, and psycopg.Error if a statement fails; nothing is applied then.
     """
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_POSTGRES_LOCK,))
@@ -114,7 +114,7 @@ async def migrate_postgres(
         rows = await (await connection.execute(_APPLIED.format("%s"), (component,))).fetchall()
         todo = missing(component, migrations, _checksums(rows))
         for each in todo:
-            # Without parameters several statements may go at once.
+            # psycopg allows several statements at once only without parameters.
             await connection.execute(each.sql.encode())
             values = (component, each.number, each.name, each.checksum, time.time())
             await connection.execute(_INSERT.format(*["%s"] * 5), values)

@@ -1,35 +1,35 @@
-"""How many open files there may be, and what they are for."""
+"""How many files may be open, and how they are divided."""
 
 import resource
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-# For what is neither a client's connection nor a call of ours: lookups, certificates, libraries.
+# Reserved for lookups, certificates and libraries.
 RESERVE = 16
-# Connections that a server can be asked for; above this many files nothing has to be shared out.
+# The most connections a server is configured for; with more files than this, no division is needed.
 MOST_CONNECTIONS = 65_535
 
 
 class FileShares(NamedTuple):
-    """What open files are enough for. Whoever takes more finds none left to accept with."""
+    """Connections and calls that the open files suffice for; with more, accepting would fail."""
 
     connections: int
     calls: int
 
 
 def raise_limit() -> None:
-    """Let this process open as many files as its user may."""
+    """Raise this process's open-file limit as far as its user may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    # Where more than the system takes is allowed, its own limit stays.
+    # If the hard limit exceeds the system's own, the soft limit stays.
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def share_out(limit: int, *, used: int, calls: int) -> FileShares:
-    """Connections and calls that `limit` allows where `used` are open, and `calls` are wanted.
+    """How many connections and calls `limit` allows, with `used` files open and `calls` wanted.
 
-    Calls get at most half: each answers a connection, so more of them would find nobody to answer.
+    Calls get at most half: each one serves a connection, so more would be useless.
     """
     room = max(2, limit - used - RESERVE)
     calls = min(calls, room // 2)
@@ -42,7 +42,7 @@ def limit() -> int:
 
 
 def open_now() -> int:
-    """How many are open; a guess where the system does not tell."""
+    """Number of open files; an estimate if the system does not tell."""
     try:
         return sum(1 for _ in Path("/dev/fd").iterdir())
     except OSError:

@@ -3,12 +3,11 @@ from collections import deque
 
 
 class Pace:
-    """Lets callers begin in the order of their arrival, at most `limit` in a turn of the loop.
+    """Starts callers in arrival order, at most `limit` per turn of the event loop.
 
-    Work in progress is resumed in every turn, so the more of it there is, the slower new work
-    begins. A burst is processed a part at a time instead of all at once, so that its memory is
-    still in the processor's caches when it is next used. Below the limit nobody waits. Use from
-    one event loop only.
+    Work in progress resumes in every turn, so the more there is, the slower new work starts. A
+    burst is processed in parts, while its memory is still in the CPU's caches. Below the limit
+    nobody waits. Use from one event loop only.
     """
 
     def __init__(self, limit: int) -> None:
@@ -17,7 +16,7 @@ class Pace:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def begin(self) -> None:
-        """Wait for the caller's turn. A caller that is cancelled while it waits leaves no gap."""
+        """Wait for the caller's turn. A cancelled caller leaves no gap."""
         if not self._begun:
             asyncio.get_running_loop().call_soon(self._next_turn)
         if self._begun < self._limit:

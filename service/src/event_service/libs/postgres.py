@@ -18,9 +18,9 @@ class PostgresUnusable(Exception):
 
 
 def conninfo_of(url: str, *, connect_timeout: float) -> str:
-    """What libpq connects with: the URL's own parameters, those of TLS included, and ours.
+    """Connection parameters for libpq: those of the URL, TLS included, plus ours.
 
-    Raises ValueError for a URL that libpq cannot read; the text does not repeat it.
+    Raises ValueError for a URL that libpq cannot parse; the text does not repeat it.
     """
     if urlsplit(url).scheme not in {"postgresql", "postgres"}:
         raise ValueError("must be postgresql://user@host/database")
@@ -35,7 +35,7 @@ def conninfo_of(url: str, *, connect_timeout: float) -> str:
         "application_name": "event-service",
         "client_encoding": "UTF8",
         "connect_timeout": max(1, round(connect_timeout)),
-        # Notice within half a minute that the server's machine is gone.
+        # Detect a dead server machine within half a minute.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -51,16 +51,16 @@ def _is_port(text: str) -> bool:
 def build_pool(
     url: str, *, max_size: int, timeout: float, statement_timeout: float, checked: bool
 ) -> Pool:
-    """A pool that is yet to be opened; its connections are in autocommit mode.
+    """An unopened pool whose connections are in autocommit mode.
 
     `timeout` bounds connecting and the wait for a free connection, `statement_timeout` each
-    statement; both in seconds. `checked` costs a round trip each time that a connection is taken,
-    and replaces one that the server has closed meanwhile before anybody meets it.
+    statement; both in seconds. With `checked`, each connection is tested when taken, at the cost of
+    a round trip, so that one that the server has closed is replaced before it is used.
     """
     milliseconds = round(statement_timeout * 1000)
 
     async def configure(connection: Connection) -> None:
-        # Not as start-up options, which poolers refuse.
+        # Not as start-up options, which connection poolers refuse.
         await connection.execute(f"SET statement_timeout = {milliseconds}")
         await connection.execute("SET idle_in_transaction_session_timeout = '60s'")
 

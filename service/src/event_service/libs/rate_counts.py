@@ -7,8 +7,8 @@ from event_service.libs.window_counts import WindowCounts
 
 
 class Standing(NamedTuple):
-    """Where a client stands: `wait` seconds until it may come again, 0.0 if it may go on now, and
-    for each rate the requests left and the seconds until there are all of them again.
+    """A client's state: `wait` seconds until it may send again (0.0: now), and for each rate the
+    requests left and the seconds until it is full again.
     """
 
     wait: float
@@ -16,27 +16,27 @@ class Standing(NamedTuple):
 
 
 class RateCounts:
-    """Counts clients' requests against several rates, in fixed windows that begin with a client's
-    first request. What one rate refuses counts against none.
+    """Counts clients' requests against several rates, in fixed windows that start with a client's
+    first request. A request that any rate refuses counts against none.
 
-    It holds at most `max_windows` windows for each rate. Times are those of `clock`, in seconds.
-    Use from one thread.
+    Keeps at most `max_windows` windows for each rate. Times are those of `clock`, in seconds. Use
+    from one thread.
     """
 
     def __init__(
         self, rates: Sequence[RateLimitItem], *, max_windows: int, clock: Callable[[], float]
     ) -> None:
         self._clock = clock
-        # Apart, because a store forgets its oldest windows first: those of a long rate must not
-        # go for want of room among short ones.
+        # Separate stores, because each forgets its oldest windows first: many short windows must
+        # not push out the long ones.
         self._counts = [(rate, WindowCounts(max_windows, clock=clock)) for rate in rates]
 
     async def take(self, client: str, *, address: str | None = None) -> Standing:
         """Count one more request of the client, unless a rate refuses it.
 
-        A client known by a key that it made up itself comes with its `address`. A key that has
-        no request in its windows takes one from the address as well: so an address brings in no
-        more keys than it may send requests.
+        A client that is known by a key of its own choosing also has an `address`. A key without a
+        request in its current windows counts against the address as well, so an address cannot
+        introduce more keys than it may send requests.
         """
         names = [client]
         if address is not None and not any(

@@ -2,9 +2,9 @@ from limits import RateLimitItem, parse_many
 
 
 def parse_rates(text: str) -> list[RateLimitItem]:
-    """The rates that a text such as `100/second;5000/hour` names, each once.
+    """The distinct rates in a text such as `100/second;5000/hour`.
 
-    Raises ValueError for any other text, and for a rate that would let nobody in.
+    Raises ValueError for any other text, and for a rate of zero requests.
     """
     rates = list(dict.fromkeys(parse_many(text)))
     if not all(rate.amount for rate in rates):

@@ -11,13 +11,13 @@ _SLOTS = 10
 
 
 class RetryBudget:
-    """Lets retries through while they are few compared with requests.
+    """Grants retries while they are few compared with requests.
 
-    At each retry granted, the retries of the last `window` seconds are at most `ratio` times
-    the requests of the last `window` seconds, plus `floor`, which all `nodes` that share the
-    budget's purpose divide among them. The window is counted in ten
-    slots: a request may be forgotten up to a tenth of the window early, a retry is remembered
-    up to a tenth longer, so rounding never grants too much. Memory and time are constant.
+    When a retry is granted, the retries of the last `window` seconds are at most `ratio` times the
+    requests of the last `window` seconds, plus `floor` divided by the number of `nodes`. The window
+    has ten slots: a request may be forgotten up to a tenth of the window early and a retry
+    remembered up to a tenth longer, so rounding never grants too much. Memory and time are
+    constant.
 
     The idea is Finagle's: com.twitter.finagle.service.RetryBudget. Use from one thread.
     """
@@ -42,14 +42,14 @@ class RetryBudget:
         self._retries = deque([0] * (_SLOTS + 1), maxlen=_SLOTS + 1)
 
     def record_request(self) -> None:
-        """Count a first attempt; retries are not requests."""
+        """Count a first attempt. Retries do not count."""
         now = self._clock()
         if now >= self._slot_ends:
             self._advance(now)
         self._requests[-1] += 1
 
     def try_spend(self) -> bool:
-        """Take one retry out of the budget, if there is one."""
+        """Take one retry from the budget; False if it is empty."""
         if self.remaining < 1:
             return False
         self._retries[-1] += 1
@@ -57,7 +57,7 @@ class RetryBudget:
 
     @property
     def remaining(self) -> float:
-        """Retries that would be granted now; a fraction is on its way to the next one."""
+        """Retries that would be granted now, with the fraction towards the next one."""
         now = self._clock()
         if now >= self._slot_ends:
             self._advance(now)
@@ -83,15 +83,14 @@ def backoff(attempt: int, *, base: float, cap: float, random: Callable[[], float
 
 
 class Retries:
-    """Calls again what failed and may go better, within a number of attempts, a time and a budget.
+    """Repeats calls that failed but may succeed, within limits on attempts, time and a budget.
 
-    `retry_after(exc)` is None when the error is final, else the least wait in seconds that the
-    other side asked for (0.0 when it did not say). The backoff comes on top of that, so that
-    callers told the same time do not come back together. `until()` is when the answer is due, on
-    `clock`. `on_retry(attempt, exc, wait)` is told of every retry before its wait, `on_give_up(exc,
-    attempt, reason)` why there is none.
+    `retry_after(exc)` is None for a final error, else the minimum wait in seconds that the other
+    side asked for (0.0 if none). The backoff is added to it, so that callers told the same time do
+    not return together. `until()` is when the answer is due, on `clock`. `on_retry(attempt, exc,
+    wait)` is called before each wait, `on_give_up(exc, attempt, reason)` when there is no retry.
 
-    The budget is for the caller to fill: with each first attempt that really started.
+    The caller fills the budget, with each first attempt that was really started.
     """
 
     def __init__(
@@ -120,11 +119,12 @@ class Retries:
     async def run(
         self, call: Callable[..., Awaitable[T]], *args: object, attempts: int | None = None
     ) -> T:
-        """Call `call(attempt, *args)`, attempts counted from 1, until it succeeds or it is over.
+        """Call `call(attempt, *args)`, attempts counted from 1, until it succeeds or a limit is
+        reached.
 
-        `attempts`: how many there may be, if not as many as usual. The last error is raised as it
-        is when attempts are used up, when the wait would not end in time, or when the budget is
-        spent. A final error and a cancellation pass at once and unmentioned.
+        `attempts` overrides the usual maximum. The last error is raised unchanged when attempts are
+        used up, the wait would end too late, or the budget is spent. A final error and a
+        cancellation propagate at once, without a callback.
         """
         attempt = 1
         while True:
@@ -140,7 +140,8 @@ class Retries:
                     self._on_give_up(exc, attempt, reason)
                     raise
                 self._on_retry(attempt, exc, wait)
-            # Outside the handler: a cancellation of the wait does not drag the error along.
+            # Outside the `except`, so that a cancellation of the wait does not carry the error as
+            # its context.
             await self._sleep(wait)
             attempt += 1
 

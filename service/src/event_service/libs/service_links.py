@@ -1,7 +1,8 @@
-"""The variables that Kubernetes makes up for each Service of a namespace.
+"""The variables that Kubernetes defines for each Service of a namespace.
 
-A Service named `event-service` gives every container of the namespace EVENT_SERVICE_PORT, which
-looks like a setting and is none.
+A Service named `event-service` gives every container of the namespace an EVENT_SERVICE_PORT, which
+looks like a setting of ours and is not.
+
 https://kubernetes.io/docs/tutorials/services/connect-applications-service/#environment-variables
 """
 
@@ -17,5 +18,7 @@ _is_address = re.compile(r"(?:tcp|udp|sctp)://\S+").fullmatch
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether a variable comes from a Service; `name` is without the prefix of the program."""
+    """Whether Kubernetes defined this variable for a Service; `name` is without the prefix of the
+    program.
+    """
     return bool(_is_name(name) or (_is_port(name) and _is_address(value)))

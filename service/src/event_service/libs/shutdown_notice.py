@@ -2,10 +2,11 @@ from collections.abc import Callable
 
 
 class ShutdownNotice:
-    """What one process says to its own parts about its end, on its event loop.
+    """Tells the parts of one process that it is about to end, on its event loop.
 
-    Before a process ends it answers what it has; a part that would hold that up, such as a reply
-    without end, listens with `on_leaving`. `in_flight` is kept by whoever takes requests in.
+    Before it ends, a process answers the requests it has. A part that would delay that, such as an
+    endless reply, listens with `on_leaving`. `in_flight` is kept by the code that takes requests
+    in.
     """
 
     def __init__(self) -> None:
@@ -17,20 +18,20 @@ class ShutdownNotice:
         self._listeners: list[Callable[[], None]] = []
 
     def on_leaving(self, listener: Callable[[], None]) -> None:
-        """`listener` is called once, and at once if that was told before."""
+        """Call `listener` once when this process is leaving; now, if it already is."""
         if self.leaving:
             listener()
         else:
             self._listeners.append(listener)
 
     def leave(self) -> None:
-        """Another process takes the place of this one. Further calls do nothing."""
+        """Another process takes over from this one. Calling it again does nothing."""
         self.leaving = True
         listeners, self._listeners = self._listeners, []
         for listener in listeners:
             listener()
 
     def stop(self) -> None:
-        """The service ends. Further calls do nothing."""
+        """The whole service ends. Calling it again does nothing."""
         self.stopping = True
         self.leave()

@@ -12,7 +12,7 @@ class FlightCancelled(Exception):
 
 
 class _Flight(dict["_Waiter[V]", None], Generic[K, V]):
-    """The callers that wait for a call, in order of arrival; empty once it is over or abandoned."""
+    """The callers that wait for a call, in arrival order; empty once it is over or abandoned."""
 
     __slots__ = ("context", "flights", "key", "task")
 
@@ -41,29 +41,29 @@ class _Waiter(asyncio.Future[V]):
 class SingleFlight(Generic[K, V]):
     """Callers that ask for the same key at the same time share one call.
 
-    The call runs in a task of its own, in a copy of the first caller's context, and is
-    cancelled when the last of its callers goes away; a caller that goes away earlier harms
-    nobody. Its result or error goes to everyone who waited and is then forgotten: a later
-    caller starts afresh, and so does one that arrives while an abandoned call still ends.
+    The call runs in a task of its own, in a copy of the first caller's context, and is cancelled
+    when its last caller leaves; a caller that leaves earlier does not affect the rest. The result
+    or error goes to all waiting callers and is then forgotten: a later caller starts a new call,
+    and so does one that arrives while an abandoned call still ends.
 
-    All of them get the very same object. An error's traceback starts afresh for each, so it does
-    not grow with their number. Use from one event loop only.
+    All callers get the same object. An error's traceback is reset for each caller, so it does not
+    grow with their number. Use from one event loop only.
     """
 
     def __init__(self, on_shared: Callable[[Context], None] | None = None) -> None:
-        """`on_shared` is called for each caller that joins a call already under way, with the
-        context in which that call runs.
+        """`on_shared` is called for each caller that joins a call in progress, with the context of
+        that call.
         """
         self._on_shared = on_shared
         self._flights: dict[K, _Flight[K, V]] = {}
         self._abandoned: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
-        """Calls under way that somebody waits for and that may be joined."""
+        """Calls in progress that somebody waits for and that can be joined."""
         return len(self._flights)
 
     def forget(self, key: K) -> None:
-        """Let no further caller join the call under way, for example because data has changed.
+        """Let no further caller join the call in progress, for example because data has changed.
 
         Callers that already wait still get its result.
         """
@@ -72,18 +72,18 @@ class SingleFlight(Generic[K, V]):
     def run(
         self, key: K, fn: Callable[..., Awaitable[V]], *args: object, **kwargs: object
     ) -> asyncio.Future[V]:
-        """The result of `fn(*args, **kwargs)`, as the caller's own future; cancel it to leave.
+        """The result of `fn(*args, **kwargs)`, as a future of this caller; cancel it to leave.
 
-        It raises what `fn` raises, and `FlightCancelled` if that is a `CancelledError`: a caller
-        is never told that it was itself cancelled when it was not.
+        The future raises what `fn` raises, and FlightCancelled if that is a CancelledError: a
+        caller never sees a cancellation that was not its own.
         """
         loop = asyncio.get_running_loop()
         flight = self._flights.get(key)
         if flight is None:
             flight = _Flight(self, key)
             flight.context = copy_context()
-            # Not create_task: before Python 3.12 it formats a name that nobody reads, a tenth
-            # of the cost of the whole.
+            # Not create_task: before Python 3.12 it formats a task name that nobody reads, a tenth
+            # of the total cost.
             flight.task = asyncio.Task(
                 self._fly(flight, fn, args, kwargs),
                 loop=loop,
@@ -134,8 +134,8 @@ class SingleFlight(Generic[K, V]):
             return
         self._close(flight)
         task = flight.task
-        # A cancelled task holds its last frame, and that frame the flight: without this a cycle
-        # would be left to the garbage collector.
+        # A cancelled task keeps its last frame, and the frame keeps the flight: clearing it here
+        # breaks the cycle without the garbage collector.
         del flight.task
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)

@@ -15,10 +15,10 @@ import apsw
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# 3.51.3 mends a race of WAL-mode checkpoints that could corrupt a database.
+# 3.51.3 fixes a race in WAL checkpoints that could corrupt a database.
 OLDEST_LIBRARY = (3, 51, 3)
 BUSY_TIMEOUT_MS = 5_000
-# File locks or shared memory of these do not reach all who have the file open.
+# File locks or shared memory on these do not work across machines.
 NETWORK_FILE_SYSTEMS = re.compile(
     r"(fuse\.)?(9p|afs|beegfs|ceph|cifs|coda|davfs2?|gcsfuse|glusterfs|gpfs|lustre|ncpfs|nfs4?|"
     r"orangefs|pvfs2|rclone|s3fs|smb3|smbfs|sshfs|vboxsf)"
@@ -27,13 +27,13 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 
 class SqliteUnusable(Exception):
-    """The file cannot be used as it must be; the text says why and is safe to show."""
+    """The file cannot be used safely; the text says why and is safe to show."""
 
 
 def path_of(url: str) -> Path:
-    """The file that a URL names: `sqlite:///x` is relative, `sqlite:////x` absolute.
+    """The path in a URL: `sqlite:///x` is relative, `sqlite:////x` absolute.
 
-    Raises ValueError for anything else.
+    Raises ValueError for any other URL.
     """
     parts = urlsplit(url)
     path = unquote(parts.path.removeprefix("/"))
@@ -47,14 +47,14 @@ def path_of(url: str) -> Path:
 def connect(
     path: Path, *, synchronous: Literal["FULL", "EXTRA"] = "EXTRA", vfs: str | None = None
 ) -> apsw.Connection:
-    """A connection in WAL mode, with what makes a commit durable set and read back.
+    """A connection in WAL mode, with the settings for durable commits applied and read back.
 
-    Creates the file, in a folder that must exist. A connection is for one thread at a time. Use
-    `BEGIN IMMEDIATE` for what writes: others are waited for up to 5 s, then apsw.BusyError.
-    `vfs` names the SQLite VFS to go through, for tests of what a failing disk does.
+    Creates the file, in a folder that must exist. Use a connection from one thread at a time, and
+    `BEGIN IMMEDIATE` for writes: it waits up to 5 s for other writers, then raises apsw.BusyError.
+    `vfs` names the SQLite VFS to use, for tests of failing disks.
 
-    Raises SqliteUnusable for a library that is too old, a network file system, a folder that is
-    missing or not writable and a file that is no database.
+    Raises SqliteUnusable for an outdated library, a network file system, a missing or read-only
+    folder, and a file that is not a database.
     """
     refuse_old_library()
     refuse_network_file_system(path)
@@ -74,7 +74,7 @@ def connect(
 
 
 def refuse_old_library() -> None:
-    """Raise SqliteUnusable if the SQLite that is loaded has the known fault of WAL mode."""
+    """Raise SqliteUnusable if the loaded SQLite has the known WAL fault."""
     version = apsw.sqlite_lib_version()
     if tuple(map(int, version.split("."))) < OLDEST_LIBRARY:
         oldest = ".".join(map(str, OLDEST_LIBRARY))
@@ -89,7 +89,7 @@ def refuse_network_file_system(path: Path, mounts: Path = MOUNTS) -> None:
 
 
 def file_system(path: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system that holds the path; "" where the system does not tell."""
+    """The type of the file system that holds the path; "" if the system does not tell."""
     folder = path.absolute().parent
     found, longest = "", -1
     with suppress(OSError):
@@ -98,14 +98,14 @@ def file_system(path: Path, mounts: Path = MOUNTS) -> str:
             # 36 35 98:0 /root /mount/point options optional… - type source options
             left, _, right = line.partition(" - ")
             point = re.sub(r"\\(\d{3})", lambda code: chr(int(code[1], 8)), left.split(" ")[4])
-            # The last mount at a point hides those before it.
+            # Later mounts at the same point hide earlier ones.
             if folder.is_relative_to(point) and len(Path(point).parts) >= longest:
                 found, longest = right.split(" ")[0], len(Path(point).parts)
     return found
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in the folder durable, as fsync does for what a file holds."""
+    """Make the folder's entries durable, as fsync does for a file's content."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

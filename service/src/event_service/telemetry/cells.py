@@ -1,4 +1,4 @@
-"""Numbers that a process counts in, and that its sibling processes can read."""
+"""Counters in memory that a process writes and its sibling processes read."""
 
 import mmap
 import os
@@ -13,16 +13,16 @@ CELLS = 32_768
 _CELL_BYTES = 8 * CELLS
 _NAMES_BYTES = 768 * 1024
 _PAGE_BYTES = _CELL_BYTES + _NAMES_BYTES
-# The first cells are about the page itself.
+# The first two cells describe the page itself.
 _PID, _CELLS_USED, _NAMES_USED, _FIRST_FREE = range(4)
-# What finds no room is counted here, all together, and shown nowhere.
+# Counts that do not fit go here, all together; nothing shows them.
 _SPARE = 64
-# Reading again while a page is being folded; it takes about as long as to read one.
+# How often a reader retries while a page is being folded, which takes about as long as one read.
 _TRIES = 100
 
 
 class Row(NamedTuple):
-    """A named run of cells: `values` holds what each of them stood at."""
+    """A named run of cells; `values` are their numbers."""
 
     metric: str
     labels: tuple[str, ...]
@@ -30,7 +30,9 @@ class Row(NamedTuple):
 
 
 class Page(NamedTuple):
-    """What one process counts, or, with `alive` false, all those together that have ended."""
+    """The counts of one process, or, with `alive` false, the sum over all processes that have
+    ended.
+    """
 
     pid: int
     alive: bool
@@ -48,15 +50,15 @@ _names = msgspec.json.Decoder(_Name)
 
 
 class Cells:
-    """A page of 64-bit floats. `cells.values[i] += 1` is all that counting costs.
+    """A page of 64-bit floats. Counting is `cells.values[i] += 1` and nothing more.
 
-    With `pages` it is one of those that several processes share: no lock, no system call. Each
-    process writes to its own page alone, from one thread.
+    With `pages`, several processes share them without a lock or a system call: each process writes
+    only to its own page, from one thread.
     """
 
     def __init__(self, pages: "Pages | None" = None, place: int = 0) -> None:
-        """`place` is this process's own among `pages`. Where there are not so many places, it
-        counts for itself: others do not see it.
+        """`place` is this process's page among `pages`. If `pages` has no such place, the process
+        counts privately and the others do not see it.
         """
         self._pages = pages
         if pages is not None and not pages.has(place):
@@ -79,28 +81,28 @@ class Cells:
                 structlog.get_logger().error("no room is left to count in", metric=metric)
             return CELLS - size
         self._memory[start : start + len(line)] = line
-        # Last, so that a reader never meets half a name.
+        # Written last, so that a reader never sees half a name.
         self.values[_CELLS_USED] += size
         self.values[_NAMES_USED] += len(line)
         return first
 
     def pages(self) -> list[Page]:
-        """The pages of all processes that share them, and that of those that have ended."""
+        """The pages of all sharing processes, plus one page with the totals of those that ended."""
         return [_page(self._memory, alive=True)] if self._pages is None else self._pages.read()
 
 
 class Pages:
-    """Memory that a process shares with those that it forks, with `places` for their pages.
+    """Memory shared with forked children; `places` is how many of them get a page.
 
-    It is no file: nothing can clean it away, no disk that is full or folder that is gone can take
-    it, and it is gone with the last of the processes. Room is taken where something is counted.
+    It is not a file: no temporary-folder cleaner, full disk or deleted folder can harm it, and it
+    ends with the last process. A page takes memory only once something is counted there.
 
-    The process that made it gives each child a place that no other one has at that time, and
-    calls `fold` when that one has ended: its totals go on, and the place is free again.
+    The parent gives each child a place that no living process has, and calls `fold` when the child
+    has ended: its totals are kept, and the place is free again.
     """
 
     def __init__(self, places: int, *, lasting: Callable[[str], bool]) -> None:
-        """`lasting` tells of a metric whether what was counted outlives its process."""
+        """`lasting` says whether a metric's count is kept after its process has ended."""
         self._places = places
         self._lasting = lasting
         self._memory = memoryview(mmap.mmap(-1, (places + 1) * _PAGE_BYTES + mmap.PAGESIZE))
@@ -113,14 +115,16 @@ class Pages:
         self._rows: dict[tuple[str, tuple[str, ...]], int] = {}
 
     def has(self, place: int) -> bool:
-        """Whether there are so many; the last one is that of the processes that have ended."""
+        """Whether this place exists; the last page holds the totals of processes that ended."""
         return place <= self._places
 
     def at(self, place: int) -> memoryview:
         return self._memory[place * _PAGE_BYTES : (place + 1) * _PAGE_BYTES]
 
     def fold(self, place: int) -> None:
-        """The process of this place has ended. For the process that made the pages alone."""
+        """Add the totals of the ended process at `place` to the page of ended processes. For the
+        parent only.
+        """
         if place >= self._places:
             return
         memory = self.at(place)
@@ -156,7 +160,7 @@ class Pages:
 
 
 def _page(memory: memoryview, *, alive: bool) -> Page:
-    # The names' length is read before the cells: a row that is named has its cells.
+    # Read the names' length before the cells: a named row then has its cells.
     names_used = int(_floats(memory, _FIRST_FREE)[_NAMES_USED])
     names = bytes(memory[_CELL_BYTES : _CELL_BYTES + names_used])
     values = _floats(memory, max(int(_floats(memory, _FIRST_FREE)[_CELLS_USED]), _FIRST_FREE))

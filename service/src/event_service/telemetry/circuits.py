@@ -1,4 +1,4 @@
-"""Where the circuits of all workers of a server stand."""
+"""The state of every circuit in all workers of a server."""
 
 from collections import Counter
 from typing import NamedTuple
@@ -6,12 +6,14 @@ from typing import NamedTuple
 from event_service.telemetry.cells import Cells
 from halfopen import State
 
-# The further back, the more it tells an operator.
+# Ordered by severity, least severe first.
 _WORST_FIRST = (State.ISOLATED, State.OPEN, State.HALF_OPEN, State.CLOSED)
 
 
 class Circuit(NamedTuple):
-    """`states`: how many workers have the circuit in each state; none that no worker is in."""
+    """`states`: how many workers have the circuit in each state; states without a worker are left
+    out.
+    """
 
     name: str
     states: dict[State, int]
@@ -28,7 +30,7 @@ class Circuit(NamedTuple):
 
 
 def circuits(cells: Cells) -> list[Circuit]:
-    """Every circuit that a worker has, as the workers' metrics have it at this moment."""
+    """Every circuit and its states, read from the workers' metrics now."""
     found: dict[str, Counter[State]] = {}
     for page in cells.pages():
         if not page.alive:

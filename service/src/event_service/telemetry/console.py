@@ -10,23 +10,23 @@ from typing import Any
 from event_service.telemetry.printable import printable
 
 WIDTH = 100
-# Columns that a path and an id keep, whatever else has to be told.
+# Columns kept for a path and an id, however long the rest is.
 SHORTEST_PATH = 26
 SHORTEST_ID = 13
 
 GREEN, YELLOW, RED, DIM, BOLD = "32", "33", "31", "2", "1"
 _LOUD = {"warning": YELLOW, "error": RED, "critical": RED}
-# What the line says in words, and what belongs to programs.
+# Members that the line already says in words, or that only programs need.
 _LEFT_OUT = {"timestamp", "level", "event", "exc_info", "settings"}
 _IDS = {"request_id", "trace_id"}
 _word = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class ConsoleLines:
-    """Renders what happened in one line, and an exception below it.
+    """Renders an event as one line of text, with an exception below it.
 
-    A request takes at most `WIDTH` columns. Ids stand where something failed. To structlog it is
-    the last of the processors.
+    A request takes at most `WIDTH` columns. Ids are shown where something failed. It is structlog's
+    last processor.
     """
 
     def __init__(self, *, colours: bool) -> None:
@@ -51,7 +51,7 @@ class ConsoleLines:
         identity = printable(line.get("request_id", "")) if failed else ""
         spaces = 4 + 2 * bool(told) + 2 * bool(identity)
         room = WIDTH - len(f"{line['timestamp']}  {line['method']} {status}{took}") - spaces
-        # A reader needs the reason first, then the path, then the id.
+        # When space is short, keep the reason first, then the path, then the id.
         shortest_id = min(len(identity), SHORTEST_ID)
         path = _head(printable(line["path"]), max(room - len(told) - shortest_id, SHORTEST_PATH))
         told = _head(told, room - len(path) - shortest_id)
@@ -83,7 +83,7 @@ def readable_exception(exception: BaseException) -> str:
 
 
 def _told(line: MutableMapping[str, Any]) -> Iterator[str]:
-    """What a reader should know beside the status."""
+    """The details worth reading beside the status."""
     error = line.get("error")
     if operation := line.get("operation"):
         yield printable(f"{operation}: {line.get('reason', '')}")

@@ -1,4 +1,4 @@
-"""How the counted becomes text for Prometheus: the metrics' names, and what collects them."""
+"""The metrics' names, and how counts become Prometheus text."""
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -19,17 +19,17 @@ from prometheus_client.utils import floatToGoString
 
 from event_service.telemetry.cells import Cells, Page
 
-# In seconds: fine around the latency of a healthy service, and up to beyond the default deadline.
+# Seconds: fine around a healthy latency, up to beyond the default deadline.
 BOUNDS = (
     *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1),
     *(0.25, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0),
 )
-# A histogram's cells: one for each bound, one for what is beyond them all, and the sum.
+# A histogram's cells: one for each bound, one for everything above, and the sum.
 SUM = len(BOUNDS) + 1
 HISTOGRAM = SUM + 1
 _LIMITS = [*map(floatToGoString, BOUNDS), "+Inf"]
 
-# What is known of the requests in a histogram's buckets, by the histogram's labels.
+# Exemplars of a histogram's buckets, by the histogram's labels.
 Exemplars = Callable[[str, tuple[str, ...]], list[Exemplar | None]]
 
 Counted = CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily
@@ -39,7 +39,7 @@ class Family(NamedTuple):
     kind: type[Counted]
     help: str
     labels: tuple[str, ...] = ()
-    # How the workers' values become one.
+    # How the workers' values are combined into one.
     merge: Callable[[Iterable[float]], float] = sum
 
 
@@ -150,12 +150,14 @@ FAMILIES = {
 
 
 def lasts(metric: str) -> bool:
-    """Whether what was counted outlives its process; a gauge of one that has ended says nothing."""
+    """Whether a metric is kept after its process has ended. Gauges are not: a gauge of an ended
+    process means nothing.
+    """
     return FAMILIES[metric].kind is not GaugeMetricFamily
 
 
 def build_registry(cells: Cells, exemplars: Exemplars, *, version: str) -> CollectorRegistry:
-    """Everything that there is to scrape: what all workers counted, and what they are."""
+    """Everything to scrape: the counts of all workers, and process information."""
     registry = CollectorRegistry()
     registry.register(_Counted(cells, exemplars))
     registry.register(_Processes(cells))
@@ -201,7 +203,7 @@ def _merged(pages: list[Page], name: str, family: Family) -> dict[tuple[str, ...
 
 
 class _Processes(Collector):
-    """The standard process metrics, of all workers together."""
+    """The standard process metrics, summed over all workers."""
 
     def __init__(self, cells: Cells) -> None:
         self._cells = cells

@@ -10,10 +10,10 @@ _NAMES = {number: name for name, number in LEVELS.items()}
 
 
 class LogLevel:
-    """The level of the log, changed while the service runs, for all workers of a server.
+    """The log level, changeable at run time for all workers of a server.
 
-    Only one of the workers hears of the change. It leaves it in the `word` that they share, a
-    number that is 0 before; the others look there every `POLL` seconds, and whenever they start.
+    The request to change it reaches one worker, which stores the level in the shared `word` (0
+    until the first change). The others read it every `POLL` seconds and when they start.
     """
 
     def __init__(
@@ -29,13 +29,13 @@ class LogLevel:
         return current_level()
 
     def set(self, level: str) -> None:
-        """`level` is one of those that EVENT_SERVICE_LOG_LEVEL takes."""
+        """`level` is a value of EVENT_SERVICE_LOG_LEVEL."""
         self._change(level)
         if self._word is not None:
             self._word[0] = LEVELS[level]
 
     async def follow(self) -> None:
-        """Do as the other workers do, without end where there are others."""
+        """Apply the level that other workers set, until cancelled."""
         if self._word is None:
             return
         while True:

@@ -22,10 +22,10 @@ from event_service.telemetry.printable import printable
 from halfopen import CallFailed, CircuitBreaker, State, StateChanged
 
 _API = "/api/"
-# As much of a path as tells what was asked for; the rest would be for filling disks.
+# Long paths are cut here: the rest would only fill disks.
 _LONGEST_PATH = 1024
 
-# With fewer calls under way a connection that breaks off says nothing about their number.
+# With fewer calls in flight, a broken connection says nothing about the limit.
 _MANY_CALLS = 100
 _MINUTE = 60.0
 
@@ -40,7 +40,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Request(msgspec.Struct, omit_defaults=True, gc=False):
-    """The members of a request's line, in their order."""
+    """The members of a request's log line, in order."""
 
     timestamp: datetime
     level: str
@@ -65,10 +65,10 @@ class _Request(msgspec.Struct, omit_defaults=True, gc=False):
 
 
 class LogLines:
-    """Writes what an operator reads: requests, breaker transitions, retries that gave up.
+    """Writes the operator's log: requests, breaker transitions, retries that gave up.
 
-    A request's line is an error when the service or the upstream failed it, a warning when it was
-    refused for now or took `slow_request` seconds, and else only information.
+    A request's line is an error if the service or the upstream failed it, a warning if it was
+    refused or took `slow_request` seconds or more, and information otherwise.
     """
 
     def __init__(self, *, slow_request: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -79,7 +79,7 @@ class LogLines:
         self._log = structlog.get_logger()
         self._worker, self._node = current_worker(), current_node()
         output = structlog.get_config()["logger_factory"]()
-        # The line that is written most often takes the short way to where all of them go.
+        # The most frequent line bypasses structlog's processors.
         self._json = output if isinstance(output, JsonLines) else None
 
     def listen(self, signals: Signals) -> None:
@@ -130,7 +130,7 @@ class LogLines:
 
     def _write_readable(self, level: int, line: _Request, bug: Exception | None) -> None:
         members = msgspec.structs.asdict(line)
-        # The logger's own to add, and what has nothing to tell a reader.
+        # Members that the logger adds itself, and empty ones.
         for name in ("timestamp", "level", "request_id", "trace_id", "worker", "node", "exception"):
             del members[name]
         for name in ("failed_events", "slow", "error", "operation", "reason"):
@@ -208,7 +208,7 @@ def _failure(error: BaseException | None) -> str:
 def _level(record: RequestDone, *, slow: bool) -> int:
     status = record.status
     if status >= _BUG:
-        # A refusal that says when to come again is how the service means to behave.
+        # A refusal with `Retry-After` is normal behaviour, not an error.
         return logging.WARNING if status == _REFUSED else logging.ERROR
     error = record.error
     odd = isinstance(error, UserNotFound) and not error.usual

@@ -27,16 +27,16 @@ LEVELS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-# The level of the root logger is that of our own lines too: one switch, changed at any time.
+# The root logger's level applies to our lines too: one switch, changeable at any time.
 _root = logging.getLogger()
 _worker = 1
 _node = ""
-# Local variables may hold what nobody should read.
+# Local variables may hold secrets.
 _transform = ExceptionDictTransformer(show_locals=False)
 
 
 class Output(Protocol):
-    """Takes whole lines, one or more at a time, each with its end."""
+    """Takes one or more whole lines, each with its line end."""
 
     def write(self, block: bytes, /) -> object: ...
 
@@ -44,10 +44,10 @@ class Output(Protocol):
 
 
 class JsonLines:
-    """Writes whole lines in their order, in pieces that a pipe takes whole.
+    """Writes whole lines in order, in blocks that a pipe takes atomically.
 
-    A stream whose reader is gone swallows them: a request does not fail for its log line. To
-    structlog it is the logger at the end of its processors.
+    If the reader of the stream is gone, lines are dropped: a request does not fail for its log
+    line. structlog uses it as its logger.
     """
 
     def __init__(self, stream: Output) -> None:
@@ -55,15 +55,15 @@ class JsonLines:
         self._waiting: list[bytes] = []
 
     def write(self, line: bytes) -> None:
-        """Write the line at once, after those that wait."""
+        """Write the line now, after those already waiting."""
         self._waiting.append(line)
         self.flush()
 
     def write_soon(self, line: bytes) -> None:
-        """Write the line before the event loop sleeps, together with all that come until then.
+        """Write the line before the event loop sleeps, together with others from this turn.
 
-        To write costs more than to make the line, so a busy loop writes several at a time.
-        Where no loop runs the line is written at once.
+        A system call costs more than making the line, so a busy loop writes several at once.
+        Without a running loop the line is written now.
         """
         self._waiting.append(line)
         if len(self._waiting) > 1:
@@ -86,7 +86,7 @@ class JsonLines:
 
 
 def _blocks(lines: list[bytes]) -> Iterator[bytes]:
-    """The lines, as many together as a pipe takes in one piece."""
+    """The lines, joined into blocks that a pipe takes atomically."""
     block = b""
     for line in lines:
         if block and len(block) + len(line) >= PIPE_BUF:
@@ -98,7 +98,7 @@ def _blocks(lines: list[bytes]) -> Iterator[bytes]:
 
 
 class _Text:
-    """An output as a file of text."""
+    """A text file on top of an Output."""
 
     def __init__(self, output: Output) -> None:
         self._output = output
@@ -112,7 +112,7 @@ class _Text:
 
 
 def lost_lines(count: int) -> bytes:
-    """The line that says how many lines could not be written."""
+    """The log line that says how many lines were dropped."""
     now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     line = {"timestamp": now, "level": "warning", "event": "log lines dropped"}
     return msgspec.json.encode({**line, "worker": current_worker(), "lines": count})
@@ -129,9 +129,8 @@ def configure_logging(
     """Send our own lines, and those of the standard `logging`, to standard output.
 
     `log_format` is `json`, `console`, or `auto`: `console` on a terminal and `json` elsewhere.
-    `worker` is the number of this process among those of the service, and stands in each line; so
-    does `node`, the name of this process in its cluster, where there is one. `output` writes to
-    standard output in a way of its own.
+    Every line carries `worker`, the number of this process within the service, and `node`, its name
+    in the cluster, unless they are 0 and "". `output` replaces standard output.
     """
     global _worker, _node
     _worker, _node = worker, node
@@ -140,12 +139,12 @@ def configure_logging(
     console = log_format == "console" or (log_format == "auto" and sys.stdout.isatty())
     shared: list[structlog.types.Processor] = [
         structlog.processors.add_log_level,
-        # People read the clock on the wall.
+        # Local time, for people.
         structlog.processors.TimeStamper("%H:%M:%S" if console else "iso", utc=not console),
         _add_call,
     ]
     factory: Callable[..., Any]
-    # structlog asks for a file, and uses what we have.
+    # structlog wants a file object; this one writes to our output.
     text: Any = _Text(output)
     if console:
         lines = ConsoleLines(colours=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
@@ -173,12 +172,12 @@ def configure_logging(
 
 
 def current_worker() -> int:
-    """The number of this process among those of the service, from 1; 0 is their supervisor."""
+    """The number of this process within the service, from 1; 0 is the supervisor."""
     return _worker
 
 
 def current_node() -> str:
-    """The name of this process in its cluster; "" where there is none."""
+    """The name of this process in its cluster; "" without a cluster."""
     return _node
 
 
@@ -187,7 +186,7 @@ def current_level() -> str:
 
 
 def set_level(level: str) -> None:
-    """From now on lines of this level and above are written by this process."""
+    """Write only lines of this level and above, in this process."""
     _root.setLevel(LEVELS[level])
 
 
@@ -216,7 +215,7 @@ def _add_worker(_logger: object, _method: str, line: EventDict) -> EventDict:
 
 
 def describe(exception: BaseException) -> list[dict[str, Any]]:
-    """Where an exception and its causes came from, innermost last, ready to encode."""
+    """The origins of an exception and its causes, innermost last, ready to encode."""
     return _transform((type(exception), exception, exception.__traceback__))
 
 

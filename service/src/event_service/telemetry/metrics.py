@@ -32,13 +32,13 @@ from halfopen import (
     StateChanged,
 )
 
-# The methods of RFC 9110 and PATCH. Any other could be made up by a client, a series for each.
+# The methods of RFC 9110 and PATCH. A client could invent any other, and each would make a series.
 METHODS = frozenset(
     {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"}
 )
 OTHER = "OTHER"
 
-# From 0, so that the first opening is an increase and not just a new series.
+# Start at 0, so that the first opening is an increase and not a new series.
 _USUAL_TRANSITIONS = (
     (State.CLOSED, State.OPEN),
     (State.OPEN, State.HALF_OPEN),
@@ -53,9 +53,9 @@ _CALL_OUTCOMES = {
 
 
 class Metrics:
-    """Counts what it hears, in `cells`; `expose` writes the counts of all workers.
+    """Counts signals in `cells`; `expose` renders the counts of all workers.
 
-    `now` gives the exemplars their wall-clock time in seconds.
+    `now` gives the exemplars' wall-clock time in seconds.
     """
 
     def __init__(self, cells: Cells, *, version: str, now: Callable[[], float] = time.time) -> None:
@@ -66,21 +66,21 @@ class Metrics:
         self._rate_limited = cells.claim("rate_limited")
         self._load_shed = cells.claim("load_shed")
         self._partial_replies = cells.claim("partial_replies")
-        # Where the cells of each combination of labels begin.
+        # The first cell of each combination of labels.
         self._requests: dict[tuple[str, str, int], tuple[int, int]] = {}
         self._durations: dict[tuple[str, ...], int] = {}
         self._calls: dict[tuple[str, str], tuple[int, int]] = {}
         self._operations: dict[str, _Operation] = {}
         self._successes: dict[str, int] = {}
         self._cluster: _Cluster | None = None
-        # By the cell of a bucket: a request that fell into it.
+        # The latest sampled request of each bucket, by the bucket's cell.
         self._exemplars: dict[int, tuple[str, float, float]] = {}
         self._registry = build_registry(cells, self._exemplars_of, version=version)
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its media type: OpenMetrics where `accept` asks for it.
+        """All metrics as text, with its media type: OpenMetrics if `accept` asks for it.
 
-        An `accept` that cannot be read asks for nothing in particular.
+        An unreadable `accept` is ignored.
         """
         try:
             encode, media_type = choose_encoder(accept)
@@ -131,11 +131,12 @@ class Metrics:
         values[found[1] + bisect_left(BOUNDS, duration)] += 1
         values[found[1] + SUM] += duration
         if signal.succeeded:
-            # Not told by the breaker: to be told of each success costs it more than all the rest.
+            # The breaker emits no event for a success: that would cost more than the rest of a
+            # call.
             values[self._successes[signal.operation]] += 1
 
     def _cluster_seen(self, signal: ClusterSeen) -> None:
-        # Claimed late: without a cluster there are no such series.
+        # Made only when needed: without a cluster these series do not exist.
         if self._cluster is None:
             claim = self._cells.claim
             self._cluster = _Cluster(

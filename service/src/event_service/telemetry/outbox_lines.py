@@ -11,10 +11,10 @@ from event_service.signals import (
 
 
 class OutboxLines:
-    """Writes what becomes of deliveries into the log.
+    """Logs what happens to deliveries.
 
-    `request_id` is that of the call that delivered, which the upstream has seen, `accepted_as`
-    that of the request that brought the event.
+    `request_id` is that of the delivering call, which the upstream has seen; `accepted_as` is that
+    of the request that brought the event.
     """
 
     def __init__(self) -> None:

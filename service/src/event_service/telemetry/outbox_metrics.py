@@ -12,7 +12,7 @@ from event_service.telemetry.exposition import BOUNDS, HISTOGRAM, SUM
 
 
 class OutboxMetrics:
-    """Counts what becomes of deliveries. The gauges are of all processes, as each last saw them."""
+    """Counts deliveries. The gauges cover all processes, as each process last saw them."""
 
     def __init__(self, cells: Cells) -> None:
         self._values = cells.values

@@ -1,5 +1,7 @@
 def printable(text: str) -> str:
-    """The text with escapes for whatever could move a terminal's cursor or begin a new line."""
+    """The text with escapes for control characters, so that it cannot move the cursor or start a
+    line.
+    """
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else _escape(each) for each in text)

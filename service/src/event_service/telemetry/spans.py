@@ -49,14 +49,14 @@ from event_service.signals import (
 from event_service.telemetry.metrics import METHODS
 from halfopen import CallRejected, StateChanged
 
-# Seconds that the last spans have to reach their collector when the service ends.
+# Seconds to flush the last spans when the service ends.
 FLUSH = 3.0
 
 _context = TraceContextTextMapPropagator()
 
 
 def build_provider(*, version: str) -> TracerProvider:
-    """Sends spans in batches to where the OTEL_* variables say; they set all else, too."""
+    """A provider that exports spans in batches; the OTEL_* variables configure it."""
     resource = Resource({"service.version": version}).merge(Resource.create())
     if str(resource.attributes["service.name"]).startswith("unknown_service"):
         resource = resource.merge(Resource({"service.name": "event-service"}))
@@ -66,10 +66,10 @@ def build_provider(*, version: str) -> TracerProvider:
 
 
 class Spans:
-    """A span for each request, a child of it for each attempt at the upstream.
+    """One span for each request, with a child for each attempt at the upstream.
 
-    The request's span travels in its call context. A caller who shares another's call has a link
-    to that one's span; what a breaker does is an event of the request's span.
+    The request's span travels in its call context. A caller that shares another's call gets a link
+    to that caller's span; breaker transitions are events on the request's span.
     """
 
     def __init__(
@@ -80,8 +80,8 @@ class Spans:
         self._paths = upstream_paths
 
     async def close(self) -> None:
-        """Send what is not sent yet, for at most `FLUSH` seconds."""
-        # A daemon: a collector that does not answer must not keep the process from ending.
+        """Flush the remaining spans, for at most `FLUSH` seconds."""
+        # A daemon thread, so that a hanging collector does not keep the process alive.
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)
         sending.start()
         await asyncio.to_thread(sending.join, FLUSH)
@@ -149,7 +149,8 @@ class Spans:
     def _delivery_began(self, signal: DeliveryBegan) -> None:
         call = signal.call
         accepting = _remote(call.parent)
-        # A trace of its own: it may come days later. The link leads to the accepting request.
+        # A trace of its own, because delivery may come days later; a link leads to the accepting
+        # request.
         link = trace.Link(trace.get_current_span(accepting).get_span_context())
         span = self._tracer.start_span(
             "deliver addEvent",
@@ -177,7 +178,7 @@ class Spans:
         span.end()
 
     def exchange(self, operation: str, method: str, url: str) -> "Exchange":
-        """Follow one HTTP exchange with the upstream, within a `with`."""
+        """Trace one HTTP exchange with the upstream; a context manager."""
         template = self._paths[operation]
         attributes: dict[str, AttributeValue] = {
             "http.request.method": method,
@@ -222,7 +223,9 @@ class Spans:
 
 
 class Exchange:
-    """The client span of one exchange; `headers` make the upstream's spans its children."""
+    """The client span of one exchange; `headers` pass it on, so that the upstream's spans become
+    its children.
+    """
 
     def __init__(self, span: Span) -> None:
         self._span = span
@@ -277,7 +280,7 @@ def _span(call: CallContext | None) -> Span:
 
 def _add_event(name: str, attributes: dict[str, AttributeValue]) -> None:
     span = _span(context.current.get())
-    # The request of a call that others share may be over.
+    # The request that began a shared call may have ended already.
     if span.is_recording():
         span.add_event(name, attributes)
 

@@ -1,4 +1,4 @@
-"""Whether there is tracing, by the standard variables; the spans themselves are in `spans.py`."""
+"""Decides from the standard variables whether tracing is on; the spans are in `spans.py`."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from event_service.libs.credentials import hide_anything
 _PREFIX = "OTEL_EXPORTER_OTLP_"
 _PROTOCOL = "http/protobuf"
 _NEEDED = ("opentelemetry.sdk.trace", "opentelemetry.exporter.otlp.proto.http.trace_exporter")
-# The SDK reads these itself, and ends the start over a wrong one.
+# The SDK reads these itself and stops the start if one is wrong.
 _COUNTS = tuple(
     f"OTEL_{kind}_LIMIT"
     for kind in (
@@ -32,17 +32,16 @@ _is_address = re.compile(r"https?://[^\s/@?#]+(?:/[^\s?#]*)?\Z", re.IGNORECASE).
 
 
 class TracingUnavailable(Exception):
-    """The OTEL_* variables ask for what cannot be had; the text has a line for each fault."""
+    """The OTEL_* variables ask for something unsupported; the text has one line per fault."""
 
 
 def tracing_wanted(environ: Mapping[str, str]) -> bool:
     """Whether the OTEL_* variables switch tracing on. Imports nothing if they do not.
 
-    They do if OTEL_TRACES_EXPORTER is `otlp`, or is not set while there is an
-    OTEL_EXPORTER_OTLP_ENDPOINT or OTEL_EXPORTER_OTLP_TRACES_ENDPOINT; never if OTEL_SDK_DISABLED
-    is `true`. Raises TracingUnavailable for another exporter, for a protocol other than
-    http/protobuf, for values that the SDK could not start with, and when the packages of the
-    extra are not installed.
+    They do if OTEL_TRACES_EXPORTER is `otlp`, or if it is unset and OTEL_EXPORTER_OTLP_ENDPOINT or
+    OTEL_EXPORTER_OTLP_TRACES_ENDPOINT is set; never if OTEL_SDK_DISABLED is `true`. Raises
+    TracingUnavailable for another exporter, a protocol other than http/protobuf, values that the
+    SDK would reject, and missing packages.
     """
     values = {name: text.strip() for name, text in environ.items() if text.strip()}
     if values.get("OTEL_SDK_DISABLED", "").lower() == "true":
@@ -60,7 +59,7 @@ def tracing_wanted(environ: Mapping[str, str]) -> bool:
 
 def _exporter_faults(exporter: str, values: Mapping[str, str]) -> Iterator[str]:
     def of_traces(name: str) -> str:
-        """The variable for traces alone, which goes before the one for all signals."""
+        """The trace-specific variable, which overrides the one for all signals."""
         own = f"{_PREFIX}TRACES_{name}"
         return own if own in values else _PREFIX + name
 

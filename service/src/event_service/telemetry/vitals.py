@@ -1,4 +1,4 @@
-"""How the process itself is doing, looked at again and again: what no event tells of."""
+"""Samples the health of the process itself, for which there is no event."""
 
 import asyncio
 import os
@@ -14,16 +14,16 @@ from event_service.signals import AdmissionBuilt, GuardsBuilt, Signals
 from event_service.telemetry.cells import Cells
 
 PERIOD = 0.5
-# So many looks back goes the lag that is shown: as long as scrapes are apart.
+# Samples over which the shown lag is the maximum: about one scrape interval.
 LOOKS = 30
 
 
 class Vitals:
-    """Counts in `cells` what it finds every `PERIOD` seconds.
+    """Samples the process every `PERIOD` seconds into `cells`.
 
-    The lag of the event loop is how much later than asked for it woke up, at worst of the last
-    `LOOKS` times. `dropped` tells how many log lines were lost so far. `most_files` is how many
-    files may be open before connections have to wait; that is told once each time it comes to it.
+    Event loop lag is how late the loop woke up, the maximum over the last `LOOKS` samples.
+    `dropped` returns the number of log lines lost so far. `most_files` is how many files may be
+    open before new connections have to wait; reaching it is logged once each time.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class Vitals:
 
     @property
     def loop_lag(self) -> float:
-        """How late the event loop woke up lately, in seconds, at worst."""
+        """The event loop's maximum recent lag, in seconds."""
         return self._values[self._lag]
 
     def look(self) -> None:
-        """Count what there is to count now."""
+        """Take one sample now."""
         values = self._values
         values[self._lost] = self._dropped()
         if self._bulkhead is not None:
@@ -79,7 +79,7 @@ class Vitals:
             values[self._budget_left] = self._budget.remaining
 
     async def watch(self) -> None:
-        """Look every `PERIOD` seconds, without end."""
+        """Sample every `PERIOD` seconds until cancelled."""
         while True:
             began = self._clock()
             await self._sleep(PERIOD)
@@ -100,7 +100,7 @@ class Vitals:
 
 
 def _lowest_free_descriptor() -> int:
-    """About as many as are open, as the lowest one is always taken next."""
+    """About the number of open files: the kernel always hands out the lowest free number."""
     try:
         found = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
