@@ -17,7 +17,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox bench-reads docs wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -135,6 +135,9 @@ bench-client: $(VENV)/.dev ## Measure the HTTP client alone beside others; a min
 
 bench-outbox: $(VENV)/.dev ## Measure accepting events for later beside adding them now; a minute
 	@$(BIN)/python -m benchmarks.outbox
+
+bench-reads: $(VENV)/.dev ## Measure reads from SQLite and PostgreSQL beside SQLAlchemy, without HTTP; a minute
+	@$(BIN)/python -m benchmarks.reads
 
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; under a minute
 	@$(BIN)/python -m benchmarks.layers --server

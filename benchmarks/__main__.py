@@ -11,10 +11,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from service.tests.postgres_server import find_programs
+
 from benchmarks import report
 from benchmarks.bench import Bench
 from benchmarks.chart import chart
 from benchmarks.contenders import CONTENDERS, OURS, Contender
+from benchmarks.databases import Database
 from benchmarks.plan import FULL, QUICK, SMOKE
 from benchmarks.processes import allow_many_files
 from benchmarks.scenario import Scenario
@@ -38,7 +41,7 @@ def main() -> int:
     chosen = [s for s in everything if s.name in options.only] or list(everything)
     if options.install:
         return install(contenders)
-    absent = missing(contenders)
+    absent = missing(contenders, chosen)
     if absent:
         print("Not installed:", *absent, sep="\n  ", file=sys.stderr)
         return 2
@@ -118,12 +121,14 @@ def run(bench: Bench, chosen: Sequence[Scenario]) -> None:
     bench.say(f"done ({time.monotonic() - began:.0f} s)")
 
 
-def missing(contenders: Sequence[Contender]) -> list[str]:
+def missing(contenders: Sequence[Contender], chosen: Sequence[Scenario] = ()) -> list[str]:
     """What is not installed, each with the commands that install it."""
     needed = [tool for tool in TOOLS if tool != "node"]
     if any(contender.command[0] == "node" for contender in contenders):
         needed.append("node")
     lines = [f"{tool}: {TOOLS[tool]}" for tool in needed if not shutil.which(tool)]
+    if Database("postgresql") in [each.upstream for each in chosen] and not find_programs():
+        lines.append("initdb: apt-get install postgresql")
     for contender in contenders:
         if not contender.needs.exists():
             commands = " && ".join(map(shlex.join, contender.install))

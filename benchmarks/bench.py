@@ -89,12 +89,13 @@ class Bench:
                 run.each(contenders, run.finish)
 
     def _contenders(self, scenario: Scenario) -> list[Contender]:
-        """Everyone, or only ours, the strongest, and those that a goal compares it with."""
+        """Everyone who can, or only ours, the strongest, and those that a goal compares it with."""
+        able = [each for each in self.contenders if scenario.upstream.kind in each.sources]
         if self.everyone:
-            return list(self.contenders)
+            return able
         named = {goal.of for row in scenario.rows for goal in row.goals}
         named |= {OURS.name, STRONGEST}
-        return [contender for contender in self.contenders if contender.name in named]
+        return [contender for contender in able if contender.name in named]
 
 
 class _Run:
@@ -158,7 +159,8 @@ class _Run:
         return stack.enter_context(server)
 
     def check(self, server: Server) -> None:
-        check(server, refuses_events=self.scenario.upstream.refuses_events)
+        upstream = self.scenario.upstream
+        check(server, refuses_events=upstream.refuses_events, lists=upstream.kind == "http")
 
     def values(self, row: Row, contender: Contender) -> list[float]:
         return self.bench.results.rows[row.key].values.setdefault(contender.name, [])

@@ -44,6 +44,8 @@ class Contender:
     command: tuple[str | Path, ...]
     needs: Path
     install: tuple[tuple[str, ...], ...]
+    # What it can stand in front of: an events API, a database.
+    sources: tuple[str, ...] = ("http",)
 
     def environment(self, port: int, upstream: str, tuning: Tuning) -> dict[str, str]:
         return {
@@ -89,6 +91,7 @@ OURS = EventService(
     (OUR_BIN / "event-service", "serve"),
     OUR_BIN / "event-service",
     (("make", "-C", str(HERE.parent), "install"),),
+    ("http", "sql"),
 )
 CONTENDERS = (
     OURS,
@@ -119,6 +122,14 @@ CONTENDERS = (
         _fastapi("aiohttp_peer"),
         FASTAPI_BIN / "uvicorn",
         INSTALL_FASTAPI,
+    ),
+    Contender(
+        "fastapi-sqlalchemy",
+        "FastAPI + SQLAlchemy",
+        _fastapi("sqlalchemy_peer"),
+        FASTAPI_BIN / "uvicorn",
+        INSTALL_FASTAPI,
+        ("sql",),
     ),
 )
 

@@ -3,6 +3,7 @@
 --   path PATH                one path, again and again
 --   distinct PREFIX EVENTS   another user each time, each with so many events
 --   hot USERS EVENTS         users drawn from a Zipf distribution (exponent 1)
+--   known USERS EVENTS       that many users in turn, each with so many events
 --   post PATH BODY           one new event, again and again
 --   post-async PATH BODY     new events of 100 users in turn, with `Prefer: respond-async`
 
@@ -48,6 +49,17 @@ local function hot(users, events)
   end
 end
 
+local function known(users, events)
+  local requests, count = {}, 0
+  for user = 1, users do
+    requests[user] = by_user("known" .. (user - 1), events)
+  end
+  return function()
+    count = count % #requests + 1
+    return requests[count]
+  end
+end
+
 local function always(one)
   return function() return one end
 end
@@ -72,6 +84,8 @@ function init(args)
     next_request = distinct(args[2], args[3])
   elseif kind == "hot" then
     next_request = hot(tonumber(args[2]), args[3])
+  elseif kind == "known" then
+    next_request = known(tonumber(args[2]), args[3])
   else
     local headers = { ["Content-Type"] = "application/json" }
     if kind == "post-async" then

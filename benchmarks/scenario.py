@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from benchmarks.contenders import Server, Tuning
+from benchmarks.databases import Database, Running
 from benchmarks.goals import Row
 from benchmarks.load import Busy, Closed, Open, Sample, closed, watched
 from benchmarks.plan import Plan
@@ -26,7 +27,7 @@ class Site:
     """Where a figure is taken: the plan and the upstream that runs."""
 
     plan: Plan
-    upstream: Upstream
+    upstream: Upstream | Running
     server_core: int
     capacity: dict[str, float] = field(default_factory=dict)  # requests/s by contender
 
@@ -53,7 +54,7 @@ def fresh_key() -> str:
 class Scenario:
     name: str
     rows: tuple[Row, ...]
-    upstream: Fast | Slow
+    upstream: Fast | Slow | Database
     measure: Callable[[Site, Server], Figures]
     warm: Callable[[Site, Server], None] | None = None  # before a server's first figure
     tuning: Tuning = field(default_factory=Tuning)

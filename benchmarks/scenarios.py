@@ -1,7 +1,10 @@
 """All that is measured, with the goals."""
 
+from typing import Literal
+
 from benchmarks import failing, footprint, parallel, throughput
 from benchmarks.contenders import STRONGEST, Tuning
+from benchmarks.databases import Database
 from benchmarks.goals import Row, at_least, at_most
 from benchmarks.plan import Plan
 from benchmarks.scenario import Scenario
@@ -10,6 +13,7 @@ from benchmarks.upstreams import Fast, Slow
 UNDICI = STRONGEST
 FETCH = "fastify-fetch"
 HTTPX = "fastapi-httpx"
+SQLALCHEMY = "fastapi-sqlalchemy"
 
 
 def _rate(key: str, title: str, *goals) -> Row:
@@ -34,6 +38,16 @@ def _stall(plan: Plan) -> tuple[Scenario, ...]:
             warm=throughput.warm(events=0),
             rounds=plan.bound_rounds,
         ),
+    )
+
+
+def _database(dialect: Literal["sqlite", "postgresql"], title: str, least: int) -> Scenario:
+    return Scenario(
+        dialect,
+        (_rate(dialect, f"10 events from {title}", at_least(least), at_least(4, SQLALCHEMY)),),
+        upstream=Database(dialect),
+        measure=throughput.known(dialect),
+        warm=throughput.warm_known,
     )
 
 
@@ -77,6 +91,8 @@ def _usual(plan: Plan) -> tuple[Scenario, ...]:
             measure=throughput.distinct_and_hot("ten", events=10),
             warm=throughput.warm(events=10),
         ),
+        _database("sqlite", "SQLite", 10_000),
+        _database("postgresql", "PostgreSQL", 5_000),
         Scenario(
             "open-breaker",
             (

@@ -5,6 +5,7 @@ from collections import Counter
 
 from benchmarks import data
 from benchmarks.contenders import STRONGEST, Server
+from benchmarks.databases import KNOWN_USERS
 from benchmarks.load import LoadFailed, Sample, quantile
 from benchmarks.scenario import Figure, Figures, Site, fresh_key
 
@@ -37,6 +38,17 @@ def distinct_and_hot(name: str, events: int):
             f"{name}-distinct": rate(site, server, "distinct", fresh_key(), events),
             f"{name}-hot": rate(site, server, "hot", HOT_USERS, events),
         }
+
+    return measure
+
+
+def warm_known(site: Site, server: Server) -> None:
+    rate(site, server, "known", KNOWN_USERS, 10, seconds=site.plan.warm_seconds)
+
+
+def known(key: str):
+    def measure(site: Site, server: Server) -> Figures:
+        return {key: rate(site, server, "known", KNOWN_USERS, 10)}
 
     return measure
 

@@ -36,6 +36,7 @@ class Upstream:
 class Fast:
     """nginx with static replies."""
 
+    kind = "http"
     refuses_events: bool = False
 
     @contextmanager
@@ -52,6 +53,7 @@ class Fast:
 class Slow:
     """Our own program with exact delays, in seconds; it counts calls and fails on demand."""
 
+    kind = "http"
     user_delay: float = 0.0
     event_delay: float = 0.0
     refuses_events: bool = False

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("wrk", "nginx", "taskset")
 
 def test_a_small_run_measures_every_row_and_writes_its_results(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--into", tmp_path]
-    command += ["--only", "ours", "pass-through", "open-breaker"]
+    command += ["--only", "ours", "pass-through", "sqlite", "open-breaker"]
 
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
 
@@ -27,6 +27,7 @@ def test_a_small_run_measures_every_row_and_writes_its_results(tmp_path):
     assert medians.keys() == {
         "pass-distinct",
         "pass-hot",
+        "sqlite",
         "refused",
         "refused-share",
         "refused-p99",

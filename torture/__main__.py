@@ -2,16 +2,14 @@
 
 import argparse
 import asyncio
-import os
 import random
-import shutil
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from service.tests.postgres_server import postgres_server
+from service.tests.postgres_server import find_programs, postgres_server
 
 from torture.crashes import crashes
 from torture.outage import outage
@@ -87,20 +85,13 @@ def _in_sqlite(trial: Callable[[str, float], Awaitable[str]]) -> Trial:
 
 def _in_postgres(trial: Callable[[str, float], Awaitable[str]]) -> Trial:
     async def run(_folder: Path, _seed: int, share: float) -> str:
-        programs = _programs_of_postgres()
+        programs = find_programs()
         if programs is None:
             return "left out, it needs initdb: apt-get install postgresql"
         with postgres_server(programs) as server:
             return await trial(server.create_database(), share)
 
     return run
-
-
-def _programs_of_postgres() -> Path | None:
-    # Debian keeps them out of the PATH.
-    folders = [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
-    program = shutil.which("initdb", path=os.pathsep.join(folders))
-    return None if program is None else Path(program).parent
 
 
 TRIALS: dict[str, Trial] = {

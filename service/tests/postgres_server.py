@@ -31,6 +31,13 @@ class PostgresServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "--auth=trust", "--username=tests", "--no-sync", "--encoding=UTF8")
 
+    @property
+    def pid(self) -> int:
+        """Of the running server; its children serve the connections."""
+        if self._process is None:
+            raise ValueError("it does not run")
+        return self._process.pid
+
     def url(self, database: str = "postgres") -> str:
         return f"postgresql://tests@127.0.0.1:{self.port}/{database}"
 
@@ -113,6 +120,13 @@ def postgres_server(programs: Path) -> Iterator[PostgresServer]:
             server.stop()
     finally:
         shutil.rmtree(folder)
+
+
+def find_programs() -> Path | None:
+    """The folder of initdb and postgres, which Debian keeps out of the PATH."""
+    folders = [os.environ.get("PATH", ""), *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
+    program = shutil.which("initdb", path=os.pathsep.join(folders))
+    return None if program is None else Path(program).parent
 
 
 def _free_port() -> int:

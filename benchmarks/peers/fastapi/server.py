@@ -1,6 +1,5 @@
-"""The HTTP edge that both FastAPI peers share: validation, metrics, one log line a request."""
+"""The HTTP edge that the FastAPI peers share: validation, metrics, one log line a request."""
 
-import asyncio
 import logging
 import sys
 import time
@@ -116,9 +115,7 @@ async def get_events(request: Request) -> list[Event]:
 async def get_events_by_user_id(
     user_id: Annotated[str, Path(pattern=ID_PATTERN)], request: Request
 ) -> list[Event]:
-    api = request.state.api
-    user = await api.user(user_id)
-    return await asyncio.gather(*[api.event(event_id) for event_id in user.events])
+    return await request.state.api.events_of(user_id)
 
 
 @router.post("/api/addEvent")

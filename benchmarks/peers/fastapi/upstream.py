@@ -1,5 +1,6 @@
-"""The events API as both FastAPI peers see it, whatever HTTP client they call it with."""
+"""The events API as two FastAPI peers see it, whatever HTTP client they call it with."""
 
+import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
@@ -75,6 +76,10 @@ class EventsApi:
     @circuit(name="event", **reading)
     async def event(self, event_id: str) -> Event:
         return Event.model_validate_json(await self.call("GET", f"/getEventById/{event_id}"))
+
+    async def events_of(self, user_id: str) -> list[Event]:
+        user = await self.user(user_id)
+        return await asyncio.gather(*[self.event(event_id) for event_id in user.events])
 
     @circuit(name="add_event", **writing)
     async def add_event(self, event: dict[str, str]) -> None:

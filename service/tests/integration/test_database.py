@@ -130,6 +130,20 @@ async def test_one_statement_reads_a_user_from_postgresql(start: Start, postgres
     assert 50 <= after - before <= 50 + 12
 
 
+async def test_who_reads_at_the_same_time_shares_statements(postgres_url: str):
+    source = PostgresEvents(postgres_url, connections=2, timeout=5.0)
+    await source.open()
+    await source.import_data(*checked(USERS, EVENTS))
+    before = await _statements(postgres_url)
+    found = await asyncio.gather(*(source.events_of("12"[n % 2]) for n in range(200)))
+    await source.close()
+    await _until_disconnected(postgres_url)
+    after = await _statements(postgres_url)
+
+    assert [[event.id for event in events] for events in found] == [["11", "12"], []] * 100
+    assert after - before < 40
+
+
 async def _statements(url: str) -> int:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         row = await (

@@ -103,6 +103,20 @@ async def test_a_user_and_its_events_are_found_in_the_users_order(source):
         assert (partial.events, partial.errors) == (expected, [])
 
 
+async def test_each_of_many_who_read_at_once_gets_its_own(source):
+    service = guarded(source)
+    ids = [user.id for user in USERS] + ["nobody"]
+    found = await asyncio.gather(
+        *(service.events_of(user_id) for user_id in ids * 10), return_exceptions=True
+    )
+
+    for user_id, events in zip(ids * 10, found, strict=True):
+        if user_id == "nobody":
+            assert isinstance(events, UserNotFound)
+        else:
+            assert events == [event for event in EVENTS if event.userId == user_id]
+
+
 async def test_an_event_is_found_by_its_id(source):
     assert [await source.event(event.id) for event in EVENTS] == EVENTS
 

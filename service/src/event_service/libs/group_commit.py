@@ -12,8 +12,8 @@ class GroupCommit(Generic[T, R]):
 
     `commit` gets the items in arrival order and returns a result for each; a result that is an
     exception is raised to that item's caller. What `commit` itself raises goes to every caller of
-    the batch. One commit runs at a time and none is delayed: a lone item is committed at once, and
-    many items share the cost of one commit. Use from one event loop.
+    the batch. `at_once` commits run at a time and none is delayed: a lone item is committed at
+    once, and many items share the cost of one commit. Use from one event loop.
     """
 
     def __init__(
@@ -21,11 +21,13 @@ class GroupCommit(Generic[T, R]):
         commit: Callable[[Sequence[T]], Awaitable[Sequence[R | Exception]]],
         *,
         max_batch: int = 512,
+        at_once: int = 1,
     ) -> None:
         self._commit = commit
         self._max_batch = max_batch
+        self._at_once = at_once
         self._waiting: deque[tuple[T, asyncio.Future[R]]] = deque()
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def submit(self, item: T) -> R:
         """The item's result, once its batch is committed.
@@ -35,27 +37,30 @@ class GroupCommit(Generic[T, R]):
         """
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
-        if self._task is None:
+        if len(self._tasks) < self._at_once:
             # It ends when nobody waits any more, so it outlives only callers that were cancelled
             # during the commit; `drain` waits for it.
-            self._task = asyncio.create_task(self._run())
+            self._tasks.add(asyncio.create_task(self._run()))
         return await result
 
     async def drain(self) -> None:
         """Wait until everything submitted is committed or has failed."""
-        while self._task is not None:
-            await asyncio.wait([self._task])
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def _run(self) -> None:
         try:
             while batch := self._next_batch():
                 await self._commit_batch(batch)
-        finally:
-            self._task = None
-            # Only if this task itself is cancelled, together with its event loop.
+        except asyncio.CancelledError:
+            # Together with the event loop.
             for _, result in self._waiting:
                 result.cancel()
             self._waiting.clear()
+            raise
+        finally:
+            # In the same step in which nobody waits: who comes next begins another.
+            self._tasks -= {asyncio.current_task()}
 
     def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:
         batch: list[tuple[T, asyncio.Future[R]]] = []

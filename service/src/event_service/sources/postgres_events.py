@@ -15,18 +15,28 @@ from event_service.errors import (
     UserNotFound,
 )
 from event_service.libs import migrations
+from event_service.libs.group_commit import GroupCommit
 from event_service.libs.postgres import Connection, build_pool, fetch, refuse_old_server
 from event_service.models import Event, NewEvent, User
 from event_service.sources import sql_events as sql
 from event_service.sources.sql_events import Placed, Row
 
 MIGRATIONS = "event_service.sources.migrations_postgres"
+# Statements at a time that read users' events; all who ask meanwhile share the next one.
+READERS = 4
 # A transaction that PostgreSQL gave up for the sake of another may be tried again at once.
 TRIES = 3
 
 SQL = sql.statements(
     "%s", "ARRAY(SELECT e.id FROM events e WHERE e.user_id = users.id ORDER BY e.place, e.seq)"
 )
+
+# As `SQL.events_of`, for any number of users and with the user in each row. `OFFSET 0` has each
+# user's events looked up in the index; a plan for many users at once might read the whole table.
+EVENTS_OF_USERS = """
+SELECT u.id, e.id, e.title, e.description FROM users u
+LEFT JOIN LATERAL (SELECT * FROM events WHERE user_id = u.id OFFSET 0) e ON true
+WHERE u.id = ANY(%s) ORDER BY e.place, e.seq"""
 
 
 class PostgresEvents:
@@ -51,6 +61,9 @@ class PostgresEvents:
         self._wall_clock = wall_clock
         self._migrated = False
         self._migrating = asyncio.Lock()
+        self._lookups: GroupCommit[str, list[Event]] = GroupCommit(
+            self._events_of_users, max_batch=64, at_once=min(READERS, connections)
+        )
         self._pool = build_pool(
             url, max_size=connections, timeout=timeout, statement_timeout=timeout, checked=False
         )
@@ -67,6 +80,7 @@ class PostgresEvents:
             return
 
     async def close(self) -> None:
+        await self._lookups.drain()
         await self._pool.close()
 
     async def migrate(self) -> list[str]:
@@ -97,7 +111,9 @@ class PostgresEvents:
         return sql.the_event(await self._read("getEventById", SQL.event, event_id))
 
     async def events_of(self, user_id: str) -> list[Event]:
-        return sql.events_of(user_id, await self._read("getEventsByUserId", SQL.events_of, user_id))
+        if "\0" in user_id:
+            raise UserNotFound(user_id)
+        return await self._lookups.submit(user_id)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
         """The id under which the event is stored: ours, or that of an earlier try.
@@ -161,7 +177,19 @@ class PostgresEvents:
         await connection.execute(SQL.add_event.encode(), sql.added_values(event, event_id))
         return event_id
 
-    async def _read(self, operation: str, statement: str, *values: str) -> Sequence[Row]:
+    async def _events_of_users(self, users: Sequence[str]) -> list[list[Event] | Exception]:
+        found: dict[str, list[Event]] = {}
+        for user_id, event_id, title, description in await self._read(
+            "getEventsByUserId", EVENTS_OF_USERS, list(users)
+        ):
+            events = found.setdefault(user_id, [])
+            if event_id is not None:
+                events.append(Event(event_id, user_id, title, description))
+        return [found[each] if each in found else UserNotFound(each) for each in users]
+
+    async def _read(
+        self, operation: str, statement: str, *values: str | list[str]
+    ) -> Sequence[Row]:
         if any("\0" in value for value in values):
             # PostgreSQL refuses to look for it; nothing that it stores has it.
             return ()

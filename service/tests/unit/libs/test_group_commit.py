@@ -53,6 +53,24 @@ async def test_a_batch_has_a_bound():
     assert disk.batches == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
 
 
+async def test_as_many_commits_as_are_allowed_go_on_at_once():
+    disk = Disk()
+    group = GroupCommit(disk.commit, at_once=2)
+    callers = [asyncio.create_task(group.submit(n)) for n in range(3)]
+    await disk.begun.wait()
+    callers += [asyncio.create_task(group.submit(n)) for n in range(3, 6)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert disk.batches == [[0, 1, 2], [3, 4, 5]]
+    callers.append(asyncio.create_task(group.submit(6)))
+    await asyncio.sleep(0)
+    assert len(disk.batches) == 2
+    disk.may_end.set()
+    assert await asyncio.gather(*callers) == [n * 10 for n in range(7)]
+    await group.drain()
+    assert await group.submit(7) == 70
+
+
 async def test_an_error_of_one_item_is_its_callers_alone():
     disk = Disk()
     disk.may_end.set()
