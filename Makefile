@@ -133,8 +133,8 @@ bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers o
 bench-client: $(VENV)/.dev ## Measure the HTTP client alone beside others; a minute
 	@$(BIN)/python -m benchmarks.client
 
-bench-outbox: $(VENV)/.dev ## Measure accepting events for later beside adding them now; a minute
-	@$(BIN)/python -m benchmarks.outbox
+bench-outbox: $(VENV)/.dev ## Measure accepting events for later beside adding them now; half a minute
+	@$(BIN)/python -m benchmarks --quick --only ours add-event accept accept-deliver
 
 bench-reads: $(VENV)/.dev ## Measure reads from SQLite and PostgreSQL beside SQLAlchemy, without HTTP; a minute
 	@$(BIN)/python -m benchmarks.reads

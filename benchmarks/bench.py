@@ -90,7 +90,7 @@ class Bench:
 
     def _contenders(self, scenario: Scenario) -> list[Contender]:
         """Everyone who can, or only ours, the strongest, and those that a goal compares it with."""
-        able = [each for each in self.contenders if scenario.upstream.kind in each.sources]
+        able = [each for each in self.contenders if scenario.upstream.kind in each.able]
         if self.everyone:
             return able
         named = {goal.of for row in scenario.rows for goal in row.goals}
@@ -160,7 +160,7 @@ class _Run:
 
     def check(self, server: Server) -> None:
         upstream = self.scenario.upstream
-        check(server, refuses_events=upstream.refuses_events, lists=upstream.kind == "http")
+        check(server, refuses_events=upstream.refuses_events, lists=upstream.kind != "sql")
 
     def values(self, row: Row, contender: Contender) -> list[float]:
         return self.bench.results.rows[row.key].values.setdefault(contender.name, [])

@@ -35,6 +35,7 @@ class Tuning:
 
     cooldown: float = 10.0  # seconds
     in_flight: int | None = None  # room for so many requests and upstream calls at once
+    outbox: bool = False  # of those that can accept events for later
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Contender:
     command: tuple[str | Path, ...]
     needs: Path
     install: tuple[tuple[str, ...], ...]
-    # What it can stand in front of: an events API, a database.
-    sources: tuple[str, ...] = ("http",)
+    # What it can do: stand in front of an events API or a database, accept events for later.
+    able: tuple[str, ...] = ("http",)
 
     def environment(self, port: int, upstream: str, tuning: Tuning) -> dict[str, str]:
         return {
@@ -71,6 +72,9 @@ class EventService(Contender):
         if tuning.in_flight:
             settings["MAX_IN_FLIGHT"] = str(tuning.in_flight)
             settings["UPSTREAM_CONCURRENCY"] = str(tuning.in_flight)
+        if tuning.outbox:
+            settings["OUTBOX_URL"] = "sqlite:///outbox.db"  # in the folder of this very server
+            settings["OUTBOX_LIMIT"] = "10000000"
         return {f"EVENT_SERVICE_{name}": value for name, value in settings.items()}
 
 
@@ -91,7 +95,7 @@ OURS = EventService(
     (OUR_BIN / "event-service", "serve"),
     OUR_BIN / "event-service",
     (("make", "-C", str(HERE.parent), "install"),),
-    ("http", "sql"),
+    ("http", "sql", "outbox"),
 )
 CONTENDERS = (
     OURS,

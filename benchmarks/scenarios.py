@@ -5,7 +5,7 @@ from typing import Literal
 from benchmarks import failing, footprint, parallel, throughput
 from benchmarks.contenders import STRONGEST, Tuning
 from benchmarks.databases import Database
-from benchmarks.goals import Row, at_least, at_most
+from benchmarks.goals import Goal, Row, at_least, at_most
 from benchmarks.plan import Plan
 from benchmarks.scenario import Scenario
 from benchmarks.upstreams import Fast, Slow
@@ -51,6 +51,22 @@ def _database(dialect: Literal["sqlite", "postgresql"], title: str, least: int) 
     )
 
 
+def _events(
+    name: str, title: str, kind: tuple[str, ...], upstream: Fast, *goals: Goal, least: int = 0
+) -> Scenario:
+    return Scenario(
+        name,
+        (
+            _rate(name, title, *([at_least(least)] if least else [])),
+            Row(f"{name}-p99", f"{title}: p99", "ms", goals),
+        ),
+        upstream=upstream,
+        measure=throughput.events(name, *kind),
+        warm=throughput.warm_events(*kind),
+        tuning=Tuning(outbox=upstream.kind == "outbox"),
+    )
+
+
 def _usual(plan: Plan) -> tuple[Scenario, ...]:
     dead = f"upstream dead {plan.dead_seconds:g} s"
     return (
@@ -93,6 +109,23 @@ def _usual(plan: Plan) -> tuple[Scenario, ...]:
         ),
         _database("sqlite", "SQLite", 10_000),
         _database("postgresql", "PostgreSQL", 5_000),
+        _events("add-event", "new events, added now", throughput.ADD_EVENT, Fast()),
+        _events(
+            "accept",
+            "new events for later, upstream down",
+            throughput.ADD_LATER,
+            Fast(refuses_events=True, kind="outbox"),
+            at_most(50),
+            least=3_000,
+        ),
+        _events(
+            "accept-deliver",
+            "new events for later, delivered meanwhile",
+            throughput.ADD_LATER,
+            Fast(kind="outbox"),
+            at_most(50),
+            least=3_000,
+        ),
         Scenario(
             "open-breaker",
             (

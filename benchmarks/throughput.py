@@ -12,6 +12,7 @@ from benchmarks.scenario import Figure, Figures, Site, fresh_key
 HOT_USERS = 1000
 SHARE_OF_CAPACITY = 0.7
 ADD_EVENT = ("post", "/api/addEvent", json.dumps(data.NEW_EVENT))
+ADD_LATER = ("post-async", "/api/addEvent", json.dumps(data.NEW_EVENT))
 
 
 def by_user(events: int) -> list[dict]:
@@ -51,6 +52,25 @@ def known(key: str):
         return {key: rate(site, server, "known", KNOWN_USERS, 10)}
 
     return measure
+
+
+def events(key: str, *kind: object):
+    """New events, and the 99th percentile of their replies."""
+
+    def measure(site: Site, server: Server) -> Figures:
+        found, busy = site.closed(server, *kind)
+        if found.refused:
+            raise LoadFailed(f"{found.refused} of {found.requests} requests were refused")
+        return {key: Figure(found.rate, busy), f"{key}-p99": Figure(found.p99_ms)}
+
+    return measure
+
+
+def warm_events(*kind: object):
+    def run(site: Site, server: Server) -> None:
+        site.closed(server, *kind, seconds=site.plan.warm_seconds)
+
+    return run
 
 
 def find_capacity(site: Site, server: Server) -> None:

@@ -34,10 +34,10 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Fast:
-    """nginx with static replies."""
+    """nginx with static replies. `kind` is what its contenders must be able to."""
 
-    kind = "http"
     refuses_events: bool = False
+    kind: str = "http"
 
     @contextmanager
     def running(self, core: int) -> Iterator[Upstream]:
