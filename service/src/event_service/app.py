@@ -86,26 +86,26 @@ if TYPE_CHECKING:
     from event_service.outbox.outbox import Outbox
     from event_service.telemetry.spans import Spans
 
-# Callers that may wait for the upstream for each that is under way: at 500 ms a call the last of
-# them is served within the default deadline of 5 s.
+# Waiting callers allowed for each upstream call in progress: at 500 ms a call, the last of them is
+# still served within the default deadline of 5 s.
 QUEUE_FACTOR = 10
-# What a page of another origin may send beside what browsers always let it send.
+# Request headers that a cross-origin page may send in addition to the CORS-safelisted ones.
 CORS_HEADERS = (
     *("Content-Type", "Idempotency-Key", "Prefer"),
     *("X-Request-ID", "traceparent", "tracestate"),
 )
-# Together the bound of what the cache keeps; the size is in bytes of JSON, a few times as many
-# in memory.
+# Both bound the cache; the size is in bytes of JSON, which take a few times as much memory.
 CACHE_ENTRIES = 50_000
 CACHE_SIZE = 32 * 1024 * 1024
-# About 20 MB. Beyond so many clients at once the oldest windows are forgotten, in their favour.
+# About 20 MB. With more clients than this, the oldest windows are forgotten, in the clients'
+# favour.
 RATE_WINDOWS = 100_000
 
 
 @dataclass
 class Lifetimes:
-    """What lives as long as the app: what opens, what closes, in reverse order, and what runs
-    meanwhile, until it is cancelled. Before that it is asked to end by `enders`.
+    """What lives as long as the app: what to open, what to close (in reverse order), and what runs
+    in the background until cancelled. `enders` ask the background work to finish first.
     """
 
     openers: list[Callable[[], Awaitable[object]]] = field(default_factory=list)
@@ -116,7 +116,7 @@ class Lifetimes:
 
 @dataclass(frozen=True)
 class Worker:
-    """What the process brings along that the app runs in, one of several maybe."""
+    """What the surrounding worker process provides to the app."""
 
     number: int = 1
     notice: ShutdownNotice = field(default_factory=ShutdownNotice)
@@ -151,9 +151,9 @@ def create_app(
 ) -> ASGIApp:
     """The whole service as one ASGI app, in front of the source that the settings name.
 
-    `source` is used instead, under the same policies; the caller closes it.
-    `listeners` hear all that logs, metrics and the dashboard hear. `tracing` sends
-    spans to where the OTEL_* variables say. `worker` is the process it runs in.
+    `source` replaces that source, under the same policies; its owner closes it. `listeners` get the
+    signals that logs, metrics and the dashboard get. `tracing` sends spans to where the OTEL_*
+    variables say. `worker` is the surrounding process.
     """
     worker = worker or Worker()
     notice, pages = worker.notice, worker.pages
@@ -168,7 +168,7 @@ def create_app(
     log_level = LogLevel(pages.word if pages is not None else None)
     lifetimes.background += [log_level.follow, vitals.watch]
     if spans is not None:
-        # First: it may give a request other ids.
+        # First, because it may replace a request's ids.
         spans.listen(signals)
         trace = spans.exchange
         lifetimes.closers.append(spans.close)
@@ -283,7 +283,7 @@ def build_outbox(
 
 
 def build_deliveries(outbox: "Outbox", circuit: CircuitBreaker) -> Deliveries:
-    """What takes events for later over HTTP."""
+    """What accepts events for later delivery, if the settings ask for an outbox."""
     return Deliveries(outbox, next_try=lambda: circuit.snapshot().retry_after)
 
 
@@ -328,7 +328,7 @@ def build_edge(
     cluster: "Membership | None",
     clock: Callable[[], float],
 ) -> ASGIApp:
-    """What a request passes on its way to the routes, and its reply on the way back."""
+    """The middleware around the routes."""
     app: ASGIApp = CacheHeaders(router) if caches(settings) else router
     if settings.rate_limit:
         # What is not switched on is not loaded: this takes a tenth of the start.
@@ -369,7 +369,7 @@ def build_edge(
 
 
 def from_environment(worker: Worker) -> ASGIApp:
-    """What a server process runs: logging set up, settings from the environment."""
+    """The app of a server process, with settings from the environment and logging set up."""
     settings = load_settings()
     if worker.most_calls is not None and worker.most_calls < settings.upstream_concurrency:
         settings = settings.model_copy(update={"upstream_concurrency": worker.most_calls})
@@ -403,7 +403,7 @@ def build_spans(settings: Settings, *, version: str) -> "Spans":
 
 
 def build_source(settings: Settings, *, trace: Trace | None, lifetimes: Lifetimes) -> Source:
-    """The source that UPSTREAM_URL names by its scheme."""
+    """The source for the scheme of UPSTREAM_URL."""
     match settings.upstream_url.partition(":")[0]:
         case "http" | "https":
             source = build_http_events(settings, trace=trace)
@@ -444,7 +444,7 @@ def build_http_events(
 
 
 def build_client(settings: Settings, headers: Mapping[str, str]) -> HttpClient:
-    """The client for the upstream. Raises ConfigurationError for files that it cannot use."""
+    """The client for the upstream. Raises ConfigurationError for files that cannot be used."""
     url = parse_base_url(settings.upstream_url)
     known = {name.lower() for name in headers}
     usual = {"accept": "application/json", "user-agent": "event-service"}
@@ -457,7 +457,8 @@ def build_client(settings: Settings, headers: Mapping[str, str]) -> HttpClient:
         headers={name: usual[name] for name in usual.keys() - known} | dict(headers),
         connections=settings.upstream_concurrency,
         keep_alive=settings.upstream_keep_alive,
-        # An address that swallows packets is told from a slow reply by the log.
+        # Shorter than an attempt, so that the log can tell an unreachable address from a slow
+        # reply.
         connect_timeout=settings.upstream_timeout / 2,
         max_body=settings.upstream_max_body,
         tls=tls,
@@ -476,7 +477,7 @@ def build_tls(settings: Settings) -> ssl.SSLContext:
 async def check_upstream(
     settings: Settings, *, user_id: str | None, event_id: str | None, write: bool
 ) -> list[Finding]:
-    """What comes of each operation of the upstream over HTTP, called once as settings say."""
+    """Findings of calling each upstream operation over HTTP once, with these settings."""
     recorder = Recorder()
     source = build_http_events(settings, trace=recorder, on_body=recorder.on_body)
     try:
@@ -501,7 +502,7 @@ def build_policies(
         bulkhead=Bulkhead(
             settings.upstream_concurrency, max_waiting=QUEUE_FACTOR * settings.upstream_concurrency
         ),
-        # A share of nothing is nothing, however quiet it is.
+        # With a ratio of 0 no retry is allowed, so there is no floor either.
         budget=RetryBudget(share, floor=10.0 if share else 0.0, nodes=nodes, clock=clock),
         emit=emit,
         attempt_timeout=settings.upstream_timeout,
@@ -515,7 +516,7 @@ def build_policies(
 def build_cluster(
     settings: Settings, *, node: str | None, clock: Callable[[], float]
 ) -> "Membership | None":
-    """What this node shares with others, if there is a cluster."""
+    """The membership in a cluster, if the settings name one."""
     if not settings.cluster_url:
         return None
     # What is not switched on is not loaded, and may not be installed.
@@ -549,7 +550,7 @@ def build_breakers(
 
 
 def build_cache(settings: Settings, *, clock: Callable[[], float]) -> ReplyCache | None:
-    """What keeps the upstream's replies, if the settings want any kept."""
+    """The cache of upstream replies, if the settings ask for one."""
     if not caches(settings):
         return None
     return StaleCache(
@@ -558,19 +559,19 @@ def build_cache(settings: Settings, *, clock: Callable[[], float]) -> ReplyCache
 
 
 def exposes_operations(settings: Settings) -> bool:
-    """Whether there is anything for operators: in production not without their token."""
+    """Whether operators' routes exist: in production only with a token."""
     return settings.env is not Environment.PRODUCTION or settings.ops_token is not None
 
 
 def operator_access(settings: Settings) -> OperatorAccess | None:
-    """Who is let in where there is something for operators; None: everybody."""
+    """The check for operators' routes; None if they are open to everybody."""
     if settings.env is not Environment.PRODUCTION or settings.ops_token is None:
         return None
     return OperatorAccess(settings.ops_token.get_secret_value())
 
 
 def for_operators(routes: list[Route], settings: Settings) -> list[Route]:
-    """Routes for operators alone, as the settings let them."""
+    """The routes, restricted to operators as the settings ask."""
     if not exposes_operations(settings):
         return []
     access = operator_access(settings)

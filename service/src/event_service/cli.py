@@ -5,8 +5,7 @@ import signal
 import sys
 
 if sys.argv[1:2] in (["serve"], ["dev"]):
-    # These load for a while, in which nothing is under way: a signal ends them without a word.
-    # They hear signals their own way later. This stands here as all that follows takes its time.
+    # These imports take a while, during which nothing runs: a signal ends the process silently.
     for _number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(_number, lambda *_: os._exit(0))
     # To `serve` it means a reload. `dev` ends with its terminal, unless it was told not to (nohup).
@@ -71,14 +70,14 @@ def about(
         ),
     ] = False,
 ) -> None:
-    """Its commands; see the help of each."""
+    """The commands of event-service; each has its own --help."""
 
 
 @main.command()
 def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) -> None:
     """Run the service. EVENT_SERVICE_* variables configure it; SIGTERM ends it gracefully."""
     settings = _settings(host=host, port=port, upstream_url=upstream_url)
-    # Before all else that takes time: of two that start at once, one learns it here.
+    # First of all, so that the second of two services started together fails at once.
     listener = _listen(settings.host, settings.port, "EVENT_SERVICE_PORT", count=settings.workers)
     if settings.outbox_url:
         outbox_commands.prepare(settings)
@@ -113,14 +112,14 @@ def check_upstream(
     write: Annotated[bool, typer.Option("--write", help="Add an event for the user, too.")] = False,
     upstream_url: UpstreamUrl = None,
 ) -> None:
-    """Call each read of the upstream once and tell what works; exit with 1 if something does not.
+    """Call each read of the upstream once and report what works; exit with 1 if something does not.
 
-    It calls with the settings that `serve` would have, and adds nothing unless told to.
+    It uses the settings that `serve` would use, and writes nothing without --write.
     """
     settings = _settings(upstream_url=upstream_url)
     if not settings.upstream_url.startswith(("http:", "https:")):
         _fail("EVENT_SERVICE_UPSTREAM_URL names a database: there is no API to check", code=2)
-    # The other commands do not wait for these.
+    # Imported here, so that other commands start faster.
     from event_service import app  # noqa: PLC0415
     from event_service.models import is_id  # noqa: PLC0415
     from event_service.sources.upstream_check import report  # noqa: PLC0415
@@ -135,7 +134,7 @@ def check_upstream(
 
 @main.command()
 def migrate() -> None:
-    """Bring the tables of the database or the outbox to the shape that this release needs."""
+    """Migrate the database or the outbox to the schema of this release."""
     settings = _settings()
     if is_database(settings.upstream_url):
         database_commands.migrate(settings)
@@ -150,8 +149,8 @@ main.add_typer(outbox, name="outbox")
 
 @main.command()
 def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) -> None:
-    """Run the service until Ctrl-C, restarted when its source changes. Without an upstream of
-    yours it has a mock of one.
+    """Run the service until Ctrl-C, restarted when its source changes. It starts a mock upstream
+    unless you name an upstream of your own.
     """
     if not (find_spec("watchfiles") and find_spec("mock_upstream")):
         _fail("`dev` is an extra of its own: pip install 'event-service[dev]'", code=1)
@@ -169,7 +168,7 @@ def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) 
 
 
 def _settings(**flags: str | None) -> Settings:
-    # As variables, because the workers read their settings anew.
+    # Passed as variables, because workers load their settings themselves.
     os.environ.update({PREFIX + k.upper(): v for k, v in flags.items() if v is not None})
     try:
         return load_settings(on_note=partial(typer.echo, err=True))

@@ -1,4 +1,4 @@
-"""The request at hand and the attempt at hand, in context variables that tasks inherit."""
+"""The current request and the current attempt, in context variables that tasks inherit."""
 
 import asyncio
 import math
@@ -13,20 +13,20 @@ _LONG = 1e6
 
 
 class CacheStatus:
-    """How a cache took part in one reply, which may be made of several parts.
+    """How the cache took part in one reply, which may consist of several parts.
 
-    As the reply's `Cache-Status` (RFC 9211) it is a `hit` when every part came from the cache
-    without asking the source; else it went forward: `fwd=miss` when any part was not there at
-    all, `fwd=stale` when parts were there, but past their time. `detail=stale-if-error` marks a
-    reply with a part that was served past its time because the source failed (RFC 5861). `Age`
-    is that of the oldest part that came from the cache, and `ttl` what is left of the one that
-    ends first, below 0 if it has ended; without such a part there is neither.
+    The `Cache-Status` header (RFC 9211) says `hit` if every part came from the cache without asking
+    the source. Otherwise it says `fwd=miss` if any part was absent, or `fwd=stale` if parts were
+    present but expired. `detail=stale-if-error` marks a reply with an expired part that was served
+    because the source failed (RFC 5861). `Age` is that of the oldest cached part; `ttl` is the time
+    left of the part that expires first, negative if it has expired. Without a cached part there is
+    neither.
     """
 
     __slots__ = ("_age", "_forwarded", "_name", "_parts", "_served_stale", "_ttl")
 
     def __init__(self, name: str) -> None:
-        """`name` is the cache's own: a token of RFC 8941."""
+        """`name` is the cache's name in the header: a token of RFC 8941."""
         self._name = name
         self._parts = 0
         self._age = -1.0
@@ -35,20 +35,20 @@ class CacheStatus:
         self._served_stale = False
 
     def hit(self, *, age: float, ttl: float) -> None:
-        """A part came from the cache; `ttl` seconds are left of it, below 0 if it is stale."""
+        """A part came from the cache, with `ttl` seconds left, negative if it is stale."""
         self._parts += 1
         self._age = max(self._age, age)
         self._ttl = min(self._ttl, ttl)
         self._served_stale |= ttl <= 0
 
     def forwarded(self, *, stale: bool) -> None:
-        """The source was asked for a part: an old one was there (`stale`) or none (a miss)."""
+        """The source was asked for a part: the cache had a `stale` one or none (a miss)."""
         self._parts += 1
         if self._forwarded != "miss":
             self._forwarded = "stale" if stale else "miss"
 
     def headers(self) -> list[tuple[bytes, bytes]]:
-        """None at all while the cache took no part."""
+        """The reply's cache headers; none while the cache took no part."""
         if not self._parts:
             return []
         from_cache = self._age >= 0
@@ -66,15 +66,16 @@ class CacheStatus:
 class CallContext:
     """A request: its ids, its time limits, and what it has cost so far.
 
-    `failed_events`: how many a partial reply could not have.
-    `reply_headers` are sent with the reply, be it a result or an error. `cache_status` is set when
-    the reply is to tell what caches did for it. `span` is the request's own where tracing is on,
-    else None.
-    At `deadline` the request ends; what it waits for must end by `answer_by`, which leaves time to
-    answer. The calls that it began may go on until `latest`, the latest `answer_by` of all who
-    share one of them. All are in seconds on the event loop's clock, that of `time.monotonic`.
-    A valid incoming trace context is the `parent`, continued under a span id of our own: then
-    `traceparent` and `tracestate` go along with every call. Without one there is only a `trace_id`,
+    `failed_events`: how many events a partial reply lacks. `reply_headers` are sent with the reply,
+    be it a result or an error. `cache_status` is set if the reply is to describe the cache's part
+    in it. `span` is the request's own if tracing is on, else None.
+
+    The request ends at `deadline`; what it waits for must end by `answer_by`, which leaves time to
+    answer. The calls it began may go on until `latest`: the latest `answer_by` of all requests that
+    share one of them. All are in seconds on the event loop's clock (`time.monotonic`).
+
+    A valid incoming trace context is the `parent`, continued under a span id of our own:
+    `traceparent` and `tracestate` then go with every call. Otherwise there is only a `trace_id`,
     for the log. `sampled`: whether somebody records the trace.
     """
 
@@ -119,7 +120,7 @@ class CallContext:
         self.deadline, self.answer_by, self.latest = at, answer_by, answer_by
 
     def join(self, leader: "CallContext") -> None:
-        """Wait for a call that `leader` began: let that go on for as long as this one may wait."""
+        """Share a call that `leader` began: it may now run for as long as this request may wait."""
         self._leaders = (*self._leaders, leader)
         leader.extend(self.latest)
 
@@ -131,12 +132,12 @@ class CallContext:
 
 
 class Attempt:
-    """One attempt at a source, for the source to tell what it sees of it.
+    """One attempt at a source, in which the source records what it observes.
 
-    `quiet_since`: when the upstream last gave a sign of life, on the event loop's clock; at first
-    when the attempt began. An attempt that is cut short counts against the upstream only if it was
-    quiet for long. Between `waiting` and `waited` a source waits for something of ours, such as a
-    connection of its pool: that is not the upstream's time, nor a part of the attempt's limit.
+    `quiet_since`: the upstream's last sign of life on the event loop's clock, initially the start
+    of the attempt. An attempt that is cut short counts against the upstream only if it was quiet
+    for long. Between `waiting` and `waited` the source waits for a local resource, such as a pooled
+    connection: that time counts neither against the upstream nor towards the attempt's limit.
     `pending`: what has not come yet, for the log. `limit.expired`: whether its time was up.
     """
 
@@ -168,19 +169,19 @@ attempt: ContextVar[Attempt | None] = ContextVar("attempt", default=None)
 
 
 def answer_by() -> float:
-    """When what the request at hand waits for must be over; infinity where there is no request."""
+    """When the current request's answer is due; infinity outside a request."""
     call = current.get()
     return math.inf if call is None else call.answer_by
 
 
 def latest() -> float:
-    """When the call at hand must be over, whoever shares it; infinity where there is no request."""
+    """When the current call must end, whoever shares it; infinity outside a request."""
     call = current.get()
     return math.inf if call is None else call.latest
 
 
 def require() -> CallContext:
-    """The request at hand; raises LookupError where there is none."""
+    """The current request; raises LookupError if there is none."""
     call = current.get()
     if call is None:
         raise LookupError("there is no request at hand")

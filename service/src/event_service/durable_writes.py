@@ -1,4 +1,4 @@
-"""Puts the outbox together, where the settings want one."""
+"""Builds the outbox, if the settings ask for one."""
 
 import random
 from collections.abc import Callable
@@ -37,7 +37,7 @@ def build_store(settings: Settings) -> Store:
 
 
 def lease_of(settings: Settings) -> float:
-    """Seconds that a user's events are one worker's; an attempt must fit in twice."""
+    """Seconds for which one worker owns a user's events: at least twice an attempt's limit."""
     return max(LEASE, 2.5 * settings.upstream_timeout)
 
 
@@ -56,7 +56,7 @@ def build_outbox(
     window = Window(min(MOST_LANES, max(1, settings.upstream_concurrency // 2)))
     rests = Rests(window=settings.breaker_window, random=random.random)
     store, lease = build_store(settings), lease_of(settings)
-    # What waits for a place among the calls waits no longer than another attempt would take.
+    # The wait for a free slot is at most as long as another attempt would take.
     attempt_limit = 2 * settings.upstream_timeout
     courier = Courier(
         Sender(sink, new_id=new_id, emit=signals.emit).send,
@@ -70,7 +70,7 @@ def build_outbox(
         store,
         courier,
         circuit,
-        # Whose lane it is: a process that runs again is another one.
+        # Identifies the lane's owner: a restarted process is a new one.
         owner=new_id(),
         window=window,
         rests=rests,
@@ -88,7 +88,7 @@ def build_outbox(
 
 
 def _describe(delivery_id: str, error: Exception) -> bytes:
-    """The problem that a delivery has met, as whoever asks for it is told."""
+    """The problem that a delivery met, as shown to whoever asks for the delivery."""
     call = context.current.get()
     return problem_for(error).body(
         instance=f"/api/addEvent/{delivery_id}", request_id="" if call is None else call.request_id

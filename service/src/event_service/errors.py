@@ -1,8 +1,8 @@
-"""What can go wrong with a request, by meaning. `problems.py` gives each its HTTP status."""
+"""What can go wrong with a request, by meaning. `problems.py` maps each to an HTTP status."""
 
 from typing import ClassVar
 
-# A client may send thousands of faults; `errors` has them all, the text a few.
+# A body may have thousands of faults; `errors` lists them all, the text only a few.
 FAULTS_IN_TEXT = 3
 
 
@@ -11,11 +11,11 @@ class EventServiceError(Exception):
 
 
 class InvalidRequest(EventServiceError):
-    """The id, the query, a header or the JSON of a request is malformed."""
+    """The request's id, query, header or JSON is malformed."""
 
 
 class ValidationFailed(EventServiceError):
-    """The body is JSON, but breaks its schema; `errors` are (path, message) pairs, never none."""
+    """The body is JSON but violates its schema; `errors` are (path, message) pairs, never none."""
 
     def __init__(self, errors: list[tuple[str, str]]) -> None:
         shown = [f"{path} {text}" for path, text in errors[:FAULTS_IN_TEXT]]
@@ -26,7 +26,7 @@ class ValidationFailed(EventServiceError):
 
 
 class ClientGone(Exception):
-    """The client left before there was a reply; nobody is there to be told."""
+    """The client left before the reply; nobody is there to receive it."""
 
 
 class UnsupportedMediaType(EventServiceError):
@@ -38,22 +38,22 @@ class PayloadTooLarge(EventServiceError):
 
 
 class RequestTimeout(EventServiceError):
-    """The client took longer over its request than a request may take."""
+    """The client took too long to send its request."""
 
 
 class Unauthorized(EventServiceError):
-    """Only operators may have this, and the request does not show that it comes from one."""
+    """Only operators may do this, and the request has no valid credentials."""
 
 
 class Forbidden(EventServiceError):
-    """The request is not allowed in this form, whoever sends it."""
+    """A request of this form is not allowed from anybody."""
 
 
 class UserNotFound(EventServiceError):
     """The upstream does not know the user.
 
-    `operation` and `reason` are for the operator's log, as those of an UpstreamError are;
-    `usual` is False for a reply that may well mean something else.
+    `operation` and `reason` are for the operator's log. `usual` is False if the upstream's reply
+    may have meant something else.
     """
 
     outcome = "not_found"
@@ -69,21 +69,21 @@ class UserNotFound(EventServiceError):
 
 
 class DeliveryNotFound(EventServiceError):
-    """There is no such delivery, or it is another client's."""
+    """There is no such delivery, or it belongs to another client."""
 
     def __init__(self) -> None:
         super().__init__("There is no delivery with this id.")
 
 
 class IdempotencyKeyReused(EventServiceError):
-    """The same Idempotency-Key came with another body before."""
+    """The same Idempotency-Key was used before with another body."""
 
     def __init__(self) -> None:
         super().__init__("This Idempotency-Key was used with another body.")
 
 
 class OutboxUnavailable(EventServiceError):
-    """The outbox cannot store or read at the moment."""
+    """The outbox cannot be written or read at the moment."""
 
     retry_after = 5.0  # seconds
 
@@ -92,7 +92,7 @@ class OutboxUnavailable(EventServiceError):
 
 
 class Overloaded(EventServiceError):
-    """Too much is in flight already, or something of ours is used up. `retry_after` in seconds.
+    """Too many requests are in flight, or a local resource is used up. `retry_after` is in seconds.
 
     `reason` is for the operator's log.
     """
@@ -116,7 +116,7 @@ class RateLimited(EventServiceError):
 class DeadlineExceeded(EventServiceError):
     """The request's deadline passed before there was an answer.
 
-    `operation` and `reason`, for the operator's log, say what was pending, where that is known.
+    `operation` and `reason`, for the operator's log, say what was pending, if known.
     """
 
     outcome = "cancelled"
@@ -128,10 +128,10 @@ class DeadlineExceeded(EventServiceError):
 
 
 class UpstreamError(EventServiceError):
-    """A call to the upstream did not bring what was asked for.
+    """A call to the upstream failed.
 
-    `reason` is for the operator's log; neither it nor the text holds what the upstream sent.
-    `outcome` names the kind of error in metrics.
+    `reason` is for the operator's log; neither it nor the text contains upstream data. `outcome`
+    names the kind of error in metrics.
     """
 
     outcome: ClassVar[str]
@@ -143,13 +143,13 @@ class UpstreamError(EventServiceError):
 
 
 class UpstreamRefused(UpstreamError):
-    """The upstream works and refused this one call: another 4xx, a redirect, `success:false`."""
+    """The upstream works but refused this call: another 4xx, a redirect, `success:false`."""
 
     outcome = "refused"
 
 
 class UpstreamNotFound(UpstreamRefused):
-    """The upstream knows nothing under this id. `usual`: it said so with the usual status."""
+    """The upstream has nothing under this id. `usual`: it answered with the usual status."""
 
     outcome = "not_found"
 
@@ -159,7 +159,7 @@ class UpstreamNotFound(UpstreamRefused):
 
 
 class UpstreamConflict(UpstreamRefused):
-    """The upstream refused a new event because of what it has already: 409."""
+    """The upstream refused a new event because of a conflict: 409."""
 
 
 class UpstreamRejected(UpstreamRefused):
@@ -171,18 +171,18 @@ class UpstreamRejected(UpstreamRefused):
 
 
 class UpstreamMisshapen(UpstreamError):
-    """JSON of another shape than it should have: a fault of these data, not of the upstream.
+    """JSON of the wrong shape: a fault of this data, not of the upstream.
 
-    A breaker counts it as neither: one bad record must not cut off everybody.
+    A breaker counts it neither way: one bad record must not cut off everybody.
     """
 
     outcome = "misshapen"
 
 
 class UpstreamFault(UpstreamError):
-    """The upstream itself is in trouble; these are the failures that a breaker counts.
+    """The upstream itself fails; breakers count these.
 
-    `passing`: whether the same call may well succeed a moment later.
+    `passing`: whether the same call may succeed a moment later.
     """
 
     passing = True
@@ -195,29 +195,26 @@ class UpstreamFailed(UpstreamFault):
 
 
 class UpstreamUnreachable(UpstreamFailed):
-    """There was no connection, so the call was not sent."""
+    """No connection could be made, so the call was not sent."""
 
 
 class UpstreamBroken(UpstreamFailed):
-    """The connection broke after the call was sent; it may have been carried out."""
+    """The connection broke after the call was sent; the upstream may have carried it out."""
 
 
 class UpstreamNonsense(UpstreamFault):
-    """A reply that cannot be understood or is too large."""
+    """The reply is unintelligible or too large."""
 
     outcome = "nonsense"
     passing = False
 
 
 class UpstreamUnreadable(UpstreamNonsense):
-    """A success whose body is too large or encoded in a way that we do not know."""
+    """A 2xx whose body is too large or in an unknown encoding."""
 
 
 class UpstreamUnavailable(UpstreamFault):
-    """The upstream said 429 or 503. `retry_after`: the seconds it asked for, None if it did not.
-
-    `too_many`: that we call it too often (429), not that it is in trouble.
-    """
+    """The upstream said 429 or 503. `retry_after`: the seconds it asked for, or None."""
 
     outcome = "unavailable"
 

@@ -1,4 +1,4 @@
-"""Users and events. Decoding with msgspec validates; there is no second model layer."""
+"""Users and events. msgspec validates while it decodes; there is no second model layer."""
 
 import re
 from typing import Annotated, NamedTuple
@@ -7,12 +7,11 @@ from msgspec import Meta, Struct
 
 from event_service.errors import InvalidRequest
 
-# What a path segment may hold unescaped (`pchar` of RFC 3986, 3.3, without `%`), but for the two
-# that mean another segment.
+# The characters of a path segment (RFC 3986 `pchar` without `%`), except the dot segments.
 ID_PATTERN = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}\Z"
 _matches_id = re.compile(ID_PATTERN).match
 
-# A description says what a value must be: it completes "must be …" for whoever sent another.
+# Descriptions complete the sentence "must be …" in validation errors.
 Id = Annotated[
     str,
     Meta(
@@ -20,8 +19,8 @@ Id = Annotated[
         description="a string of 1 to 128 letters, digits or -._~!$&'()*+,;=:@, not '.' or '..'",
     ),
 ]
-# Any Unicode text, control characters included: to be escaped where it is shown, not here. But no
-# NUL, which databases refuse.
+# Any Unicode text, control characters included: whoever displays it escapes it. NUL is excluded
+# because databases refuse it.
 TEXT_PATTERN = r"^[^\x00]*\Z"
 Title = Annotated[
     str,
@@ -43,12 +42,12 @@ Description = Annotated[
 
 
 def is_id(text: str) -> bool:
-    """Whether the text may stand in a path as an id."""
+    """Whether the text is a valid id for a path."""
     return _matches_id(text) is not None
 
 
 def parse_id(text: str) -> str:
-    """The id itself; raises InvalidRequest for anything that is none."""
+    """Returns the id; raises InvalidRequest if it is not valid."""
     if not is_id(text):
         raise InvalidRequest(
             "An id is 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not '.' or '..'."
@@ -57,7 +56,7 @@ def parse_id(text: str) -> str:
 
 
 class User(Struct, frozen=True):
-    """As the upstream has it: its ids are data, to be checked before they go into a path."""
+    """As the upstream sends it: its event ids are data, to be checked before use in a path."""
 
     id: str
     name: str
@@ -65,7 +64,7 @@ class User(Struct, frozen=True):
 
 
 class Event(Struct, frozen=True):
-    """As the upstream has it, like User."""
+    """As the upstream sends it, like User."""
 
     id: str
     userId: str  # noqa: N815  the wire's name
@@ -74,7 +73,7 @@ class Event(Struct, frozen=True):
 
 
 class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a client sends to add an event."""
+    """The body of a request to add an event."""
 
     userId: Id  # noqa: N815  the wire's name
     title: Title
@@ -82,7 +81,7 @@ class NewEvent(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PartialEvents(NamedTuple):
-    """What could be had, in the order of the user's list, and the id and error of each other."""
+    """The events that could be read, in the user's order, and the id and error of each other."""
 
     events: list[Event]
     errors: list[tuple[str, Exception]]

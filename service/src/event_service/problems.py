@@ -21,7 +21,7 @@ UPSTREAM_TIMEOUT = Row(504, "upstream-timeout", "The upstream took too long")
 INTERNAL_ERROR = Row(500, "internal-error", "Internal error")
 NOT_FOUND = Row(404, "not-found", "Not found")
 
-# An error that is not listed takes the row of its nearest listed ancestor.
+# An unlisted error takes the row of its nearest listed ancestor.
 TABLE: dict[type[Exception], Row] = {
     errors.InvalidRequest: Row(400, "invalid-request", "Invalid request"),
     errors.ValidationFailed: Row(422, "validation-failed", "Validation failed"),
@@ -46,7 +46,7 @@ TABLE: dict[type[Exception], Row] = {
     Exception: INTERNAL_ERROR,
 }
 
-# What the router itself refuses.
+# Refusals by the router itself.
 _ROUTING: dict[int, Row] = {
     404: NOT_FOUND,
     405: Row(405, "method-not-allowed", "Method not allowed"),
@@ -56,7 +56,7 @@ ROWS = frozenset([*TABLE.values(), *_ROUTING.values()])
 
 
 class Problem(NamedTuple):
-    """`members` is the problem's JSON object, ready to encode; `headers` go beside it."""
+    """`members` is the problem's JSON object, ready to encode; `headers` accompany it."""
 
     row: Row
     members: dict[str, Any]
@@ -67,7 +67,7 @@ class Problem(NamedTuple):
 
 
 def problem_for(error: Exception) -> Problem:
-    """What a client may know of the error: its row, its own members, its headers."""
+    """What a client may know about the error: its row, its own members, its headers."""
     row = _row(error)
     members: dict[str, Any] = {
         "type": f"/problems/{row.slug}",
@@ -93,7 +93,7 @@ def problem_for(error: Exception) -> Problem:
         case errors.Unauthorized():
             headers["www-authenticate"] = "Bearer"
         case HTTPException(status_code=405):
-            # The router keeps them in a set, whose order changes with every start.
+            # The router keeps them in a set, whose order differs between processes.
             methods = (error.headers or {}).get("Allow", "")
             headers["allow"] = ", ".join(sorted(methods.split(", ")))
         case _:

@@ -1,4 +1,4 @@
-"""What `serve` does to a process: the port, the workers, their beginning and their end."""
+"""What `serve` does to a process: the port, its workers, their start and their end."""
 
 import asyncio
 import fcntl
@@ -38,13 +38,13 @@ from event_service.telemetry.cells import Pages
 from event_service.telemetry.exposition import lasts
 from event_service.telemetry.logs import configure_logging, lost_lines
 
-# Seconds in which a worker that is to end still takes what is on its way to it.
+# Seconds for which an ending worker still accepts connections.
 LINGER = 0.1
-# Seconds in which it takes who is in its queue, once nobody else gets in.
+# Seconds for which it then accepts those already in its queue, when nobody else can enter it.
 LAST_CALL = 0.05
-# Seconds that are left to a connection without a request before it is cut off.
+# Seconds before a connection without a request is cut off.
 GRACE = 1.0
-# Seconds to put things away in.
+# Seconds for closing what the app has open.
 TIDY_UP = 2.0
 POLL = 0.02
 SERVERS_OWN_FILES = 12
@@ -52,7 +52,9 @@ INTERNET = {socket.AF_INET, socket.AF_INET6}
 
 
 class _Shared(NamedTuple):
-    """Memory of the server and all its workers: counts, the dashboard's figures and orders."""
+    """Memory shared by the server and all its workers: counts, dashboard figures, operators'
+    orders.
+    """
 
     pages: Pages
     frames: Board
@@ -60,15 +62,15 @@ class _Shared(NamedTuple):
 
 
 def run(settings: Settings, listener: Listener) -> int:
-    """Serve until a signal ends it; the exit code."""
+    """Serve until a signal ends it; returns the exit code."""
     output = _Output()
     _log_to(output, settings, 0)
-    # What is loaded before they are forked, workers share: 10 MB less in all.
+    # Modules loaded before the fork are shared by the workers: 10 MB less in all.
     make_collection_rare()
     open_files.raise_limit()
     _let_threads_finish()
     patience = settings.request_deadline + settings.drain + LINGER + GRACE + TIDY_UP
-    # During a reload there are twice as many, and for a while those that end.
+    # A reload doubles the number of workers while the old ones end.
     places = 4 * settings.workers + 4
     shared = _Shared(
         Pages(places, lasting=lasts),
@@ -94,12 +96,12 @@ def work(
     place: int,
     link: Link,
 ) -> None:
-    """What a worker process does, from its beginning to its end."""
+    """The whole life of a worker process."""
     output.begin_anew()
     _log_to(output, settings, number)
     try:
         queue = listener.keep(number)
-        # The server's own threads and queues take about as many as are open by now.
+        # The server's own threads and queues need about as many files as are open now.
         used = open_files.open_now() + SERVERS_OWN_FILES
         shares = open_files.share_out(
             open_files.limit(), used=used, calls=settings.upstream_concurrency
@@ -158,9 +160,9 @@ async def _serve(
 async def _until_answered(
     serving: asyncio.Task[None], notice: ShutdownNotice, *, port: int
 ) -> None:
-    """Until all that was asked is answered, and what else holds a connection has had its grace.
+    """Wait until every request is answered, then give other connections GRACE seconds.
 
-    The server itself waits for each connection, those included that have sent half a request.
+    Granian itself would wait for every connection, even one that sent half a request.
     """
     left = GRACE
     while left > 0 and not serving.done():
@@ -169,7 +171,7 @@ async def _until_answered(
 
 
 def _is_sending(port: int) -> bool:
-    """Whether any connection of ours to a client still has something to send."""
+    """Whether a client connection of ours still has unsent data."""
     if sys.platform != "linux":
         return False
     for path in Path("/proc/self/fd").iterdir():
@@ -191,7 +193,7 @@ def _unsent(connection: socket.socket) -> int:
 
 @contextmanager
 def _asked(end: asyncio.Future[Ask], link: Link) -> Iterator[None]:
-    """Sets `end` to what is asked of this worker, by its supervisor or by SIGTERM."""
+    """Sets `end` to what the supervisor, or SIGTERM, asks of this worker."""
     loop = asyncio.get_running_loop()
 
     def ask(what: Ask) -> None:
@@ -212,7 +214,7 @@ def _asked(end: asyncio.Future[Ask], link: Link) -> Iterator[None]:
 
 @asynccontextmanager
 async def _lifespan(app: ASGIApp) -> AsyncIterator[None]:
-    """Between the app's startup and its shutdown. Raises what either raises."""
+    """Runs the app's startup and shutdown. Raises what either raises."""
     events: asyncio.Queue[dict[str, str]] = asyncio.Queue()
     done: asyncio.Queue[Any] = asyncio.Queue()
     scope = {"type": "lifespan", "asgi": {"version": "3.0", "spec_version": "2.0"}, "state": {}}
@@ -236,7 +238,7 @@ async def _lifespan(app: ASGIApp) -> AsyncIterator[None]:
 
 
 class _Server(Granian):
-    """Serves the app on a socket that listens already, in this process and its event loop."""
+    """Serves the app on an already listening socket, in this process and its event loop."""
 
     def __init__(
         self, app: ASGIApp, queue: socket.socket, *, keep_alive: float, connections: int
@@ -247,23 +249,23 @@ class _Server(Granian):
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             websockets=False,
-            # Its one limit on how long a connection may be without a complete head.
+            # Granian's only limit on how long a request's head may take.
             http1_settings=HTTP1Settings(header_read_timeout=round(1000 * keep_alive)),
-            # More wait unanswered, as load shedding could answer them, but a server without files
-            # asks for the next connection without end.
+            # Further connections wait. Load shedding could answer them, but a server without free
+            # file descriptors retries accepting in a busy loop.
             backpressure=connections,
             backlog=BACKLOG,
             log_enabled=False,
         )
 
     def _init_shared_socket(self) -> None:
-        # It closes the descriptor that it is given.
+        # Granian closes the descriptor it is given.
         descriptor = os.dup(self._queue.fileno())
         self._shd = SocketHolder(descriptor, False, BACKLOG)  # type: ignore[assignment, call-arg]
 
 
 class _Told:
-    """Writes what becomes of workers into the log."""
+    """Logs what happens to workers."""
 
     def __init__(self, listener: Listener, shared: _Shared) -> None:
         self._listener = listener
@@ -290,10 +292,10 @@ class _Told:
     def gone(self, place: int) -> None:
         self._shared.pages.fold(place)
         self._shared.frames.put(place, b"")
-        # What it was ordered still holds for the others; who takes the place takes it over.
+        # Its orders stay valid for the others; the next worker in this place takes them over.
 
     def stopping(self) -> None:
-        # From here on the port is open for as long as the workers want it.
+        # From here on only workers hold the port open.
         self._listener.close()
 
 
@@ -307,20 +309,20 @@ def _log_to(output: "_Output", settings: Settings, worker: int) -> None:
 
 
 class _Output:
-    """Standard output, which the processes of one service share."""
+    """Standard output, shared by all processes of one service."""
 
     def __init__(self) -> None:
-        # None if it was closed when we began.
+        # sys.stdout is None if it was closed before the start.
         self._descriptor = (
             os.open(os.devnull, os.O_WRONLY) if sys.stdout is None else sys.stdout.fileno()
         )
-        # A process that is killed gives it back, as no semaphore would.
+        # A file lock is released when its process is killed; a semaphore is not.
         self._lock = _file_without_a_name()
-        # Threads do not survive a fork, and it is better to have none then.
+        # Threads do not survive a fork, so none may be running then.
         self.writer = self._new(idle=0)
 
     def begin_anew(self) -> None:
-        """To be called in a new process."""
+        """Start writing in a new process, after a fork."""
         self.writer = self._new(idle=10)
 
     def _new(self, *, idle: float) -> LineWriter:
@@ -336,8 +338,8 @@ def _file_without_a_name() -> int:
 
 
 def _let_threads_finish() -> None:
-    """Have the threads of workers to come not interrupt each other (ADR 12)."""
+    """Stop worker threads from preempting each other (ADR 12)."""
     if sys.platform == "linux":
-        # Where that is forbidden all goes on as before, at less speed.
+        # Without permission the service runs all the same, a little slower.
         with suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))

@@ -1,7 +1,7 @@
 """Signals: what happens in the service. One frozen record for each kind, and one `emit`.
 
-A new signal is a class here, an `emit` where it happens, and an `on` in each listener that cares.
-Times are in seconds.
+To add a signal: a class here, an `emit` where it happens, and an `on` in each listener that needs
+it. Times are in seconds.
 """
 
 import logging
@@ -16,9 +16,9 @@ from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
 from halfopen import CircuitBreaker
 
-# The route of a request whose path no route takes.
+# The route of a request that matches no route.
 UNMATCHED = "unmatched"
-# What a route puts into the scope of a request that it answers with a stream.
+# Scope key that a route sets when it answers with a stream.
 STREAMED = "event_service.streamed"
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Signal(Struct, frozen=True, gc=False):
 
 
 class GuardsBuilt(Signal, frozen=True, gc=False):
-    """The guards of the upstream were built: subscribe to the breakers, read the others."""
+    """The upstream's guards exist: subscribe to the breakers, read the others."""
 
     breakers: Mapping[str, CircuitBreaker]
     bulkhead: Bulkhead
@@ -54,7 +54,7 @@ class GuardsBuilt(Signal, frozen=True, gc=False):
 
 
 class Admission(Protocol):
-    """What lets requests in."""
+    """Admits requests."""
 
     @property
     def in_flight(self) -> int: ...
@@ -63,30 +63,30 @@ class Admission(Protocol):
 
 
 class AdmissionBuilt(Signal, frozen=True, gc=False):
-    """What lets requests to the API in was built: read it."""
+    """The admission of API requests exists and can be read."""
 
     admission: Admission
 
 
 class RequestStarted(Signal, frozen=True, gc=False):
-    """A request came in; its `RequestDone` follows without fail."""
+    """A request came in; its `RequestDone` always follows."""
 
     method: str
 
 
 class RequestIdentified(Signal, frozen=True, gc=False):
-    """The request's ids are known, and may still be replaced: nobody has used them yet."""
+    """The request's ids are known. Listeners may still replace them: nothing has used them yet."""
 
     call: CallContext
     scope: Scope
 
 
 class RequestDone(Signal, frozen=True, gc=False):
-    """A request is over; its call context is still the current one.
+    """A request has ended; its call context is still current.
 
-    `route` is its route's template or UNMATCHED, never its path. `duration` of a `streamed` reply
-    is how long its reader stayed. `failed_events`: how many a
-    partial reply could not have. `error` is set when the request did not end as its route meant.
+    `route` is the template of its route or UNMATCHED, never its path. For a `streamed` reply,
+    `duration` is how long the reader stayed. `failed_events`: how many events a partial reply
+    lacks. `error` is set if the request ended otherwise than its route intended.
     """
 
     method: str
@@ -105,9 +105,9 @@ class RequestDone(Signal, frozen=True, gc=False):
 
 
 class AttemptEnded(Signal, frozen=True, gc=False):
-    """One attempt at the upstream is over; `outcome` as in metrics.
+    """An attempt at the upstream ended; `outcome` is as in the metrics.
 
-    `succeeded`: the breaker counted a success, of which it tells nobody.
+    `succeeded`: the breaker counted a success, for which it emits no event of its own.
     """
 
     operation: str
@@ -117,14 +117,14 @@ class AttemptEnded(Signal, frozen=True, gc=False):
 
 
 class BrokenOff(Signal, frozen=True, gc=False):
-    """A connection to the upstream broke off, or was refused, with `in_flight` calls under way."""
+    """A connection to the upstream broke or was refused, with `in_flight` calls in progress."""
 
     operation: str
     in_flight: int
 
 
 class Retried(Signal, frozen=True, gc=False):
-    """The failed `attempt`, counted from 1, is made again after `wait`."""
+    """`attempt`, counted from 1, failed and will be repeated after `wait`."""
 
     operation: str
     attempt: int
@@ -133,7 +133,7 @@ class Retried(Signal, frozen=True, gc=False):
 
 
 class GaveUp(Signal, frozen=True, gc=False):
-    """No further retry: `reason` is attempts, deadline or budget."""
+    """There will be no retry; `reason` is attempts, deadline or budget."""
 
     operation: str
     attempt: int
@@ -142,20 +142,20 @@ class GaveUp(Signal, frozen=True, gc=False):
 
 
 class Shared(Signal, frozen=True, gc=False):
-    """A caller joined a call that was already under way on behalf of `leader`."""
+    """A caller joined a call that `leader` had begun."""
 
     operation: str
     leader: CallContext | None
 
 
 class CacheHit(Signal, frozen=True, gc=False):
-    """A read was answered from what an earlier one brought."""
+    """A read was answered from the cache."""
 
     operation: str
 
 
 class RateExceeded(Signal, frozen=True, gc=False):
-    """A request was refused because its client is over its rate."""
+    """A request was refused because its client exceeded its rate."""
 
 
 class LoadShed(Signal, frozen=True, gc=False):
@@ -163,13 +163,13 @@ class LoadShed(Signal, frozen=True, gc=False):
 
 
 class ClusterSeen(Signal, frozen=True, gc=False):
-    """Where this node stands in its cluster; told once a second."""
+    """The node's place in its cluster; emitted once a second."""
 
     figures: ClusterFigures
 
 
 class DeliveryAccepted(Signal, frozen=True, gc=False):
-    """An event is on disk, to be delivered; not `new` if it was before. `duration`: the commit."""
+    """An event is on disk for delivery; not `new` if it was already. `duration`: the commit's."""
 
     delivery_id: str
     new: bool
@@ -177,7 +177,7 @@ class DeliveryAccepted(Signal, frozen=True, gc=False):
 
 
 class DeliveryBegan(Signal, frozen=True, gc=False):
-    """An attempt to deliver begins, in a call of its own, which is current until it has ended.
+    """An attempt to deliver begins; its own call context is current until it ends.
 
     The call's parent is the request that brought the event, if that was part of a trace.
     """
@@ -187,7 +187,7 @@ class DeliveryBegan(Signal, frozen=True, gc=False):
 
 
 class DeliveryEnded(Signal, frozen=True, gc=False):
-    """A delivery is delivered, refused or dead. `age` is the time since it was accepted.
+    """A delivery is delivered, refused or dead. `age` is the time since acceptance.
 
     `accepted_as` is the id of the request that brought the event.
     """
@@ -201,7 +201,7 @@ class DeliveryEnded(Signal, frozen=True, gc=False):
 
 
 class DeliveryFailed(Signal, frozen=True, gc=False):
-    """An attempt failed; the next one of this user comes after `rest`."""
+    """An attempt failed; this user's next one follows after `rest`."""
 
     delivery_id: str
     attempts: int
@@ -211,27 +211,27 @@ class DeliveryFailed(Signal, frozen=True, gc=False):
 
 
 class DeliveryFenced(Signal, frozen=True, gc=False):
-    """An attempt ended after another worker had taken the user over: its outcome is void."""
+    """An attempt ended after another worker had taken over the user: its result is void."""
 
     delivery_id: str
     accepted_as: str
 
 
 class DeliveryPutOff(Signal, frozen=True, gc=False):
-    """An attempt could not begin: the circuit is open, or there was no room."""
+    """An attempt could not start: the circuit is open, or there was no free slot."""
 
     delivery_id: str
 
 
 class OutboxFailed(Signal, frozen=True, gc=False):
-    """The outbox's database failed while it was `doing` something."""
+    """The outbox's database failed while `doing` something."""
 
     doing: str
     error: Exception
 
 
 class OutboxSeen(Signal, frozen=True, gc=False):
-    """How many deliveries are queued in all, and the age of the oldest."""
+    """The number of queued deliveries, and the age of the oldest."""
 
     pending: int
     oldest: float
@@ -242,16 +242,16 @@ Emit = Callable[[Signal], None]
 
 
 class Listener(Protocol):
-    """A log, a metric, a dashboard: it says once which signals it hears."""
+    """A log, a metric or a dashboard; it registers once for the signals it wants."""
 
     def listen(self, signals: "Signals") -> None: ...
 
 
 class Signals:
-    """Tells each signal to those who listen for its kind, in the order in which they came.
+    """Delivers each signal to the listeners of its kind, in order of registration.
 
-    Listeners run on the event loop, between two steps of a request: they must be quick. An
-    exception of a listener is logged; the other listeners and the emitter do not see it.
+    Listeners run on the event loop, in the middle of a request, so they must be quick. A listener's
+    exception is logged; neither the emitter nor other listeners see it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The place of this process among all nodes that name the same Redis."""
+"""The node that this process is among all nodes of the same Redis."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
@@ -13,7 +13,7 @@ from event_service.signals import ClusterSeen, Emit
 from halfopen import CircuitBreaker
 from halfopen.redis import RedisCircuits
 
-# A canary's lease ends so long after its attempt must have ended; in seconds.
+# Seconds between the latest end of a canary's attempt and the end of its lease.
 LEASE_MARGIN = 0.5
 TELL_EVERY = 1.0  # seconds
 
@@ -21,7 +21,7 @@ TELL_EVERY = 1.0  # seconds
 class Membership:
     """Shares circuits and rates with the other nodes while `run` runs.
 
-    Nothing here fails when Redis does: each node then goes on alone, and says so in its log.
+    Nothing here fails if Redis does: each node then goes on alone and logs it.
     """
 
     def __init__(
@@ -34,8 +34,8 @@ class Membership:
         node: str | None = None,
         clock: Callable[[], float],
     ) -> None:
-        """`attempt_timeout`: seconds that a call of the upstream may take. `node` must differ for
-        each process; None: a name that does.
+        """`attempt_timeout`: maximum seconds of an upstream call. `node` must be unique to the
+        process; None generates a name.
         """
         self._circuits = RedisCircuits(
             url, name, quorum=quorum, lease=attempt_timeout + LEASE_MARGIN, node=node, clock=clock
@@ -66,7 +66,7 @@ class Membership:
         return self._circuits.figures().nodes
 
     async def run(self, breakers: Iterable[CircuitBreaker], emit: Emit) -> None:
-        """Make the breakers one with those of the other nodes, until it is cancelled."""
+        """Join the breakers with those of the other nodes until cancelled."""
         emit(ClusterSeen(self._circuits.figures()))
         async with self._redis, self._circuits:
             for breaker in breakers:

@@ -1,10 +1,10 @@
-"""Rates that all nodes of a cluster keep together, without asking Redis for each request.
+"""Rates enforced by all nodes of a cluster together, without a Redis call per request.
 
-A node leases requests ahead, somewhat more than a client has used since its last lease, never
-more than a share of what remains. Below the limit nobody waits: while a lease is on its way the
-node lets a few requests through on credit, which the next lease pays for. Together the credit of
-all nodes is a tenth of the limit, so at most 1.1 times the limit is let through. Only a client
-without credit left, near or over its limit, waits for Redis.
+A node leases requests in advance: somewhat more than a client used since its last lease, never more
+than a share of what remains. Below the limit nobody waits: while a lease is on its way, the node
+admits a few requests on credit, which the next lease pays for. The credit of all nodes together is
+a tenth of the limit, so at most 1.1 times the limit is admitted. Only a client near or over its
+limit, with no credit left, waits for Redis.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from limits import RateLimitItem
 
 from event_service.libs.rate_counts import Standing
 
-# Share of a limit that all nodes together may let through before Redis has agreed.
+# Share of a limit that all nodes together may admit on credit.
 CREDIT = 0.1
-# A lease that takes longer to come is not waited for.
+# Seconds after which a late lease is no longer waited for.
 PATIENCE = 0.05  # seconds
-# A node leases at most this share of what remains, divided by the nodes.
+# A node leases at most this share of what remains, divided by the number of nodes.
 SHARE = 0.5
 
 # KEYS: the window of one client at one rate. ARGV: requests let through on credit, requests
@@ -43,18 +43,18 @@ return {{granted, remaining - granted, ends}}
 
 
 class Nodes(Protocol):
-    """What is known of the cluster."""
+    """What is known about the cluster."""
 
     def joined(self) -> bool: ...
     def count(self) -> int:
-        """Nodes that are alive, this one included; the last number known while alone."""
+        """Live nodes, this one included; the last known number while alone."""
 
 
 Run = Callable[[str, Sequence[Any]], Awaitable[list[int]]]
 
 
 class _Window:
-    """What this node may still let through for one client at one rate."""
+    """What this node may still admit for one client at one rate."""
 
     __slots__ = ("credit", "ends", "leased", "leasing", "left", "total", "used")
 
@@ -69,9 +69,9 @@ class _Window:
 
 
 class LeasedRates:
-    """Counts requests for all nodes that share a Redis; stands in for `RateCounts`.
+    """Counts requests across all nodes that share a Redis; replaces `RateCounts`.
 
-    While Redis is away each of N nodes lets through an N-th of each limit. It holds at most
+    While Redis is unavailable, each of N nodes admits an N-th of each limit. Keeps at most
     `max_windows` windows for each rate. Use from one event loop.
     """
 
@@ -86,8 +86,8 @@ class LeasedRates:
         clock: Callable[[], float],
         patience: float = PATIENCE,
     ) -> None:
-        """`run(key, arguments)` runs LEASE; what it raises (OSError, TimeoutError) means that
-        Redis is away. `patience`: seconds that a client without credit waits for it.
+        """`run(key, arguments)` runs LEASE; OSError or TimeoutError means that Redis is
+        unavailable. `patience`: seconds for which a client without credit waits for it.
         """
         self._rates = list(rates)
         self._run = run
@@ -99,7 +99,7 @@ class LeasedRates:
         self._windows: list[OrderedDict[str, _Window]] = [OrderedDict() for _ in rates]
 
     async def take(self, client: str, *, address: str | None = None) -> Standing:
-        """As `RateCounts.take`; waits for Redis at most 50 ms, and only without credit."""
+        """Like `RateCounts.take`; waits for Redis at most 50 ms, and only without credit."""
         names = [client]
         if address is not None and client not in self._windows[0]:
             names.append(address)
@@ -123,7 +123,7 @@ class LeasedRates:
             for index, name, window in windows
             if name == client
         ]
-        # A window may have ended while Redis was asked.
+        # The window may have ended during the call to Redis.
         return Standing(max(0.001, *waits) if waits else 0.0, standing)
 
     def _window(self, index: int, name: str) -> _Window:
@@ -145,7 +145,7 @@ class LeasedRates:
         return window.left != 0 and window.credit < self._credit(index)
 
     def _may_go_alone(self, index: int, window: _Window) -> bool:
-        """Whether it is within this node's share of the limit."""
+        """Whether the request is within this node's share of the limit."""
         share = self._rates[index].amount // max(1, self._nodes.count())
         return window.total < max(1, share)
 
@@ -161,13 +161,13 @@ class LeasedRates:
             self._lease_soon(index, name, window)
 
     def _left(self, index: int, window: _Window) -> int:
-        """What the client may count on: what was left for all, and what is leased here."""
+        """Requests the client has left: the shared remainder plus what is leased here."""
         if window.left is None:
             return max(0, self._rates[index].amount - window.used)
         return max(0, window.left + window.leased - window.credit)
 
     async def _wait_for_lease(self, index: int, name: str, window: _Window) -> bool:
-        """Whether Redis has answered, at once where it is known that nothing remains."""
+        """Wait for a lease, unless nothing is known to remain; whether Redis answered."""
         if window.left == 0 and window.leasing is None:
             return True
         leasing = self._lease_soon(index, name, window)

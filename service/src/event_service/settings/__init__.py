@@ -1,4 +1,4 @@
-"""Everything configurable, validated once at start."""
+"""All settings, validated once at start."""
 
 from event_service.settings.faults import PREFIX
 from event_service.settings.fields import (

@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words for whoever sets them."""
+"""Explains invalid settings to the person who set them."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,12 +13,12 @@ LONGEST_QUOTE = 100
 
 
 def variable(name: str) -> str:
-    """The variable of a setting."""
+    """The environment variable of a setting."""
     return PREFIX + name.upper()
 
 
 def unknown(name: str, known: Iterable[str]) -> str:
-    """The fault of a setting that there is not. Its value is not quoted: it may be a secret."""
+    """The fault for an unknown setting. Its value is not quoted, because it may be a secret."""
     nearest = _nearest(name, known)
     meant = _did_you_mean(variable(nearest)) if nearest else ""
     return f"{printable(variable(name))}: unknown variable{meant}"
@@ -27,7 +27,7 @@ def unknown(name: str, known: Iterable[str]) -> str:
 def describe(
     details: Mapping[str, Any], field: FieldInfo, text: str | None, *, origin: str = ""
 ) -> str:
-    """One fault that pydantic found in a field, given the text of its variable, if there is one.
+    """The text for one fault that pydantic found, given the variable's text, if any.
 
     `text` is what may be shown of it.
     """
@@ -50,7 +50,7 @@ def printable(text: str) -> str:
 
 
 def _sentence(details: Mapping[str, Any], field: FieldInfo, text: str | None) -> tuple[str, str]:
-    """What is wrong, and the value that was probably meant."""
+    """What is wrong, and which value was probably meant."""
     kind = details["type"]
     if kind == "value_error":
         return str(details["ctx"]["error"]).rstrip("."), ""
@@ -98,7 +98,7 @@ def _did_you_mean(word: str) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A value as its variable would have it."""
+    """A value as one would write it in its variable."""
     if value is None:
         return ""
     if isinstance(value, list):

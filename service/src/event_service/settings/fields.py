@@ -1,4 +1,4 @@
-"""Everything configurable, validated once at start."""
+"""All settings, validated once at start."""
 
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -45,14 +45,14 @@ NOT_FOR_DATABASES = (
 )
 HTTP_CONCURRENCY = 1024
 DATABASE_CONCURRENCY = 16
-# PostgreSQL lets in 100 connections as it comes, and more processes than one ask for theirs.
+# PostgreSQL allows 100 connections by default, and several processes share them.
 MAX_DATABASE_CONCURRENCY = 100
-# Share of the request's deadline that one attempt may take where its own limit is not set.
+# Share of the request's deadline that an attempt may take, unless its own limit is set.
 ATTEMPT_SHARE = 0.9
 
 
 class _Default(float):
-    """A default that is told apart from the same number set by somebody."""
+    """Marks a value as a default, to tell it from the same value set explicitly."""
 
 
 class Environment(StrEnum):
@@ -70,10 +70,10 @@ def _attempt(data: dict[str, Any]) -> float:
     return min(UPSTREAM_TIMEOUT, ATTEMPT_SHARE * deadline)
 
 
-# A day. Above it a number is a slip, and far above it clocks and selectors overflow.
+# A day. Larger values are mistakes, and far larger ones overflow clocks and selectors.
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 SecondsOrOff = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
-# A year: what is kept, not waited for.
+# A year, for what is kept rather than waited for.
 LongSeconds = Annotated[float, Field(gt=0, le=31_536_000, allow_inf_nan=False)]
 LongSecondsOrOff = Annotated[float, Field(ge=0, le=31_536_000, allow_inf_nan=False)]
 
@@ -315,16 +315,16 @@ class Settings(BaseSettings):
         """The effective values by variable name, ready to print; secrets read `**********`."""
         shown = self.model_dump(mode="json")
         for name in WITH_CREDENTIALS:
-            # The address of an HTTP API has none, but may have an @ in its path.
+            # An HTTP API's address has no credentials, but its path may contain an @.
             if name != "upstream_url" or is_database(self.upstream_url):
                 shown[name] = hide_credentials(shown[name])
         return {variable(name): value for name, value in shown.items()}
 
     def env_lines(self) -> Iterator[str]:
-        """The effective values as lines that a `.env` file may have.
+        """The effective values as lines for a `.env` file.
 
-        What holds a secret, what means nothing here, and an environment that cannot be chosen in
-        such a file are put into comments.
+        Secrets, settings without effect here, and an environment that cannot be chosen in such a
+        file are commented out.
         """
         for (name, value), field in zip(
             self.masked().items(), type(self).model_fields, strict=True

@@ -13,15 +13,15 @@ _SECRETS = ("ops_token", "upstream_headers")
 
 
 class ConfigurationError(Exception):
-    """The environment does not describe a service that could start; the text lists every fault."""
+    """The settings are invalid; the text lists every fault."""
 
 
 def load_settings(
     env_file: str = ".env", *, on_note: Callable[[str], object] = lambda _note: None
 ) -> Settings:
-    """The settings that the environment describes; in development also those in `env_file`.
+    """The settings from the environment and, in development, from `env_file`.
 
-    `on_note` is told of what is odd but harmless, in a sentence each. Raises ConfigurationError
+    `on_note` gets one sentence for each thing that is odd but harmless. Raises ConfigurationError
     with one line for each fault.
     """
     fields = Settings.model_fields
@@ -33,7 +33,7 @@ def load_settings(
         settings = Settings(**given.file)
     except ValidationError as error:
         for details in error.errors():
-            # A default that follows from a value that is at fault itself is no fault.
+            # A default derived from a faulty value is not a fault of its own.
             if details["type"] == "default_factory_not_called":
                 continue
             if not details["loc"]:

@@ -16,8 +16,8 @@ DEVELOPMENT = "development"
 
 
 class Given(NamedTuple):
-    """The texts of settings by name. What the environment names, the file does not decide, not
-    even where the environment's text is empty: that is the default.
+    """The texts of settings by name. A variable of the environment overrides the file even if it is
+    empty, which means the default.
     """
 
     environment: dict[str, str]
@@ -41,7 +41,7 @@ class Variables(PydanticBaseSettingsSource):
 
 
 def given_settings(env_file: str, known: Collection[str]) -> Given:
-    """What is set, and what is wrong with how it is set."""
+    """The settings that are set, and the faults in how they are set."""
     environment = _named(os.environ)
     faults: list[str] = []
     notes: list[str] = []
@@ -68,7 +68,7 @@ def given_settings(env_file: str, known: Collection[str]) -> Given:
 
 
 def _named(variables: Mapping[str, str]) -> dict[str, str]:
-    """The texts of ours among these variables, by the names of settings."""
+    """The texts of our variables, by setting name."""
     return {
         _setting(name): text
         for name, text in variables.items()

@@ -1,4 +1,4 @@
-"""The judges of single values of settings. They raise ValueError, in words for whoever set them."""
+"""Checks of single settings. A ValueError is a message for the person who set the value."""
 
 import json
 import re
@@ -26,10 +26,10 @@ UPSTREAM_PATHS = {
     "getEventById": "/getEventById/{id}",
     "addEvent": "/addEvent",
 }
-# An upstream that gives all events of a user in one call; its `{id}` may stand in a query.
+# For an upstream that returns all events of a user in one call; `{id}` may stand in the query.
 OPTIONAL_PATHS = {"getEventsByUserId": "/getEventsByUserId/{id}"}
 
-# Each call has its own, so that one for all would contradict it.
+# Set for each call separately, so a configured one would contradict it.
 SET_BY_US = ("content-type", "idempotency-key", "x-request-id", "traceparent", "tracestate")
 
 _is_header_name = re.compile(r"[A-Za-z0-9_-]+\Z").match
@@ -85,7 +85,7 @@ def origins(value: list[str]) -> list[str]:
 
 
 def _is_origin(text: str) -> bool:
-    """Whether browsers would write an origin like this."""
+    """Whether the text is an origin as browsers write it."""
     try:
         url = parse_base_url(text)
     except ValueError:
@@ -144,7 +144,7 @@ def is_utf_8(text: str) -> bool:
 
 
 def is_database(url: str) -> bool:
-    """Whether an upstream's address is that of a database, not of an HTTP API."""
+    """Whether the upstream's address names a database rather than an HTTP API."""
     return url.partition("://")[0].lower() in DATABASES
 
 
@@ -189,7 +189,7 @@ def page_of_trace(value: str) -> str:
 
 
 def database(value: str) -> str:
-    """Raises ValueError for what is no address of a database, and without its driver."""
+    """Raises ValueError for an invalid database address, and if its driver is missing."""
     value = _with_small_scheme(value)
     if not is_database(value):
         raise ValueError("must be sqlite:///relative, sqlite:////absolute or postgresql://…")
