@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -238,30 +238,51 @@ def test_of_two_that_start_at_the_same_instant_one_says_that_it_cannot(tmp_path:
         )
 
 
-def test_dev_ends_without_a_word_when_it_has_hardly_begun():
+@pytest.mark.parametrize("number", [INT, TERM, HUP])
+def test_dev_ends_without_a_word_whenever_it_is_told_and_leaves_nobody_behind(number: int):
+    with ThreadPoolExecutor(3) as threads:
+        delays = (0, 0.03, 0.1, 0.3, 0.6, 1)
+        for code, output in threads.map(lambda delay: told_twice("dev", number, delay), delays):
+            assert (code, "Traceback" in output) == (0, False), output
+
+
+@pytest.mark.parametrize("number", [INT, TERM])
+def test_the_mock_ends_well_however_often_it_is_told(number: int):
+    code, output = told_twice("mock-upstream", number, 0.2)
+    assert code == 0
+    assert output.startswith("mock upstream listening on")
+    assert output.count("\n") == 1
+
+
+def told_twice(program: str, number: int, delay: float) -> tuple[int, str]:
+    """Exit code and output of a program that is told to end, and told again a moment later.
+
+    The output ends when nobody is left who could add to it.
+    """
     # Coverage hears SIGTERM before our first instruction, and would be taken for us.
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")}
-    for number in (INT, TERM):
-        for delay in (0, 0.03, 0.1, 0.3):
-            process = subprocess.Popen(
-                [str(BIN / "event-service"), "dev"],
-                env={
-                    **inherited,
-                    "EVENT_SERVICE_PORT": str(free_port()),
-                    "EVENT_SERVICE_UPSTREAM_URL": f"http://127.0.0.1:{free_port()}",
-                },
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                start_new_session=True,
-            )
-            status = Path(f"/proc/{process.pid}/status")
-            while not caught(status.read_text()) & 1 << (TERM - 1):
-                time.sleep(0.001)
-            time.sleep(delay)
-            for _ in range(2):
-                os.killpg(process.pid, number)
-            output, _ = process.communicate(timeout=HANGS)
-
-            assert process.returncode == 0
-            assert "Traceback" not in output
+    upstream = str(free_port())
+    command = ["event-service", "dev"] if program == "dev" else [program, "--port", upstream]
+    process = subprocess.Popen(
+        [str(BIN / command[0]), *command[1:]],
+        env={
+            **inherited,
+            "PYTHONUNBUFFERED": "1",
+            "EVENT_SERVICE_PORT": str(free_port()),
+            "EVENT_SERVICE_UPSTREAM_URL": f"http://127.0.0.1:{upstream}",
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    status = Path(f"/proc/{process.pid}/status")
+    while not caught(status.read_text()) & 1 << (TERM - 1):
+        time.sleep(0.001)
+    time.sleep(delay)
+    for pause in (0.02, 0.1, 0.1, 0.1, 0.1, 0):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        time.sleep(pause)
+    output, _ = process.communicate(timeout=HANGS)
+    return process.returncode, output

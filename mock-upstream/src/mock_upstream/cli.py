@@ -108,11 +108,16 @@ def _print_call(call: Entry) -> None:
 
 async def _until_told_to_stop(mock: MockUpstream, host: str, port: int) -> None:
     stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, stop.set)
     async with listening(mock, host=host, port=port):
         typer.echo(f"mock upstream listening on {mock.url}")
         await stop.wait()
+    # The loop takes its handlers along, and one more signal would kill what ends well.
+    for number in numbers:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_IGN)
 
 
 def main() -> None:

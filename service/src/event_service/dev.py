@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
 
 import typer
 from watchfiles import watch
@@ -57,28 +57,63 @@ def _is_served(host: str, port: int) -> bool:
 def run(settings: Settings, *, mocked: bool) -> int:
     """Run the service, and the mock if it is to be `mocked`, until a signal; the exit code."""
     typer.echo(_addresses(settings, mocked=mocked))
-    try:
-        for number in ENDS:
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, _raise_interrupt)
-        with ExitStack() as stack:
-            mock = stack.enter_context(_mock(settings)) if mocked else None
-            environ = {**os.environ, **_outbox(settings)}
-            service = stack.enter_context(Restartable("event_service", "serve", environ=environ))
-            if not _answers(service, settings):
-                typer.echo("the service did not start; its last lines above say why", err=True)
-                return 1
-            typer.echo(_hints(settings, mocked=mocked))
-            return _watch(service, mock)
-    except KeyboardInterrupt:
+    asked = _AskedToEnd()
+    with ExitStack() as stack:
+        mock = stack.enter_context(_mock(settings)) if mocked else None
+        environ = {**os.environ, **_outbox(settings)}
+        service = stack.enter_context(Restartable("event_service", "serve", environ=environ))
+        code = _run(settings, service, mock, asked)
+    asked.ignore()
+    if code == 0:
         with suppress(OSError):  # the terminal may be gone
             typer.echo("\nstopped")
+    return code
+
+
+def _run(
+    settings: Settings,
+    service: "Restartable",
+    mock: subprocess.Popen[bytes] | None,
+    asked: "_AskedToEnd",
+) -> int:
+    if _answers(service, settings, asked):
+        typer.echo(_hints(settings, mocked=mock is not None))
+        return _watch(service, mock, asked)
+    if asked.is_set():
         return 0
+    typer.echo("the service did not start; its last lines above say why", err=True)
+    return 1
 
 
-def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None) -> int:
+class _AskedToEnd:
+    """Whether a signal came. It interrupts nothing: a child that is being started would be lost.
+
+    No lock, as in an Event: one signal may come while another is being handled.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        for number in ENDS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, self._come)
+
+    def is_set(self) -> bool:
+        return self._came
+
+    def ignore(self) -> None:
+        """Further ones, too: handlers in Python are gone at its very end, and they would kill."""
+        for number in ENDS:
+            signal.signal(number, signal.SIG_IGN)
+
+    def _come(self, _number: int, _frame: FrameType | None) -> None:
+        self._came = True
+
+
+def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None, asked: _AskedToEnd) -> int:
     restarted = told = False
-    for changes in watch(*SOURCES, rust_timeout=GLANCE, yield_on_timeout=True, debounce=400):
+    for changes in watch(
+        *SOURCES, stop_event=asked, rust_timeout=GLANCE, yield_on_timeout=True, debounce=400
+    ):
         if mock is not None and mock.poll() is not None:
             typer.echo("the mock upstream ended by itself; its last lines above say why", err=True)
             return 1
@@ -156,16 +191,12 @@ def _child(
             yield child
         finally:
             child.terminate()
-            try:
-                child.wait()
-            except KeyboardInterrupt:
-                child.wait()  # no second one comes
-                raise
+            child.wait()
 
 
-def _answers(service: Restartable, settings: Settings) -> bool:
-    """Waits until the service answers; whether it does, or has ended."""
-    while not service.ended:
+def _answers(service: Restartable, settings: Settings, asked: _AskedToEnd) -> bool:
+    """Waits until the service answers; whether it does, or has ended, or is asked to."""
+    while not service.ended and not asked.is_set():
         connection = http.client.HTTPConnection(_reachable(settings), settings.port, timeout=1)
         try:
             connection.request("GET", "/livez")
@@ -226,10 +257,3 @@ def _base(settings: Settings) -> str:
 
 def _reachable(settings: Settings) -> str:
     return ANYWHERE.get(settings.host, settings.host)
-
-
-def _raise_interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    # Once is enough: nothing may interrupt the end of our children.
-    for number in ENDS:
-        signal.signal(number, lambda *_: None)
-    raise KeyboardInterrupt
