@@ -20,7 +20,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox bench-reads docs wheels check-wheels container audit pins clean
+.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox bench-reads docs pictures wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -154,6 +154,10 @@ $(VENV)/.breakers: $(VENV)/.build benchmarks/breaker/requirements.txt
 
 docs: $(VENV)/.run ## Write the generated pages of docs/ anew
 	@$(BIN)/python -m docs.generate
+
+pictures: $(VENV)/.dev ## Take the pictures of the dashboard anew; pngquant makes them small
+	@DASHBOARD_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m pytest --quiet tests/test_dashboard_states.py tests/test_dashboard_fleet.py
+	@! command -v pngquant >/dev/null || pngquant --quality 60-90 --speed 1 --force --ext .png docs/images/*.png
 
 wheels: $(VENV)/.build ## Build the wheel and the source distribution of each of the three
 	@rm -rf dist

@@ -2,7 +2,6 @@
 
 import json
 import os
-import subprocess
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from .processes import event_service, free_port, mock_upstream
+from .processes import event_service, free_port, mock_upstream, running
 
 pytestmark = [pytest.mark.needs("redis-server", "nginx"), pytest.mark.timeout(120)]
 
@@ -42,15 +41,6 @@ http {{
     }}
 }}
 """
-
-
-@contextmanager
-def running(*command: str | Path) -> Iterator[None]:
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        try:
-            yield
-        finally:
-            process.terminate()
 
 
 @pytest.fixture

@@ -187,6 +187,7 @@ def create_app(
         bulkhead=policies.bulkhead,
         budget=policies.budget,
         loop_lag=lambda: vitals.loop_lag,
+        steady_lag=lambda: vitals.steady_lag,
         clock=clock,
     )
     log_lines = LogLines(slow_request=settings.slow_request)

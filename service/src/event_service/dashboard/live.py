@@ -85,6 +85,7 @@ class LiveFeed:
         bulkhead: Bulkhead,
         budget: RetryBudget,
         loop_lag: Callable[[], float] = lambda: 0.0,
+        steady_lag: Callable[[], float] = lambda: 0.0,
         clock: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -106,6 +107,7 @@ class LiveFeed:
         self._turned_away = RollingStats(2)
         self._failures = LiveFailures()
         self._loop_lag = loop_lag
+        self._steady_lag = steady_lag
         self._process = ProcessFigures(clock)
         self._admission: Admission | None = None
         self._outbox: live_frame.Outbox | None = None
@@ -262,6 +264,7 @@ class LiveFeed:
             cpu=round(self._process.cpu(), 2),
             memory=memory(),
             loop_lag=round(self._loop_lag(), 3),
+            steady_lag=round(self._steady_lag(), 3),
         )
 
     def _upstream(self) -> live_frame.Upstream:

@@ -157,7 +157,8 @@ class Upstream(Struct, frozen=True, rename="camel"):
 class Service(Struct, frozen=True, rename="camel"):
     """The requests to the API, and the processes that answer them.
 
-    `shed` and `limited` are a second; `cpu` is in cores, `memory` in bytes.
+    `shed` and `limited` are a second; `cpu` is in cores, `memory` in bytes. `loop_lag` is the worst
+    of late, `steady_lag` what it came to more than once or twice.
     """
 
     in_flight: int
@@ -169,6 +170,7 @@ class Service(Struct, frozen=True, rename="camel"):
     cpu: float
     memory: int
     loop_lag: float
+    steady_lag: float = 0.0
 
 
 class Outbox(Struct, frozen=True, rename="camel"):

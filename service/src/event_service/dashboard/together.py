@@ -210,6 +210,7 @@ def _service(frames: Sequence[Frame]) -> Service:
         cpu=sum(each.cpu for each in found),
         memory=sum(each.memory for each in found),
         loop_lag=max(each.loop_lag for each in found),
+        steady_lag=max(each.steady_lag for each in found),
     )
 
 

@@ -16,6 +16,7 @@ from event_service.telemetry.cells import Cells
 PERIOD = 0.5
 # Samples over which the shown lag is the maximum: about one scrape interval.
 LOOKS = 30
+STEADY = 3
 
 
 class Vitals:
@@ -67,6 +68,11 @@ class Vitals:
     def loop_lag(self) -> float:
         """The event loop's maximum recent lag, in seconds."""
         return self._values[self._lag]
+
+    @property
+    def steady_lag(self) -> float:
+        """As late as it woke up `STEADY` times lately, in seconds: one hiccup is none."""
+        return sorted(self._lags)[-STEADY] if len(self._lags) >= STEADY else 0.0
 
     def look(self) -> None:
         """Take one sample now."""

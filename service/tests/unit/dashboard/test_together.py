@@ -63,12 +63,13 @@ def test_what_happened_is_told_in_order_with_its_worker():
 
 
 def test_the_row_of_the_service_adds_up_and_shows_the_worst_lag():
-    there = frame(2, service=replace(SERVICE, loop_lag=0.5, shed=2.0))
+    there = frame(2, service=replace(SERVICE, loop_lag=0.5, steady_lag=0.2, shed=2.0))
 
     service = merged(frame(1), [there]).service
 
     assert (service.in_flight, service.max_in_flight, service.shed) == (6, 8192, 2.5)
-    assert (service.cpu, service.memory, service.loop_lag) == (0.5, 2000, 0.5)
+    assert (service.cpu, service.memory) == (0.5, 2000)
+    assert (service.loop_lag, service.steady_lag) == (0.5, 0.2)
 
 
 def test_a_cluster_is_joined_if_all_workers_are_and_the_outbox_is_one_for_all():

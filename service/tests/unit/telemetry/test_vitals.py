@@ -56,6 +56,18 @@ async def test_the_lag_is_the_worst_of_the_last_looks():
     assert values(cells)["event_loop_lag_seconds"] == pytest.approx(0)
 
 
+async def test_a_hiccup_or_two_are_no_steady_lag():
+    time = Time(0.9, 0.8)
+    vitals = Vitals(Cells(), clock=time.clock, sleep=time.sleep)
+    await watched(vitals)
+    assert vitals.steady_lag == 0
+
+    time = Time(0.9, 0.2, 0.8, 0.1)
+    vitals = Vitals(Cells(), clock=time.clock, sleep=time.sleep)
+    await watched(vitals)
+    assert vitals.steady_lag == pytest.approx(0.2)
+
+
 async def test_a_loop_that_is_busy_lags():
     cells = Cells()
 

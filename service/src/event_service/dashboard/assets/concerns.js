@@ -45,8 +45,8 @@ function saturation({ service, upstream }) {
   if (upstream.waiting && upstream.inFlight >= upstream.limit) {
     found.push(concern(`${count(upstream.waiting)} upstream calls wait for one of ${count(upstream.limit)} places`, "the-upstream-is-slow"));
   }
-  if (service.loopLag >= LATE) {
-    found.push(concern(`the event loop runs ${latency(service.loopLag)} late`, TOO_MUCH));
+  if (service.steadyLag >= LATE) {
+    found.push(concern(`the event loop runs ${latency(service.steadyLag)} late`, TOO_MUCH));
   }
   return found;
 }

@@ -39,7 +39,7 @@ export function deliveryActions(say, asks, done) {
 const verbOf = (action) => action[0].toUpperCase() + action.slice(1);
 
 function act(path, { about, usual, verb, name }, say, asks, done = () => {}) {
-  const send = (wish) => control("POST", path, wish).then(done);
+  const send = (wish) => control("POST", path, wish).then(() => done());
   if (!asks) return send().catch((error) => say(error.message));
   ask({ title: `${verb} ${name}`, about, usual, verb, act: send });
   return undefined;

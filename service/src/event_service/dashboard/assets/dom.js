@@ -20,11 +20,29 @@ export function icon(name) {
 export function copied(id, name, shown = id) {
   const node = el("button", { type: "button", class: "copy", title: `Copy the ${name} ${id}`, "aria-label": `Copy the ${name} ${id}` }, shown);
   node.addEventListener("click", async () => {
-    await navigator.clipboard?.writeText(id);
+    if (!(await copy(id))) return;
     node.classList.add("done");
     setTimeout(() => node.classList.remove("done"), 1200);
   });
   return node;
+}
+
+/** Whether it is in the clipboard now. Without TLS there is the old way only. */
+async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    const box = el("textarea", { class: "hidden", readonly: "" });
+    box.value = text;
+    const focused = document.activeElement;
+    document.body.append(box);
+    box.select();
+    const done = document.execCommand("copy");
+    box.remove();
+    focused?.focus();
+    return done;
+  }
 }
 
 export function setText(node, text) {

@@ -77,9 +77,9 @@ const WORST_FIRST = ["open", "half_open", "isolated", "closed"];
 /** The worst first; equals stay in the order in which the service names them. */
 function inOrder(breakers) {
   const rank = (breaker) => WORST_FIRST.indexOf(breaker.state);
-  const focused = circuits.contains(document.activeElement);
   // Whoever is about to press a button finds it where it was.
-  if (!focused) arrange(circuits, breakers.toSorted((a, b) => rank(a) - rank(b)).map((breaker) => breaker.name));
+  const busy = circuits.matches(":hover") || circuits.querySelector(":focus-visible");
+  if (!busy) arrange(circuits, breakers.toSorted((a, b) => rank(a) - rank(b)).map((breaker) => breaker.name));
 }
 
 /** Paths that nobody serves get a tile while many ask for them, not for a stray one. */

@@ -183,6 +183,8 @@ function group(title, ...children) {
 }
 
 function labelled(text, input) {
+  // The options of a select are no part of its name.
+  input.setAttribute("aria-label", text);
   return el("label", {}, text, input);
 }
 

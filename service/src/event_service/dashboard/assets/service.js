@@ -28,7 +28,7 @@ export function serviceRow(box) {
     inFlight.update(`${count(service.inFlight)} of ${count(service.maxInFlight)}`, "requests to the API", part, part >= FULL);
     refused.update(`${rate(service.shed + service.limited)} /s`, `${rate(service.shed)} as too many, ${rate(service.limited)} over their client’s rate`, service.shed > 0);
     machine.update(`${share(service.cpu)} of a core`, `${count(service.memory / MIB)} MiB of memory${frame.workers > 1 ? `, all ${frame.workers} workers` : ""}`);
-    lag.update(latency(service.loopLag), "at worst in the last 15 s", service.loopLag >= LATE);
+    lag.update(latency(service.loopLag), "at worst in the last 15 s", service.steadyLag >= LATE);
     outbox.node.hidden = !frame.outbox;
     if (frame.outbox) outbox.update(`${count(frame.outbox.pending)} queued`, `the oldest for ${latency(frame.outbox.oldest)}`);
     cluster.node.hidden = !frame.cluster;

@@ -147,7 +147,7 @@ function failure(item, traceUrl) {
   if (item.traceId) ids.push(copied(item.traceId, "trace id", "trace"));
   if (item.traceId && traceUrl) {
     const href = traceUrl.replaceAll("{trace_id}", encodeURIComponent(item.traceId));
-    ids.push(el("a", { href, "aria-label": `Open the trace ${item.traceId}` }, "open the trace"));
+    ids.push(el("a", { href, "aria-label": `Open the trace ${item.traceId}`, title: "Open the trace" }, "↗"));
   }
   const made = row("failure", item.at, "", what, request, cause, ids);
   made.node.dataset.outcome = item.outcome;
