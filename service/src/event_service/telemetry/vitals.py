@@ -16,6 +16,7 @@ from event_service.telemetry.cells import Cells
 PERIOD = 0.5
 # Samples over which the shown lag is the maximum: about one scrape interval.
 LOOKS = 30
+# Lags this long or longer must occur so often before they count as steady.
 STEADY = 3
 
 
@@ -71,7 +72,7 @@ class Vitals:
 
     @property
     def steady_lag(self) -> float:
-        """As late as it woke up `STEADY` times lately, in seconds: one hiccup is none."""
+        """The lag reached at least `STEADY` times recently, in seconds: ignores single hiccups."""
         return sorted(self._lags)[-STEADY] if len(self._lags) >= STEADY else 0.0
 
     def look(self) -> None:
