@@ -1,4 +1,4 @@
-"""What the order of events rests on in PostgreSQL: which locks are taken, and when."""
+"""What order and durability rest on in PostgreSQL: which locks are taken when, and how commits."""
 
 import asyncio
 from contextlib import asynccontextmanager
@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from msgspec.structs import astuple
 
-from event_service.outbox.records import NEW_COLUMNS, Step, Then
+from event_service.outbox.records import NEW_COLUMNS, Outcome, State, Step, Then
 
 from .stores import Database, entry
 
@@ -91,3 +91,25 @@ async def test_lanes_are_taken_in_one_order_whatever_the_order_of_the_batch(
         await until_it_waits(postgres_url)
         assert await is_locked(postgres_url, "a")
     await task
+
+
+async def test_what_is_written_is_on_disk_whatever_the_servers_default(store, postgres_url):
+    async with await psycopg.AsyncConnection.connect(postgres_url, autocommit=True) as connection:
+        found = await connection.execute("SHOW synchronous_commit")
+        assert await found.fetchone() == ("off",)
+        await connection.execute(
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF current_setting('synchronous_commit') <> 'on' THEN"
+            " RAISE 'not durable'; END IF; RETURN new; END $$"
+        )
+        for table in ("lane", "outbox"):
+            await connection.execute(
+                f"CREATE TRIGGER durable BEFORE INSERT OR UPDATE ON {table}"
+                " FOR EACH ROW EXECUTE FUNCTION refuse()".encode()
+            )
+    new = entry("u")
+    await store.accept([new])
+    (claim,) = await store.claim("me", 1)
+    done = Outcome(claim.queued[0].seq, State.REFUSED)
+    await store.advance([Step("u", claim.token, claim.seen, Then.LEAVE, done)])
+    assert await store.retry(new.id)
