@@ -19,6 +19,7 @@ ROOT = Path(__file__).parent.parent
 PROMETHEUS = ROOT / "deploy/prometheus"
 DASHBOARD = ROOT / "deploy/grafana/dashboards/event-service.json"
 RUNBOOK = ROOT / "docs/operations.md"
+ASSETS = ROOT / "service/src/event_service/dashboard/assets"
 DOCKERFILE = ROOT / "deploy/Dockerfile"
 
 # Prometheus makes these itself, or adds them to every series.
@@ -128,13 +129,36 @@ def test_the_panels_of_the_dashboard_do_not_overlap():
     assert len(set(identities)) == len(identities)
 
 
+def run_book_sections() -> dict[str, str]:
+    """The text of each section of the run-book, by its anchor."""
+    _, run_book = RUNBOOK.read_text().split("\n## Run-book\n")
+    parts = [part.partition("\n") for part in run_book.split("\n### ")[1:]]
+    return {
+        re.sub(r"[^\w -]", "", title).lower().replace(" ", "-"): text for title, _, text in parts
+    }
+
+
 def test_every_alert_leads_to_its_page_of_the_run_book():
-    headings = re.findall(r"^#+ (.+)$", RUNBOOK.read_text(), re.MULTILINE)
-    anchors = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+    anchors = run_book_sections()
     for alert in alerts():
-        page, _, anchor = alert["annotations"]["runbook"].partition("#")
-        assert page == "docs/operations.md"
+        page, _, anchor = alert["annotations"]["runbook_url"].partition("#")
+        assert page == "{{ $externalLabels.runbook_url }}"
         assert anchor in anchors, alert["alert"]
+        assert f"`{alert['alert']}`" in anchors[anchor]
+
+
+def test_every_sentence_of_the_dashboard_leads_to_its_page_of_the_run_book():
+    scripts = "".join((ASSETS / name).read_text() for name in ("concerns.js", "sentence.js"))
+    named = set(re.findall(r'"([a-z]+(?:-[a-z]+){2,})"', scripts))
+    assert len(named) > 3
+    assert named <= run_book_sections().keys()
+
+
+def test_every_alert_tells_the_instance():
+    """One that aggregates over instances would not say where to look."""
+    for alert in alerts():
+        for kept in re.findall(r"\b(?:sum|max|min|avg)\b\s*(?:by\s*\(([^)]*)\))?", alert["expr"]):
+            assert "instance" in kept, alert["alert"]
 
 
 def test_every_alert_is_seen_to_fire():
