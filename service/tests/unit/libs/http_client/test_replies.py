@@ -1,6 +1,7 @@
 """What a reply is made of, byte by byte."""
 
 import gzip
+import time
 import zlib
 
 import pytest
@@ -247,6 +248,26 @@ async def test_small_chunks_are_a_body_however_many():
         wire.receive(b"1\r\nx\r\n" * 100)
     wire.receive(b"0\r\n\r\n")
     assert await wire.result() == (200, b"x" * 100_000)
+
+
+async def test_a_body_of_eight_times_the_length_takes_about_eight_times_as_long():
+    """Copied anew for each piece, it would be 64 times."""
+
+    async def reading(size: int) -> float:
+        wire = Wire(max_body=size)
+        began = time.process_time()
+        wire.receive(OK + b"Content-Length: %d\r\n\r\n" % size)
+        for _ in range(size // len(PIECE)):
+            wire.receive(PIECE)
+        assert len((await wire.result())[1]) == size
+        return time.process_time() - began
+
+    short = min([await reading(2**20) for _ in range(3)])
+    long = min([await reading(2**23) for _ in range(3)])
+    assert long < 24 * short
+
+
+PIECE = b"x" * 4096
 
 
 @pytest.mark.parametrize("surplus", [b"x", OK + b"Content-Length: 2\r\n\r\nhi", b"\x00", b"HTTP"])
