@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import aiohttp
 import apsw
 import pytest
 from structlog.testing import capture_logs
@@ -15,6 +16,7 @@ from mock_upstream import Fault, MockUpstream
 
 from .conftest import Start
 from .otlp_receiver import receiving
+from .server_process import serve
 
 pytestmark = pytest.mark.anyio
 
@@ -305,3 +307,27 @@ async def test_it_works_on_postgres_too(start, mock, postgres_url):
         assert (await add(client, {**EVENT, "title": "x"}, **key)).status == 422
         assert (await settled(client, first.headers["Location"]))["status"] == "delivered"
         assert (await client.get("/api/addEvent/x")).status == 404
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+async def test_the_same_key_a_hundred_times_over_four_workers_is_one_event(
+    request, mock, tmp_path, database
+):
+    url = f"sqlite:///{tmp_path}/outbox.db"
+    if database == "postgres":
+        url = request.getfixturevalue("postgres_url")
+    async with serve(mock.url, workers="4", outbox_url=url) as server:
+        pids = {await server.started() for _ in range(4)}
+        connector = aiohttp.TCPConnector(limit=0, force_close=True)
+        async with aiohttp.ClientSession(server.url, connector=connector) as client:
+            key = {"Idempotency-Key": "k"}
+            replies = await asyncio.gather(*(add(client, **key) for _ in range(100)))
+            assert {reply.status for reply in replies} == {202}
+            (location,) = {reply.headers["Location"] for reply in replies}
+            assert (await settled(client, location))["status"] == "delivered"
+    workers = {line["worker"] for line in server.lines if line["event"] == "request"}
+    assert len(pids) == 4
+    assert len(workers) > 1
+    assert titles(mock).count("Standup") == 1
+    assert mock.journal.counts["addEvent"] == 1
