@@ -94,6 +94,7 @@ lint: $(VENV)/.lint ## Check format, types, import layers, dead code, dependenci
 	$(BIN)/vulture
 	for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/deptry src); done
 	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/kubernetes-validate --quiet --strict -k 1.33 deploy/kubernetes/*.yaml
 	$(BIN)/actionlint
 	$(BIN)/zizmor --offline --quiet --min-severity=medium .github
 

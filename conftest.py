@@ -24,6 +24,7 @@ PACKAGES = {
     "node": "nodejs",
     "postgres": "postgresql",
     "promtool": "prometheus",
+    "systemd-analyze": "systemd",
     "taskset": "util-linux",
 }
 OTHER_NAMES = {"chromium": ["chromium-browser"]}
