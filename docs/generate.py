@@ -1,9 +1,15 @@
 """`make docs`: writes the pages that the code itself knows best, API and configuration."""
 
 import json
+import re
+from collections.abc import Container, Sequence
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
 
 from event_service.routes.openapi import openapi
 from event_service.routes.problem_guide import GUIDE
@@ -47,7 +53,33 @@ DEFAULTS = {
 Json = dict[str, Any]
 
 
+RUNBOOK = HERE.parent / "service/src/event_service/dashboard/assets/runbook.html"
+RUNBOOK_HEAD = """\
+<!doctype html>
+<!-- Written by `make docs` from docs/operations.md; change that instead. -->
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>Run-book · Event Service</title>
+<link rel="icon" href="{{assets}}/icon.svg" type="image/svg+xml">
+<link rel="stylesheet" href="{{assets}}/base.css">
+</head>
+<body class="runbook">
+<main>
+<p><a href="/dashboard">Dashboard</a></p>
+<h1>Run-book</h1>
+"""
+RUNBOOK_FOOT = """\
+</main>
+</body>
+</html>
+"""
+
+
 def main() -> None:
+    RUNBOOK.write_text(runbook_page())
     (HERE / "api.md").write_text(api_page())
     (HERE / "configuration.md").write_text(configuration_page())
 
@@ -95,6 +127,41 @@ def api_page() -> str:
     first = document["components"]["examples"]["circuit-open"]["value"]
     lines += ["", "One in full:", "", *_fenced(first)]
     return "\n".join(lines) + "\n"
+
+
+def runbook_page() -> str:
+    """The run-book as the service shows it itself, when nothing else can be reached."""
+    text = (HERE / "operations.md").read_text().partition("\n## Run-book\n")[2]
+    text = re.split(r"^## ", text, maxsplit=1, flags=re.MULTILINE)[0]
+    markdown = MarkdownIt("commonmark").enable("table")
+    tokens = markdown.parse(text)
+    anchors = set()
+    for token, inline in pairwise(tokens):
+        if token.type == "heading_open":
+            anchors.add(anchor := _anchor(inline.content))
+            token.tag = "h2"
+            token.attrSet("id", anchor)
+        elif token.type == "heading_close":
+            token.tag = "h2"
+    for inline in tokens:
+        _keep_links(inline.children or [], anchors)
+    return RUNBOOK_HEAD + markdown.renderer.render(tokens, markdown.options, {}) + RUNBOOK_FOOT
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes them."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def _keep_links(tokens: Sequence[Token], anchors: Container[str]) -> None:
+    """Links to other pages of the documents lead nowhere in the service."""
+    kept = True
+    for token in tokens:
+        if token.type == "link_open":
+            target = str(token.attrGet("href"))
+            kept = target.startswith("http") or target.removeprefix("#") in anchors
+        if token.type in {"link_open", "link_close"} and not kept:
+            token.tag, token.attrs = "span", {}
 
 
 def _operation(document: Json, path: str, method: str, operation: Json) -> list[str]:

@@ -42,7 +42,7 @@ WHEN = {
     "cluster_quorum": "a single server that is cut off should not open the circuit of all",
     "ops_token": "you want metrics, dashboard and log level in production (secret)",
     "dashboard_controls": "operators should trip, isolate and reset breakers from the dashboard in production, and retry and drop deliveries",
-    "runbook_url": "your run-book is on the web, such as this repository's `docs/runbook.md`",
+    "runbook_url": "you have a run-book of your own, with the same sections",
     "grafana_url": "the dashboard should lead to last night's figures",
     "trace_url": "traces are kept somewhere: `https://jaeger.example/trace/{trace_id}`",
     "slow_request": "requests that take this long are worth a warning each",

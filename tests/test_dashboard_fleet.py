@@ -45,7 +45,7 @@ def upstream() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fleet(browser: Browser, upstream: str) -> Iterator[Fleet]:
     settings = {
         "ENV": "production",
@@ -79,7 +79,7 @@ def open_in_one_worker(url: str, upstream: str) -> None:
     connection.close()
 
 
-def test_two_workers_of_which_one_is_open_then_reset_by_a_dialog_then_lost(fleet: Fleet):
+def test_a_circuit_that_is_open_in_one_of_two_workers_and_the_run_book_about_it(fleet: Fleet):
     page = fleet.page
     expect(page.locator("#worker")).to_contain_text("2 workers")
     open_in_one_worker(fleet.url, fleet.upstream)
@@ -88,24 +88,29 @@ def test_two_workers_of_which_one_is_open_then_reset_by_a_dialog_then_lost(fleet
     expect(page.locator("#tail li[data-kind=transition]").first).to_contain_text("worker ")
     is_in_order(page, "workers")
 
-    # The dialog: by keyboard alone, out again by Escape, and told when it does not work.
-    trip, reset = (
-        page.get_by_role("button", name=f"{action} addEvent") for action in ("Trip", "Reset")
-    )
+    with page.context.expect_page() as opening:
+        page.locator("#what-to-do").click(modifiers=["Control"])
+    runbook = opening.value
+    expect(runbook.locator("h2:target")).to_have_text("A circuit stays open")
+    faults = faults_of(runbook)
+    runbook.close()
+    assert faults == []
+
+
+def test_controls_ask_for_how_long_why_and_by_whom_by_keyboard_alone(fleet: Fleet):
+    page = fleet.page
+    trip = page.get_by_role("button", name="Trip getUsers")
     trip.focus()
     page.keyboard.press("Enter")
-    dialog = page.get_by_role("dialog", name="Trip addEvent")
-    expect(dialog).to_be_visible()
+    dialog = page.get_by_role("dialog", name="Trip getUsers")
     expect(dialog.get_by_label("For how long")).to_be_focused()
     faults = faults_of(page)
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)
     expect(trip).to_be_focused()
 
-    reset.focus()
     page.keyboard.press("Enter")
-    dialog = page.get_by_role("dialog", name="Reset addEvent")
-    expect(dialog.get_by_label("Why")).to_be_focused()
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     expect(dialog).to_be_visible()  # a reason is required
     page.keyboard.type(" ")
@@ -113,10 +118,11 @@ def test_two_workers_of_which_one_is_open_then_reset_by_a_dialog_then_lost(fleet
     page.keyboard.type("Kim")
     page.keyboard.press("Enter")
     expect(dialog.get_by_role("alert")).to_contain_text("Say why")
-    dialog.get_by_label("Why").fill("the upstream is mended")
+    dialog.get_by_label("Why").fill("a drill")
     page.keyboard.press("Enter")
-    expect(badge(page, "addEvent")).to_have_text("Closed")
-    expect(sentence(page)).to_contain_text("All five circuits are closed")
+    expect(dialog).to_have_count(0)
+    expect(tile(page, "getUsers").locator(".since")).to_contain_text("has been open for")
+    expect(sentence(page)).to_contain_text("getUsers")
 
     page.get_by_role("button", name="Isolate getEvents").click()
     dialog = page.get_by_role("dialog", name="Isolate getEvents")
@@ -126,19 +132,34 @@ def test_two_workers_of_which_one_is_open_then_reset_by_a_dialog_then_lost(fleet
     if PICTURES:
         is_in_order(page, "dialog")
     dialog.get_by_role("button", name="Isolate").click()
+    expect(badge(page, "getEvents")).to_have_text("Isolated")
+    for breaker in ("getUsers", "addEvent"):
+        page.get_by_role("button", name=f"Reset {breaker}").click()
+        dialog = page.get_by_role("dialog", name=f"Reset {breaker}")
+        dialog.get_by_label("Why").fill("the drill is over")
+        dialog.get_by_role("button", name="Reset").click()
     expect(sentence(page)).to_contain_text("getEvents is isolated by hand in 2 of 2 workers")
-    lines = [json.loads(line) for line in fleet.process.output.splitlines()]
-    told = [line for line in lines if line["event"] == "dashboard control used"]
 
-    fleet.process.stop()
-    expect(sentence(page)).to_contain_text("No news from the service")
-    expect(page.locator("#banner")).to_have_attribute("data-state", "lost")
-    is_in_order(page, "lost")
-    assert faults == []
-    assert [(line["action"], line["by"], line.get("seconds")) for line in told] == [
-        ("reset", "Kim", None),
-        ("isolate", "Kim", 300.0),
+    lines = [json.loads(line) for line in fleet.process.output.splitlines()]
+    told = [
+        (line["action"], line["target"], line["by"], line.get("seconds"))
+        for line in lines
+        if line["event"] == "dashboard control used"
     ]
+    assert faults == []
+    assert told == [
+        ("trip", "getUsers", "Kim", None),
+        ("isolate", "getEvents", "Kim", 300.0),
+        ("reset", "getUsers", "Kim", None),
+        ("reset", "addEvent", "Kim", None),
+    ]
+
+
+def test_a_connection_that_is_lost(fleet: Fleet):
+    fleet.process.stop()
+    expect(sentence(fleet.page)).to_contain_text("No news from the service")
+    expect(fleet.page.locator("#banner")).to_have_attribute("data-state", "lost")
+    is_in_order(fleet.page, "lost")
 
 
 @pytest.mark.needs("redis-server")

@@ -116,6 +116,13 @@ def test_a_generated_page_is_what_the_code_says(page, function, monkeypatch):
     assert (DOCS / f"{page}.md").read_text() == getattr(generate, function)(), "run `make docs`"
 
 
+def test_the_run_book_of_the_service_is_that_of_the_documents(monkeypatch):
+    monkeypatch.syspath_prepend(REPOSITORY)
+    generate = import_module("docs.generate")
+
+    assert generate.RUNBOOK.read_text() == generate.runbook_page(), "run `make docs`"
+
+
 def test_every_setting_has_a_meaning_and_a_reason_to_turn_it(monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY)
     page = import_module("docs.generate").configuration_page()

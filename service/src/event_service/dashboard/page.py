@@ -25,6 +25,7 @@ from event_service.errors import Unauthorized
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
 
+RUNBOOK = "/dashboard/runbook"
 _HTML = "text/html; charset=utf-8"
 _MEDIA_TYPES = {
     "css": "text/css; charset=utf-8",
@@ -57,7 +58,8 @@ class Page(NamedTuple):
     mock_controls: bool
     asks: bool = False  # for a reason and a name before a breaker is touched
     outbox_controls: bool = False
-    runbook: str = ""  # where they are: addresses, `trace` with {trace_id} in it
+    # Their addresses, `trace` with {trace_id} in it; the service has a run-book of its own.
+    runbook: str = ""
     grafana: str = ""
     trace: str = ""
 
@@ -78,20 +80,27 @@ def dashboard_routes(
         "controls": " ".join(name for name, offered in offers.items() if offered),
         "session": "" if access is None else "yes",
         "asks": "yes" if page.asks else "",
-        "runbook": page.runbook,
+        "runbook": page.runbook or RUNBOOK,
         "grafana": page.grafana,
         "trace": page.trace,
     }
     dashboard = _fill(assets.pop("index.html"), values)
     sign_in = _fill(assets.pop("sign_in.html"), values)
+    runbook = _fill(assets.pop("runbook.html"), values)
 
     async def get_page(request: Request) -> Reply:
+        return page_for_operators(request, dashboard)
+
+    async def get_runbook(request: Request) -> Reply:
+        return page_for_operators(request, runbook)
+
+    def page_for_operators(request: Request, html: bytes) -> Reply:
         if access is not None and not access.admits(
             request.headers.raw, client=address(request.scope)
         ):
             headers = {**_PAGE_HEADERS, "www-authenticate": "Bearer"}
             return Reply(sign_in, HTTPStatus.UNAUTHORIZED, headers, _HTML)
-        return Reply(dashboard, headers=_PAGE_HEADERS, media_type=_HTML)
+        return Reply(html, headers=_PAGE_HEADERS, media_type=_HTML)
 
     async def get_asset(request: Request) -> Reply:
         name = request.path_params["name"]
@@ -112,6 +121,7 @@ def dashboard_routes(
 
     return [
         Route("/dashboard", Endpoint(get_page), methods=["GET"]),
+        Route(RUNBOOK, Endpoint(get_runbook), methods=["GET"]),
         Route("/dashboard/assets/{digest}/{name}", Endpoint(get_asset), methods=["GET"]),
         Route("/dashboard/stream", OperatorsOnly(stream, access), methods=["GET"]),
         Route("/dashboard/session", Endpoint(open_session), methods=["POST"]),

@@ -224,7 +224,9 @@ class Settings(BaseSettings):
     in production, as it may elsewhere.
     """
     runbook_url: Annotated[str, AfterValidator(values.page)] = ""
-    """Address of the run-book; the dashboard links to its sections (`#…`). Empty: it names them."""
+    """Address of your own run-book, to whose sections (`#…`) the dashboard links. Empty: the
+    service's own, at `/dashboard/runbook`.
+    """
     grafana_url: Annotated[str, AfterValidator(values.page)] = ""
     """Address of the Grafana dashboard, to which the dashboard links; empty: none."""
     trace_url: Annotated[str, AfterValidator(values.page_of_trace)] = ""

@@ -122,7 +122,7 @@ function banner(state, text, section = "") {
   const what = byId("what-to-do");
   what.hidden = !section;
   setText(what, section ? `Run-book: ${section.replaceAll("-", " ")}` : "");
-  if (section && page.runbook) setAttribute(what, "href", `${page.runbook}#${section}`);
+  if (section) setAttribute(what, "href", `${page.runbook}#${section}`);
   setAttribute(byId("banner"), "data-state", state);
   setAttribute(byId("banner-icon"), "href", `#icon-${icons[state] ?? state}`);
   setText(byId("sentence"), text);
