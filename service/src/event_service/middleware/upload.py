@@ -81,6 +81,10 @@ class Upload:
             self._given_up = True
             late = "The body did not arrive within the time a request has."
             raise RequestTimeout(late) from None
+        except asyncio.CancelledError:
+            # The request as a whole has the same deadline, and may be the first to notice.
+            self._given_up = True
+            raise
         finally:
             self._uploads.give_back(size)
 
