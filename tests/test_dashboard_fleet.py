@@ -133,6 +133,7 @@ def test_controls_ask_for_how_long_why_and_by_whom_by_keyboard_alone(fleet: Flee
         is_in_order(page, "dialog")
     dialog.get_by_role("button", name="Isolate").click()
     expect(badge(page, "getEvents")).to_have_text("Isolated")
+    expect(tile(page, "getEvents")).to_contain_text("By hand, for another 4 min")
     for breaker in ("getUsers", "addEvent"):
         page.get_by_role("button", name=f"Reset {breaker}").click()
         dialog = page.get_by_role("dialog", name=f"Reset {breaker}")
@@ -159,6 +160,7 @@ def test_a_connection_that_is_lost(fleet: Fleet):
     fleet.process.stop()
     expect(sentence(fleet.page)).to_contain_text("No news from the service")
     expect(fleet.page.locator("#banner")).to_have_attribute("data-state", "lost")
+    expect(fleet.page.locator("#what-to-do")).to_contain_text("the service does not answer")
     is_in_order(fleet.page, "lost")
 
 

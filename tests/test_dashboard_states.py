@@ -41,7 +41,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     outbox = f"sqlite:///{tmp_path_factory.mktemp('outbox')}/outbox.db"
     settings = {
         "OUTBOX_URL": outbox,
-        "BREAKER_COOLDOWN": "3",
+        "BREAKER_COOLDOWN": "2",
         "UPSTREAM_TIMEOUT": "4",
         "RUNBOOK_URL": "https://docs.example/runbook",
         "TRACE_URL": "https://traces.example/{trace_id}",

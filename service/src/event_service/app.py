@@ -181,6 +181,8 @@ def create_app(
     if cluster is not None:
         breakers = list(policies.breakers.values())
         lifetimes.background.append(partial(cluster.run, breakers, signals.emit))
+    orders = Orders(policies.breakers, board=worker.orders, place=worker.place)
+    lifetimes.background.append(orders.follow)
     feed = LiveFeed(
         identity=Identity(release, settings.env.value, settings.workers),
         operations=list(policies.breakers),
@@ -188,6 +190,7 @@ def create_app(
         budget=policies.budget,
         loop_lag=lambda: vitals.loop_lag,
         steady_lag=lambda: vitals.steady_lag,
+        release_at=orders.release_at,
         clock=clock,
     )
     log_lines = LogLines(slow_request=settings.slow_request)
@@ -219,8 +222,6 @@ def create_app(
     for route in api_routes:
         if isinstance(route, Route):
             feed.add_endpoint(route.path_format, route.methods or set())
-    orders = Orders(policies.breakers, board=worker.orders, place=worker.place)
-    lifetimes.background.append(orders.follow)
     figures = AllWorkers(feed, worker.frames, place=worker.place)
     lifetimes.background.append(figures.publish)
     stream = DashboardStream(figures.newest, clock=clock)

@@ -86,6 +86,7 @@ class LiveFeed:
         budget: RetryBudget,
         loop_lag: Callable[[], float] = lambda: 0.0,
         steady_lag: Callable[[], float] = lambda: 0.0,
+        release_at: Callable[[str], float | None] = lambda _: None,
         clock: Callable[[], float],
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -102,7 +103,7 @@ class LiveFeed:
         self._other = RollingStats(len(OUTCOMES))
         self._endpoints: dict[str, RollingStats] = {}
         self._methods: dict[str, str] = {}
-        self._breakers = LiveBreakers(clock)
+        self._breakers = LiveBreakers(clock, release_at)
         self._counts: Counter[type[Signal]] = Counter()
         self._turned_away = RollingStats(2)
         self._failures = LiveFailures()

@@ -44,8 +44,12 @@ class _LastFailure(NamedTuple):
 class LiveBreakers:
     """Remembers the latest transitions of all breakers, and of each when it last failed."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, clock: Callable[[], float], release_at: Callable[[str], float | None]
+    ) -> None:
+        """`release_at`: when the isolation of a breaker ends by itself, in Unix seconds."""
         self._clock = clock
+        self._release_at = release_at
         self._breakers: list[CircuitBreaker] = []
         self._failed_at: dict[str, deque[float]] = {}
         self._left_closed_at: dict[str, float] = {}
@@ -130,6 +134,7 @@ class LiveBreakers:
             probes_allowed=snapshot.probes_allowed,
             rejected=snapshot.rejected,
             opened=snapshot.opened,
+            release_at=self._release_at(snapshot.name),
             last_failure=_last_failure(self._last_failures.get(snapshot.name), epoch),
         )
 

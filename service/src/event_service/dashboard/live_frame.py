@@ -78,7 +78,8 @@ class Rule(Struct, frozen=True, rename="camel"):
 class Breaker(Struct, frozen=True, rename="camel"):
     """`since`: in this state. `troubled_since`: not closed, through however many states; None when
     it is. `retry_at`: when the next call may be let in, None unless it is open. `workers`: in how
-    many workers it is in which state; empty where there is one.
+    many workers it is in which state; empty where there is one. `release_at`: when its isolation
+    ends by itself.
     """
 
     name: str
@@ -95,6 +96,7 @@ class Breaker(Struct, frozen=True, rename="camel"):
     opened: int
     last_failure: LastFailure | None
     workers: dict[str, int] = {}
+    release_at: float | None = None
 
 
 class Latency(Struct, frozen=True, rename="camel"):

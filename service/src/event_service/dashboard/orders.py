@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import structlog
@@ -31,6 +32,15 @@ class Order(msgspec.Struct, frozen=True):
     seconds: float | None = None
 
 
+class Timer(Protocol):
+    def cancel(self) -> None: ...
+
+
+class _Release(NamedTuple):
+    at: float  # Unix seconds
+    timer: Timer
+
+
 _decode = msgspec.json.Decoder(list[Order]).decode
 _encode = msgspec.json.Encoder().encode
 
@@ -50,19 +60,29 @@ class Orders:
         place: int = 0,
         now: Callable[[], int] = time.time_ns,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
-        """`board` is None where there is one worker."""
+        """`board` is None where there is one worker. `later` calls a function after so many
+        seconds; None: on the running event loop.
+        """
         self._breakers = breakers
         self._board = board
         self._place = place
         self._now = now
         self._sleep = sleep
+        self._later = later
         self._isolations: dict[str, Isolation] = {}
+        self._releases: dict[str, _Release] = {}
         self._given: deque[Order] = deque(maxlen=KEPT)
         self._done: set[int] = set()
 
     def __contains__(self, breaker: str) -> bool:
         return breaker in self._breakers
+
+    def release_at(self, breaker: str) -> float | None:
+        """When its isolation ends by itself, in Unix seconds; None if it does not."""
+        release = self._releases.get(breaker)
+        return None if release is None else release.at
 
     def give(self, breaker: str, action: Action, seconds: float | None = None) -> None:
         order = Order(self._now(), breaker, action, seconds)
@@ -110,26 +130,37 @@ class Orders:
             case "trip":
                 breaker.trip(order.seconds)
             case "isolate":
-                if name not in self._isolations:
-                    self._isolations[name] = breaker.isolate()
-                if order.seconds is not None:
-                    self._release_later(name, order.seconds)
+                self._isolate(name, order)
             case "release":
                 self._release(name)
             case "reset":
+                self._forget_release(name)
                 self._isolations.pop(name, None)
                 breaker.reset()
 
-    def _release_later(self, name: str, seconds: float) -> None:
-        isolation = self._isolations[name]
+    def _isolate(self, name: str, order: Order) -> None:
+        """Until the time that was asked for last, or until it is released."""
+        self._forget_release(name)
+        if order.seconds is not None:
+            ends = order.at / 1e9 + order.seconds
+            left = ends - self._now() / 1e9
+            if left <= 0:
+                return  # a worker that starts finds an order that is long over
+            later = self._later or asyncio.get_running_loop().call_later
+            timer = later(left, partial(self._release_by_itself, name))
+            self._releases[name] = _Release(ends, timer)
+        if name not in self._isolations:
+            self._isolations[name] = self._breakers[name].isolate()
 
-        def release() -> None:
-            if self._isolations.get(name) is isolation:
-                self._release(name)
-                structlog.get_logger().info("isolation ended by itself", breaker=name)
+    def _release_by_itself(self, name: str) -> None:
+        self._release(name)
+        structlog.get_logger().info("isolation ended by itself", breaker=name)
 
-        asyncio.get_running_loop().call_later(seconds, release)
+    def _forget_release(self, name: str) -> None:
+        if (release := self._releases.pop(name, None)) is not None:
+            release.timer.cancel()
 
     def _release(self, name: str) -> None:
+        self._forget_release(name)
         if (isolation := self._isolations.pop(name, None)) is not None:
             isolation.release()

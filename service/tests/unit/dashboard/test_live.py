@@ -312,6 +312,22 @@ def test_the_last_failure_of_a_breaker_tells_what_how_long_and_whose():
     assert last == LastFailure("status 503", EPOCH + 1000, 0.012, "req-7")
 
 
+def test_an_isolated_breaker_tells_until_when():
+    clock = Clock()
+    feed = LiveFeed(
+        identity=Identity("1", "testing", 1),
+        operations=[],
+        bulkhead=Bulkhead(10, max_waiting=5),
+        budget=RetryBudget(0.1, clock=clock),
+        release_at={"addEvent": 1_060.0}.get,
+        clock=clock,
+    )
+    for name in ("addEvent", "getUsers"):
+        feed.watch(CircuitBreaker(name, clock=clock))
+
+    assert [each.release_at for each in feed.read().breakers] == [1_060.0, None]
+
+
 def test_a_kept_failure_keeps_no_error_alive():
     feed = feed_at(Clock())
     error = ValueError("a bug")

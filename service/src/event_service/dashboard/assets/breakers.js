@@ -104,7 +104,8 @@ const show = {
     fill(track, null, null);
   },
   isolated(breaker, now, fact, track) {
-    say(fact, "Refuses every call", "By hand, until it is released");
+    const left = breaker.releaseAt === null ? null : Math.max(0, breaker.releaseAt - now);
+    say(fact, "Refuses every call", left === null ? "By hand, until it is released" : `By hand, for another ${remaining(left)}`);
     fill(track, null, null);
   },
 };

@@ -112,7 +112,7 @@ function tick() {
     for (const tile of circuits.parts.values()) tile.tick(now);
   } else {
     setText(byId("fresh-text"), `${link} · last news at ${clockTime(frame.time)}`);
-    banner("lost", `No news from the service for ${span(age)}; reconnecting`);
+    banner("lost", `No news from the service for ${span(age)}; reconnecting`, "the-service-does-not-answer");
   }
 }
 
