@@ -48,7 +48,7 @@ def is_id(text: str) -> bool:
 
 def parse_id(text: str) -> str:
     """Returns the id; raises InvalidRequest if it is not valid."""
-    if not is_id(text):
+    if _matches_id(text) is None:
         raise InvalidRequest(
             "An id is 1 to 128 letters, digits or -._~!$&'()*+,;=:@, and not '.' or '..'."
         )

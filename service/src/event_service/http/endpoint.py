@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.types import Receive, Scope, Send
 
 from event_service import context
-from event_service.http.request_watch import RequestWatches
+from event_service.http.request_watch import RequestWatch, RequestWatches
 
 
 class Reply(Struct, frozen=True, gc=False):
@@ -31,14 +31,14 @@ class Endpoint:
         watches: RequestWatches | None = None,
     ) -> None:
         self._handler = handler
-        self._watched = watches or RequestWatches()
+        self._watches = watches or RequestWatches()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._watched(receive, deadline=context.require().deadline) as watch:
+        with RequestWatch(self._watches, receive, context.require().deadline) as watch:
             reply = await self._handler(Request(scope, watch.receive))
         headers = [
             (b"content-type", reply.media_type.encode()),
-            (b"content-length", str(len(reply.body)).encode()),
+            (b"content-length", b"%d" % len(reply.body)),
         ]
         for name, value in reply.headers.items():
             headers.append((name.encode(), value.encode()))

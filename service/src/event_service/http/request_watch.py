@@ -55,7 +55,9 @@ class RequestWatch:
         if task is None:
             raise RuntimeError("a request must run in a task")
         self._task = task
-        self._watches.begin(self)
+        self._watches.watched[self] = None
+        if not self._watches.ticking:
+            self._watches.look_later()
         return self
 
     def __exit__(
@@ -64,8 +66,9 @@ class RequestWatch:
         error: BaseException | None,
         _traceback: TracebackType | None,
     ) -> None:
-        self._watches.end(self)
+        del self._watches.watched[self]
         if self._listener is not None:
+            self._watches.listened_for -= 1
             self._listener.cancel()
             # Its end holds its frame, and that holds us: together they would be left to the
             # garbage collector, with all that the request had.
@@ -122,38 +125,29 @@ class RequestWatches:
     def __init__(self, *, tick: float = TICK, listeners: int = LISTENERS) -> None:
         self._tick = tick
         self._listeners = listeners
-        self._listened_for = 0
-        self._watches: dict[RequestWatch, None] = {}  # the oldest first
-        self._ticking = False
+        self.listened_for = 0
+        self.watched: dict[RequestWatch, None] = {}  # the oldest first
+        self.ticking = False
 
     def __call__(self, receive: Receive, *, deadline: float) -> RequestWatch:
         """`deadline` is in seconds on the event loop's clock."""
         return RequestWatch(self, receive, deadline)
 
-    def begin(self, watch: RequestWatch) -> None:
-        self._watches[watch] = None
-        if not self._ticking:
-            self._look_later()
-
-    def end(self, watch: RequestWatch) -> None:
-        del self._watches[watch]
-        self._listened_for -= watch.listening
-
-    def _look_later(self) -> None:
-        self._ticking = True
+    def look_later(self) -> None:
+        self.ticking = True
         asyncio.get_running_loop().call_later(self._tick, self._look)
 
     def _look(self) -> None:
         now = asyncio.get_running_loop().time()
-        for watch in self._watches:
+        for watch in self.watched:
             if watch.deadline <= now:
                 watch.expire()
             elif watch.reading or watch.listening:
                 continue
-            elif watch.looked_at and self._listened_for < self._listeners:
+            elif watch.looked_at and self.listened_for < self._listeners:
                 watch.listen()
-                self._listened_for += 1
+                self.listened_for += 1
             watch.looked_at = True
-        self._ticking = False
-        if self._watches:
-            self._look_later()
+        self.ticking = False
+        if self.watched:
+            self.look_later()

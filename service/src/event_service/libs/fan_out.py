@@ -13,8 +13,10 @@ async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: 
     The first error cancels the other calls and is raised as it is, never in a group. So is a
     cancellation, whether of this call or from within `fn`. No call is left running.
     """
-    if len(keys) <= 1:
-        return [await fn(key) for key in keys]
+    if not keys:
+        return []
+    if len(keys) == 1:
+        return [await fn(keys[0])]
     return await _FanOut(fn, keys).run(limit)
 
 

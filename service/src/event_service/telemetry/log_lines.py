@@ -91,7 +91,10 @@ class LogLines:
 
     def request_done(self, record: RequestDone) -> None:
         slow = record.duration >= self._slow_request and record.route.startswith(_API)
-        level = _level(record, slow=slow)
+        if slow or record.error is not None or record.status >= _BUG:
+            level = _level(record, slow=slow)
+        else:
+            level = logging.INFO
         if self._json is not None and not is_wanted(level):
             return
         path = record.path[:_LONGEST_PATH]
@@ -110,9 +113,10 @@ class LogLines:
             upstream_calls=record.upstream_calls,
             worker=self._worker,
             node=self._node,
-            failed_events=record.failed_events,
             slow=slow,
         )
+        if record.failed_events:
+            line.failed_events = record.failed_events
         error = record.error
         if error is not None:
             line.error = type(error).__name__
