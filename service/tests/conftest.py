@@ -20,7 +20,13 @@ def postgres(needs: Callable[[str], Path]) -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def postgres_url(postgres: PostgresServer) -> str:
-    """An empty database of the test's own."""
+    """A server of others as well, with nothing in it that the test could see."""
+    return postgres.create_schema()
+
+
+@pytest.fixture
+def postgres_database(postgres: PostgresServer) -> str:
+    """An empty database of the test's own, for what PostgreSQL keeps by database."""
     return postgres.create_database()
 
 

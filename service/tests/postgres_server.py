@@ -27,7 +27,7 @@ class PostgresServer:
         self._log = folder / "log"
         self._sockets = folder
         self.port = _free_port()
-        self._databases = count(1)
+        self._numbers = count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._run("initdb", "--auth=trust", "--username=tests", "--no-sync", "--encoding=UTF8")
 
@@ -42,11 +42,18 @@ class PostgresServer:
         return f"postgresql://tests@127.0.0.1:{self.port}/{database}"
 
     def create_database(self) -> str:
-        """The URL of a new, empty database."""
-        name = f"test_{next(self._databases)}"
+        """The URL of a new, empty database, which takes a quarter of a second."""
+        name = f"test_{next(self._numbers)}"
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(f"CREATE DATABASE {name}".encode())
         return self.url(name)
+
+    def create_schema(self) -> str:
+        """The URL of a new, empty schema: as good as a database for whoever names no schema."""
+        name = f"test_{next(self._numbers)}"
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(f"CREATE SCHEMA {name}".encode())
+        return f"{self.url()}?options=-csearch_path%3D{name}"
 
     def start(self) -> None:
         options = {
@@ -117,7 +124,8 @@ def postgres_server(programs: Path) -> Iterator[PostgresServer]:
         try:
             yield server
         finally:
-            server.stop()
+            # Nobody needs what it holds any more.
+            server.stop(signal.SIGQUIT)
     finally:
         shutil.rmtree(folder)
 

@@ -114,31 +114,31 @@ async def test_one_statement_reads_a_user_from_sqlite(start: Start, tmp_path):
     assert all(each.startswith("SELECT") for each in statements)
 
 
-async def test_one_statement_reads_a_user_from_postgresql(start: Start, postgres_url: str):
-    await fill(PostgresEvents(postgres_url, connections=2, timeout=5.0))
-    async with start(upstream_url=postgres_url, upstream_concurrency=1) as client:
-        before = await _statements(postgres_url)
+async def test_one_statement_reads_a_user_from_postgresql(start: Start, postgres_database: str):
+    await fill(PostgresEvents(postgres_database, connections=2, timeout=5.0))
+    async with start(upstream_url=postgres_database, upstream_concurrency=1) as client:
+        before = await _statements(postgres_database)
         for _ in range(50):
             async with client.get("/api/getEventsByUserId/1") as response:
                 assert response.status == 200
     # A connection tells what it has done at its end.
-    await _until_disconnected(postgres_url)
-    after = await _statements(postgres_url)
+    await _until_disconnected(postgres_database)
+    after = await _statements(postgres_database)
 
     # Transactions, for in autocommit each statement is one; some more are the question's own and
     # those with which a connection begins.
     assert 50 <= after - before <= 50 + 12
 
 
-async def test_who_reads_at_the_same_time_shares_statements(postgres_url: str):
-    source = PostgresEvents(postgres_url, connections=2, timeout=5.0)
+async def test_who_reads_at_the_same_time_shares_statements(postgres_database: str):
+    source = PostgresEvents(postgres_database, connections=2, timeout=5.0)
     await source.open()
     await source.import_data(*checked(USERS, EVENTS))
-    before = await _statements(postgres_url)
+    before = await _statements(postgres_database)
     found = await asyncio.gather(*(source.events_of("12"[n % 2]) for n in range(200)))
     await source.close()
-    await _until_disconnected(postgres_url)
-    after = await _statements(postgres_url)
+    await _until_disconnected(postgres_database)
+    after = await _statements(postgres_database)
 
     assert [[event.id for event in events] for events in found] == [["11", "12"], []] * 100
     assert after - before < 40

@@ -93,18 +93,18 @@ async def test_a_pool_without_a_free_connection_is_a_failure(postgres_url):
         assert await source.events() == EVENTS
 
 
-async def test_a_deadlock_is_tried_again(postgres_url):
-    await asked_to(postgres_url, "SET deadlock_timeout = '50ms'")
+async def test_a_deadlock_is_tried_again(postgres_database):
+    await asked_to(postgres_database, "SET deadlock_timeout = '50ms'")
     add_key = (
         "INSERT INTO idempotency_keys (key, event_id, fingerprint, added_at)"
         " VALUES ('k', 'x', '', 0)"
     )
-    async with postgres_events(postgres_url) as source:
+    async with postgres_events(postgres_database) as source:
         async with transaction(
-            postgres_url, "SELECT 1 FROM users WHERE id = '1' FOR UPDATE"
+            postgres_database, "SELECT 1 FROM users WHERE id = '1' FOR UPDATE"
         ) as other:
             adding = asyncio.create_task(source.add_event(NEW, event_id="new", idempotency_key="k"))
-            await until_one_waits(postgres_url)
+            await until_one_waits(postgres_database)
             try:
                 await other.execute(add_key)
             except psycopg.errors.DeadlockDetected:

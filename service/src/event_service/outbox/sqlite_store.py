@@ -92,11 +92,6 @@ class SqliteStore:
             applied = await self._in_writer(_migrate)
         except (SqliteUnusable, MigrationError) as error:
             raise StoreUnusable(str(error)) from error
-        except StoreFailed as error:
-            folder = self._path.absolute().parent
-            if folder.is_dir():
-                raise
-            raise StoreUnusable(f"there is no folder {folder}") from error
         return applied
 
     async def close(self) -> None:
