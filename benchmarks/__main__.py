@@ -1,12 +1,14 @@
 """`python -m benchmarks`: measures all contenders side by side and prints one table."""
 
 import argparse
+import json
 import os
 import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -62,20 +64,25 @@ def main() -> int:
     )
     run(bench, chosen)
     print(f"\n{report.table(bench.results)}\n", *report.notes(bench.results), sep="\n")
-    if not options.only:
-        print("\nThe HTTP client alone", flush=True)
-        os.sched_setaffinity(0, usable)
-        subprocess.run(
-            [sys.executable, "-m", "benchmarks.client", "--rounds", str(plan.rounds)], check=True
-        )
+    client = None if options.only else client_alone(plan.rounds, usable)
     whole = plan is FULL and not options.only
     folder = options.into or (HERE if whole else HERE / "results")
     path = folder / ("results.json" if whole else f"{plan.name}.json")
-    document = report.document(bench.results, plan)
+    document = report.document(bench.results, plan) | {"client": client}
     report.write(document, path)
     path.with_suffix(".svg").write_text(chart(document))
     print(f"\nWritten: {path} and {path.with_suffix('.svg').name}")
     return 1 if any(OURS.title in failure for failure in bench.results.failures) else 0
+
+
+def client_alone(rounds: int, cores: list[int]) -> list[dict]:
+    """The rows of `python -m benchmarks.client`, in a process of its own."""
+    print("\nThe HTTP client alone", flush=True)
+    os.sched_setaffinity(0, cores)
+    with tempfile.NamedTemporaryFile(suffix=".json") as rows:
+        command = [sys.executable, "-m", "benchmarks.client", "--rounds", str(rounds)]
+        subprocess.run([*command, "--json", rows.name], check=True)
+        return json.load(rows)
 
 
 def stop(number: int, _: object) -> None:

@@ -7,6 +7,7 @@ that what else the machine does matters little.
 
 import argparse
 import asyncio
+import json
 import os
 import statistics
 import sys
@@ -14,6 +15,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 
 import aiohttp
 import uvloop
@@ -141,27 +143,47 @@ async def measure(url: str, rounds: int) -> dict[int, dict[str, list[float]]]:
     return figures
 
 
-def report(figures: dict[int, dict[str, list[float]]]) -> None:
-    print(f"{'at once':>8}  {'client':<16} {'calls/s':>9}  of CPU time; ours is (median of rounds)")
+def rows(figures: dict[int, dict[str, list[float]]]) -> list[dict]:
+    """One for each client and number at once; `ratio`: ours to it, the median of the rounds."""
+    found = []
     for at_once, by_client in figures.items():
         for name, rates in by_client.items():
-            line = f"{at_once:>8}  {name:<16} {statistics.median(rates):>9,.0f}"
-            if goal := GOALS.get(name):
-                ratios = [mine / its for mine, its in zip(by_client[OURS], rates, strict=True)]
-                ratio = statistics.median(ratios)
-                line += f"  {ratio:.2f} × (goal {goal:g}, {'met' if ratio >= goal else 'missed'})"
-            print(line)
+            ratios = [mine / its for mine, its in zip(by_client[OURS], rates, strict=True)]
+            found.append(
+                {
+                    "at_once": at_once,
+                    "client": name,
+                    "calls_per_cpu_second": round(statistics.median(rates)),
+                    "ratio": round(statistics.median(ratios), 3),
+                    "goal": GOALS.get(name),
+                }
+            )
+    return found
+
+
+def report(found: list[dict]) -> None:
+    print(f"{'at once':>8}  {'client':<16} {'calls/s':>9}  of CPU time; ours is (median of rounds)")
+    for row in found:
+        line = f"{row['at_once']:>8}  {row['client']:<16} {row['calls_per_cpu_second']:>9,}"
+        if goal := row["goal"]:
+            verdict = "met" if row["ratio"] >= goal else "missed"
+            line += f"  {row['ratio']:.2f} × (goal {goal:g}, {verdict})"
+        print(line)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.client", description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, metavar="N")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows there")
+    options = parser.parse_args()
     allow_many_files()
     usable = sorted(os.sched_getaffinity(0))
     with Fast().running(usable[-1]) as upstream:
         os.sched_setaffinity(0, {usable[0]})
-        report(uvloop.run(measure(upstream.url, rounds)))
+        found = rows(uvloop.run(measure(upstream.url, options.rounds)))
+    report(found)
+    if options.json:
+        options.json.write_text(json.dumps(found))
     return 0
 
 

@@ -45,8 +45,10 @@ class Contender:
     command: tuple[str | Path, ...]
     needs: Path
     install: tuple[tuple[str, ...], ...]
-    # What it can do: stand in front of an events API or a database, accept events for later.
-    able: tuple[str, ...] = ("http",)
+    # What it can do: pass a call on, stand in front of an events API or a database, accept events
+    # for later.
+    able: tuple[str, ...] = ("pass-through", "http")
+    whole: bool = True  # it validates, logs and counts, which is checked
 
     def environment(self, port: int, upstream: str, tuning: Tuning) -> dict[str, str]:
         return {
@@ -95,7 +97,17 @@ OURS = EventService(
     (OUR_BIN / "event-service", "serve"),
     OUR_BIN / "event-service",
     (("make", "-C", str(HERE.parent), "install"),),
-    ("http", "sql", "outbox"),
+    ("pass-through", "http", "sql", "outbox"),
+)
+# The limit that a user sees: it passes a call on, and does nothing else.
+NGINX = Contender(
+    "nginx",
+    "nginx",
+    (sys.executable, HERE / "nginx_proxy.py"),
+    Path(sys.executable),
+    (),
+    ("pass-through",),
+    whole=False,
 )
 CONTENDERS = (
     OURS,
@@ -135,6 +147,7 @@ CONTENDERS = (
         INSTALL_FASTAPI,
         ("sql",),
     ),
+    NGINX,
 )
 
 

@@ -1,31 +1,24 @@
 """nginx between the load and the upstream, which passes one call on for each request.
 
-It validates nothing, guards nothing and counts nothing: the limit that a user sees.
+It validates nothing, guards nothing and counts nothing: the limit that a user sees. This writes its
+configuration into the folder it is started in, and becomes nginx.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
 from pathlib import Path
-from tempfile import TemporaryDirectory
-
-from benchmarks.processes import Process, free_port
-from benchmarks.upstreams import Upstream, ready
+from urllib.parse import urlsplit
 
 
-@contextmanager
-def proxying(upstream: Upstream, core: int) -> Iterator[Upstream]:
+def main() -> None:
     """`GET /api/getEventsByUserId/{id}` is `GET /getUserById/{id}` of the upstream."""
-    with TemporaryDirectory(prefix="event-service-benchmark-") as folder:
-        port = free_port()
-        config = _config(Path(folder), port, upstream.port)
-        command = ("nginx", "-p", folder, "-c", config, "-e", "stderr")
-        with Process(command, core=core) as process:
-            yield ready(process, port, "/api/getEventsByUserId/ann-0")
+    folder = Path.cwd()
+    config = folder / "nginx.conf"
+    config.write_text(_config(folder, os.environ["PORT"], urlsplit(os.environ["UPSTREAM_URL"])[1]))
+    os.execvp("nginx", ("nginx", "-p", folder, "-c", config, "-e", "stderr"))
 
 
-def _config(folder: Path, port: int, upstream: int) -> Path:
-    path = folder / "nginx.conf"
-    path.write_text(f"""
+def _config(folder: Path, port: str, upstream: str) -> str:
+    return f"""
 daemon off;
 master_process off;
 pid {folder}/nginx.pid;
@@ -41,18 +34,20 @@ http {{
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
     upstream events {{
-        server 127.0.0.1:{upstream};
+        server {upstream};
         keepalive 256;
         keepalive_requests 1000000000;
     }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
-        location /api/getEventsByUserId/ {{
-            proxy_pass http://events/getUserById/;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-        }}
+        location /api/getEventsByUserId/ {{ proxy_pass http://events/getUserById/; }}
+        location /api/ {{ proxy_pass http://events/; }}
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
     }}
 }}
-""")
-    return path
+"""
+
+
+if __name__ == "__main__":
+    main()

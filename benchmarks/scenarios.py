@@ -93,7 +93,7 @@ def _usual(plan: Plan) -> tuple[Scenario, ...]:
                 ),
                 _rate("pass-hot", "pass-through, hot keys", at_least(2, UNDICI)),
             ),
-            upstream=Fast(),
+            upstream=Fast(kind="pass-through"),
             measure=throughput.distinct_and_hot("pass", events=0),
             warm=throughput.warm(events=0),
         ),

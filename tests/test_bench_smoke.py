@@ -16,7 +16,7 @@ pytestmark = pytest.mark.needs("wrk", "nginx", "taskset")
 
 def test_a_small_run_measures_every_row_and_writes_its_results(tmp_path):
     command = [sys.executable, "-m", "benchmarks", "--smoke", "--into", tmp_path]
-    command += ["--only", "ours", "pass-through", "sqlite", "open-breaker"]
+    command += ["--only", "ours", "nginx", "pass-through", "sqlite", "open-breaker"]
 
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
 
@@ -33,6 +33,8 @@ def test_a_small_run_measures_every_row_and_writes_its_results(tmp_path):
         "refused-p99",
     }
     assert all(value > 0 for value in medians.values())
+    proxied = {row["key"] for row in found["rows"] if row["median"].get("nginx")}
+    assert proxied == {"pass-distinct", "pass-hot"}
     assert (tmp_path / "smoke.svg").read_text().startswith("<svg")
 
 
