@@ -38,5 +38,5 @@ async def test_a_worker_that_is_paused_beyond_its_lease_harms_nothing(outbox_url
 
 async def test_an_outage_costs_few_calls_and_no_order(tmp_path):
     url = f"sqlite:///{tmp_path}/outbox.db"
-    told = await outage.outage(url, seconds=3, users=20, events=600)
-    assert told.events == 600
+    told = await outage.outage(url, seconds=2, users=20, events=400)
+    assert told.events == 400
