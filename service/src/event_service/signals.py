@@ -116,6 +116,14 @@ class AttemptEnded(Signal, frozen=True, gc=False):
     succeeded: bool = False
 
 
+class AttemptRefused(Signal, frozen=True, gc=False):
+    """The breaker let an attempt not begin. It tells nobody itself: that would cost it more than
+    to refuse.
+    """
+
+    operation: str
+
+
 class BrokenOff(Signal, frozen=True, gc=False):
     """A connection to the upstream broke or was refused, with `in_flight` calls in progress."""
 

@@ -31,7 +31,15 @@ from event_service.libs.retry import Retries, RetryBudget, backoff
 from event_service.libs.single_flight import SingleFlight
 from event_service.libs.stale_cache import StaleCache
 from event_service.libs.time_limit import TimeLimit, TimeLimits
-from event_service.signals import AttemptEnded, BrokenOff, Emit, GaveUp, Retried, Shared
+from event_service.signals import (
+    AttemptEnded,
+    AttemptRefused,
+    BrokenOff,
+    Emit,
+    GaveUp,
+    Retried,
+    Shared,
+)
 from halfopen import CircuitBreaker, CircuitOpen, Permit, State
 
 T = TypeVar("T")
@@ -124,7 +132,11 @@ class Guard:
 
     async def _claim(self) -> Permit:
         """In a cluster all nodes together grant the canary, which may take a moment."""
-        return await self._breaker.guard().__aenter__()
+        try:
+            return await self._breaker.guard().__aenter__()
+        except CircuitOpen:
+            self._emit(AttemptRefused(self.operation))
+            raise
 
     async def _wait_for_a_slot(self, permit: Permit) -> Permit:
         """Wait, and return the permit to go on with: a new one if the circuit has opened meanwhile.

@@ -10,6 +10,7 @@ from prometheus_client.samples import Exemplar
 
 from event_service.signals import (
     AttemptEnded,
+    AttemptRefused,
     CacheHit,
     ClusterSeen,
     GuardsBuilt,
@@ -26,7 +27,6 @@ from event_service.telemetry.exposition import BOUNDS, HISTOGRAM, SUM, build_reg
 from halfopen import (
     CallFailed,
     CallIgnored,
-    CallRejected,
     CircuitBreaker,
     State,
     StateChanged,
@@ -48,7 +48,6 @@ _USUAL_TRANSITIONS = (
 _CALL_OUTCOMES = {
     CallFailed: "failure",
     CallIgnored: "ignored",
-    CallRejected: "rejected",
 }
 
 
@@ -72,6 +71,7 @@ class Metrics:
         self._calls: dict[tuple[str, str], tuple[int, int]] = {}
         self._operations: dict[str, _Operation] = {}
         self._successes: dict[str, int] = {}
+        self._rejections: dict[str, int] = {}
         self._cluster: _Cluster | None = None
         # The latest sampled request of each bucket, by the bucket's cell.
         self._exemplars: dict[int, tuple[str, float, float]] = {}
@@ -93,6 +93,7 @@ class Metrics:
         signals.on(RequestStarted, self._request_started)
         signals.on(RequestDone, self.request_done)
         signals.on(AttemptEnded, self._attempt_ended)
+        signals.on(AttemptRefused, lambda signal: self._count(self._rejections[signal.operation]))
         signals.on(Retried, lambda signal: self._count(self._operation(signal.operation).retries))
         signals.on(Shared, lambda signal: self._count(self._operation(signal.operation).shared))
         signals.on(CacheHit, lambda signal: self._count(self._operation(signal.operation).cached))
@@ -175,6 +176,7 @@ class Metrics:
         values[states[breaker.state]] = 1
         breaker.on(StateChanged, state_changed)
         self._successes[name] = claim("circuit_breaker_calls", (name, "success"))
+        self._rejections[name] = claim("circuit_breaker_calls", (name, "rejected"))
         for event, outcome in _CALL_OUTCOMES.items():
             cell = claim("circuit_breaker_calls", (name, outcome))
             breaker.on(event, self._adder(cell))
