@@ -255,6 +255,32 @@ def test_the_mock_ends_well_however_often_it_is_told(number: int):
     assert output.count("\n") == 1
 
 
+@pytest.mark.parametrize("delay", [0, 0.05, 0.15, 0.5])
+def test_any_other_command_that_is_interrupted_says_nothing_of_what_it_loads(delay: float):
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        process = subprocess.Popen(
+            [
+                *(str(BIN / "event-service"), "check-upstream"),
+                *("--upstream-url", f"http://127.0.0.1:{silent.getsockname()[1]}"),
+            ],
+            env={k: v for k, v in os.environ.items() if not k.startswith("COVERAGE_")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        maps = Path(f"/proc/{process.pid}/maps")
+        while "pydantic_core" not in maps.read_text():
+            time.sleep(0.001)
+        time.sleep(delay)
+        process.send_signal(INT)
+        output, _ = process.communicate(timeout=HANGS)
+
+    assert process.returncode in {-INT, 128 + INT}
+    assert output.strip() in {"", "Aborted."}
+
+
 def told_twice(program: str, number: int, delay: float) -> tuple[int, str]:
     """Exit code and output of a program that is told to end, and told again a moment later.
 

@@ -13,6 +13,12 @@ if sys.argv[1:2] in (["serve"], ["dev"]):
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
+elif (
+    sys.argv[0].endswith(("event-service", "event_service/__main__.py"))
+    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    # Until there is something to interrupt, the others end without a traceback of what they load.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import asyncio
 from functools import partial
