@@ -6,6 +6,7 @@ import re
 import shutil
 import signal
 import socket
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -90,6 +91,17 @@ def test_it_ends_when_the_mock_ends():
 
     assert "the mock upstream ended by itself" in process.output
     assert_nothing_listens(port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends them")
+def test_what_it_started_ends_when_it_is_killed():
+    with dev() as (_, process):
+        children = [psutil.Process(pid) for pid in process.pids()[1:]]
+        process.send(signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=30)
+
+    assert len(children) == len(["the mock", "the service", "its worker"])
+    assert alive == []
 
 
 def test_in_front_of_an_upstream_of_ones_own_there_is_no_mock():

@@ -1,5 +1,6 @@
 """`event-service dev`: the service, restarted when its source changes, and a mock upstream."""
 
+import ctypes
 import http.client
 import os
 import re
@@ -28,6 +29,8 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  to be shown, not to be listened on
 # The last one comes when the terminal is closed.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_PR_SET_PDEATHSIG = 1  # Linux's number
+_libc = ctypes.CDLL(None)
 # Milliseconds between looks at the children.
 GLANCE = 250
 # The mock's outage, in cooldowns. Above one, so that whoever types its three refusals by hand has
@@ -185,13 +188,22 @@ def _child(
 ) -> Iterator[subprocess.Popen[bytes]]:
     # A session of its own: Ctrl-C reaches us alone, and we stop our children in order.
     with subprocess.Popen(  # noqa: S603  our own modules under our own interpreter
-        [sys.executable, "-m", module, *arguments], env=environ, start_new_session=True
+        [sys.executable, "-m", module, *arguments],
+        env=environ,
+        start_new_session=True,
+        preexec_fn=_end_with_parent,  # noqa: PLW1509  it makes one call to the system
     ) as child:
         try:
             yield child
         finally:
             child.terminate()
             child.wait()
+
+
+def _end_with_parent() -> None:
+    """Have the system end this process should its parent be killed; only Linux can."""
+    if sys.platform == "linux":
+        _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _answers(service: Restartable, settings: Settings, asked: _AskedToEnd) -> bool:
