@@ -528,9 +528,12 @@ class TestOutbox:
                     "/dashboard/controls/mock/faults/addEvent", json=refuses, headers=CONTROL
                 )
                 taken = await client.post("/api/addEvent", json=event, headers=LATER)
-                await client.post("/api/addEvent", json={**event, "userId": "2"}, headers=LATER)
+                theirs = await client.post(
+                    "/api/addEvent", json={**event, "userId": "2"}, headers=LATER
+                )
                 delivery = (await taken.json())["id"]
-                await until_state(client, delivery, "refused")
+                for each in (delivery, (await theirs.json())["id"]):
+                    await until_state(client, each, "refused")
                 listed = await (await client.get(f"{path}?state=refused&user=1")).json()
                 shown = await (await client.get(f"{path}/{delivery}")).json()
                 mock.reset()
