@@ -48,7 +48,7 @@ export function operationRow(first) {
     setText(now, `${rate(operation.rate)} calls/s`);
     lines.draw([view.by(operation.p50, operation.longP50), view.by(operation.p95, operation.longP95)], view, {
       circuits: [operation.name],
-      about: (top) => (top ? `p95 up to ${latency(top)}` : `no calls in ${view.name}`),
+      about: (top) => (top ? `p95 up to ${latency(top)}` : "no calls"),
       label: (top) => `Latency over ${view.name}: p95 at most ${latency(top || null)}`,
     });
     const { p50, p95 } = operation.latency;
