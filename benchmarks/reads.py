@@ -13,13 +13,18 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from statistics import median
 
 import uvloop
 
 from benchmarks.contenders import FASTAPI, FASTAPI_BIN, INSTALL_FASTAPI
 from benchmarks.databases import Database, NoServer, known
+from event_service.libs.postgres import build_pool
+from event_service.models import Event
 from event_service.sources.databases import build_database
+from event_service.sources.postgres_events import SQL
+from event_service.sources.sql_events import events_of
 
 CALLERS = 64
 CONNECTIONS = 16  # the service's default
@@ -37,7 +42,11 @@ def main() -> int:
     usable = sorted(os.sched_getaffinity(0))
     readers = {
         "sqlite": {"APSW on the event loop": _ours, "SQLAlchemy Core, aiosqlite": _sqlalchemy},
-        "postgresql": {"psycopg": _ours, "SQLAlchemy Core, asyncpg": _sqlalchemy},
+        "postgresql": {
+            "psycopg, a statement for many": _ours,
+            "psycopg, a statement each": _one_by_one,
+            "SQLAlchemy Core, asyncpg": _sqlalchemy,
+        },
     }
     print(f"{'64 callers, a user with ten events':<36}  reads/s of CPU time, and by round")
     for dialect, named in readers.items():
@@ -66,6 +75,29 @@ def _ours(url: str, seconds: float) -> float:
 async def _read(url: str, seconds: float) -> float:
     database = build_database(url, connections=CONNECTIONS, timeout=5.0)
     await database.open()
+    try:
+        return await _rate(database.events_of, seconds)
+    finally:
+        await database.close()
+
+
+def _one_by_one(url: str, seconds: float) -> float:
+    return uvloop.run(_read_one_by_one(url, seconds))
+
+
+async def _read_one_by_one(url: str, seconds: float) -> float:
+    pool = build_pool(url, max_size=CONNECTIONS, timeout=5.0, statement_timeout=5.0, checked=False)
+
+    async def read(user_id: str) -> list[Event]:
+        async with pool.connection() as connection:
+            cursor = await connection.execute(SQL.events_of.encode(), [user_id], prepare=True)
+            return events_of(user_id, await cursor.fetchall())
+
+    async with pool:
+        return await _rate(read, seconds)
+
+
+async def _rate(read: Callable[[str], Awaitable[list[Event]]], seconds: float) -> float:
     numbers = itertools.count()
     ends = time.monotonic() + seconds
     reads = 0
@@ -73,7 +105,7 @@ async def _read(url: str, seconds: float) -> float:
     async def call() -> None:
         nonlocal reads
         while time.monotonic() < ends:
-            events = await database.events_of(known(next(numbers)))
+            events = await read(known(next(numbers)))
             if len(events) != 10:
                 raise AssertionError(events)
             reads += 1
@@ -82,9 +114,7 @@ async def _read(url: str, seconds: float) -> float:
     async with asyncio.TaskGroup() as tasks:
         for _ in range(CALLERS):
             tasks.create_task(call())
-    rate = reads / (time.process_time() - began)
-    await database.close()
-    return rate
+    return reads / (time.process_time() - began)
 
 
 def _sqlalchemy(url: str, seconds: float) -> float:
