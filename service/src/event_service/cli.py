@@ -6,13 +6,13 @@ import sys
 
 if sys.argv[1:2] in (["serve"], ["dev"]):
     # These imports take a while, during which nothing runs: a signal ends the process silently.
-    for _number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(_number, lambda *_: os._exit(0))
-    # To `serve` it means a reload. `dev` ends with its terminal, unless it was told not to (nohup).
+    # SIGHUP means reload to `serve`; `dev` ends with its terminal, unless `nohup` said otherwise.
     if sys.argv[1] == "serve":
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     elif signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, lambda *_: os._exit(0))
+    for _number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(_number, lambda *_: os._exit(0))
 elif (
     sys.argv[0].endswith(("event-service", "event_service/__main__.py"))
     and signal.getsignal(signal.SIGINT) is signal.default_int_handler
