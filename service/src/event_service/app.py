@@ -184,7 +184,7 @@ def create_app(
     orders = Orders(policies.breakers, board=worker.orders, place=worker.place)
     lifetimes.background.append(orders.follow)
     feed = LiveFeed(
-        identity=Identity(release, settings.env.value, settings.workers),
+        identity=Identity(release, settings.env.value, settings.workers, worker.number),
         operations=list(policies.breakers),
         bulkhead=policies.bulkhead,
         budget=policies.budget,

@@ -63,11 +63,12 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Identity(NamedTuple):
-    """Whose numbers these are. `workers`: how many processes share the port."""
+    """Whose numbers these are: those of one worker, by its number in the log, of so many."""
 
     version: str
     environment: str
     workers: int
+    worker: int = 1
 
 
 class LiveFeed:
@@ -211,6 +212,7 @@ class LiveFeed:
             version=self._identity.version,
             environment=self._identity.environment,
             worker=os.getpid(),
+            worker_number=self._identity.worker,
             workers=self._identity.workers,
             recent=RECENT,
             rate=round(sum(endpoint.rate for endpoint in endpoints), 1),

@@ -18,6 +18,7 @@ class Transition(Struct, frozen=True, rename="camel"):
     new: str
     reason: str
     worker: int = 0
+    worker_number: int = 0
 
 
 class FailedRequest(Struct, frozen=True, rename="camel"):
@@ -32,6 +33,7 @@ class FailedRequest(Struct, frozen=True, rename="camel"):
     trace_id: str
     cause: str
     worker: int = 0
+    worker_number: int = 0
 
 
 class Refusals(Struct, frozen=True, rename="camel"):
@@ -188,7 +190,8 @@ class Cluster(Struct, frozen=True, rename="camel"):
 
 
 class Frame(Struct, frozen=True, rename="camel"):
-    """Of one worker, or of all together; `worker` is the one that tells it.
+    """Of one worker, or of all together. `worker` is the process that tells it, `worker_number`
+    what the log calls it: another process may have had that number before.
 
     `recent` says how many "the last seconds" are, and how long a stretch of time is. What is told
     by second ends at `second`, what is told by stretch at `stretch`.
@@ -205,6 +208,7 @@ class Frame(Struct, frozen=True, rename="camel"):
     version: str
     environment: str
     worker: int
+    worker_number: int
     workers: int
     recent: int
     rate: float

@@ -106,8 +106,8 @@ def merged(own: Frame, others: Sequence[Frame]) -> Frame:
         ],
         endpoints=_endpoints(frames),
         upstream=_upstream([frame.upstream for frame in frames]),
-        transitions=_newest((frame.worker, frame.transitions) for frame in frames),
-        failures=_newest((frame.worker, frame.failures) for frame in frames),
+        transitions=_newest((frame, frame.transitions) for frame in frames),
+        failures=_newest((frame, frame.failures) for frame in frames),
         failed=sum(frame.failed for frame in frames),
         refusals=_refusals(chain.from_iterable(frame.refusals for frame in frames)),
         service=_service(frames),
@@ -249,9 +249,13 @@ def _kind(run: Refusals) -> tuple[str, str, str, str]:
     return run.outcome, run.method, run.route, run.cause
 
 
-def _newest(found: Iterable[tuple[int, Sequence[T]]]) -> list[T]:
+def _newest(found: Iterable[tuple[Frame, Sequence[T]]]) -> list[T]:
     """The newest of all workers, the oldest first, each with its worker."""
-    together = [replace(each, worker=worker) for worker, listed in found for each in listed]
+    together = [
+        replace(each, worker=frame.worker, worker_number=frame.worker_number)
+        for frame, listed in found
+        for each in listed
+    ]
     together.sort(key=lambda each: each.at)
     return together[-KEPT:]
 

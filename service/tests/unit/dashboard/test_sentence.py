@@ -43,7 +43,7 @@ ALONE = "alone-in-the-cluster"
 def frame(**changes: Any) -> Frame:
     circuits = [replace(CLOSED, name=name) for name in ("getUsers", "getEvents")]
     plain = Frame(
-        *(1, NOW, NOW, NOW, 500.0, "1.0", "testing", 7, 1, 10, 20.0),
+        *(1, NOW, NOW, NOW, 500.0, "1.0", "testing", 7, 1, 1, 10, 20.0),
         *([CLOSED, *circuits], [ENDPOINT], UPSTREAM, [], [], 0, SERVICE),
     )
     return replace(plain, **changes)

@@ -25,7 +25,7 @@ OPENED = Transition(1, 998.0, "addEvent", "closed", "open", "3 failures")
 
 def frame(worker: int, **changes: object) -> Frame:
     plain = Frame(
-        *(1, 1_000.0, 1_000.0, 990.0, 940.0, "1.0", "testing", worker, 2, 10, 10.0),
+        *(1, 1_000.0, 1_000.0, 990.0, 940.0, "1.0", "testing", 70 + worker, worker, 2, 10, 10.0),
         *([BREAKER], [ENDPOINT], UPSTREAM, [], [], 0, SERVICE),
     )
     return replace(plain, **changes)
@@ -59,7 +59,8 @@ def test_what_happened_is_told_in_order_with_its_worker():
 
     told = merged(here, [there]).transitions
 
-    assert [(each.worker, each.at) for each in told] == [(2, 998.0), (1, 999.0)]
+    assert [(each.worker, each.at) for each in told] == [(72, 998.0), (71, 999.0)]
+    assert [each.worker_number for each in told] == [2, 1]
 
 
 def test_the_row_of_the_service_adds_up_and_shows_the_worst_lag():

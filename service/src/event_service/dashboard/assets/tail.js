@@ -25,7 +25,7 @@ export function tail(traceUrl) {
   function update(frame) {
     if (previous && (frame.worker !== previous.worker || frame.started > previous.started)) {
       if (frame.started > previous.started) seen = new Map();
-      held.unshift(note(frame, `Connected to worker ${frame.worker}, which started ${clockTime(frame.started)}`));
+      held.unshift(note(frame, `Connected to worker ${frame.workerNumber}, which started ${clockTime(frame.started)}`));
     }
     previous = frame;
     const news = [
@@ -48,7 +48,7 @@ export function tail(traceUrl) {
       if (!unseen.length) continue;
       const skipped = unseen[0].number - last - 1;
       seen.set(key, unseen.at(-1).number);
-      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item, traceUrl) : transition(item, frame)));
+      const rowsMade = unseen.map((item) => (kind === "failure" ? failure(item, frame, traceUrl) : transition(item, frame)));
       if (skipped > 0) {
         const at = rowsMade[0].at - 0.001;
         rowsMade.push({ ...note(frame, `${count(skipped)} earlier ones are not shown`, kind), at });
@@ -135,14 +135,13 @@ export function tail(traceUrl) {
 function transition(item, frame) {
   const what = el("span", { class: "what" }, icon(item.new), STATES[item.new]);
   const move = `${item.breaker} ${STATES[item.old].toLowerCase()} → ${STATES[item.new].toLowerCase()}`;
-  const place = frame.workers > 1 ? ` · worker ${item.worker}` : "";
-  return row("transition", item.at, item.new, what, move, item.reason + place, []);
+  return row("transition", item.at, item.new, what, move, item.reason + workerOf(item, frame), []);
 }
 
-function failure(item, traceUrl) {
+function failure(item, frame, traceUrl) {
   const what = el("span", { class: "what" }, icon("failed"), OUTCOMES[item.outcome].split(" ")[0]);
   const request = `${item.method} ${item.path}`;
-  const cause = `${item.status} · ${latency(item.duration)}${item.cause ? ` · ${item.cause}` : ""}`;
+  const cause = `${item.status} · ${latency(item.duration)}${item.cause ? ` · ${item.cause}` : ""}${workerOf(item, frame)}`;
   const ids = [copied(item.requestId, "request id")];
   if (item.traceId) ids.push(copied(item.traceId, "trace id", "trace"));
   if (item.traceId && traceUrl) {
@@ -152,6 +151,10 @@ function failure(item, traceUrl) {
   const made = row("failure", item.at, "", what, request, cause, ids);
   made.node.dataset.outcome = item.outcome;
   return made;
+}
+
+function workerOf(item, frame) {
+  return frame.workers > 1 ? ` · worker ${item.workerNumber}` : "";
 }
 
 function refusal(run) {
