@@ -20,7 +20,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox bench-reads docs pictures wheels check-wheels container audit pins clean
+.PHONY: canaries help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox bench-reads docs pictures wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -116,7 +116,10 @@ mutate: $(VENV)/.maintain ## Change the breaker's code in every small way and se
 	@cd halfopen && ../$(BIN)/mutmut run
 
 simulate: $(VENV)/.dev ## Live short lives of a cluster in virtual time, in which all fails that can; SEEDS=2000 of them
-	@SEEDS=$(SEEDS) SCRIPT_EXAMPLES=$(SEEDS) $(BIN)/python -m $(PYTEST) --dist worksteal --quiet halfopen/tests/cluster/test_simulation.py halfopen/tests/cluster/test_scripts.py
+	@SEEDS=$(SEEDS) SCRIPT_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m $(PYTEST) --dist worksteal --quiet halfopen/tests/cluster/test_simulation.py halfopen/tests/cluster/test_scripts.py
+
+canaries: $(VENV)/.dev ## See 8 processes of 1000 callers send one call in each of 50 cooldowns; half a minute
+	@PROCESSES=$(or $(PROCESSES),8) CALLERS=$(or $(CALLERS),1000) COOLDOWNS=$(or $(COOLDOWNS),50) $(BIN)/python -m pytest --quiet halfopen/tests/cluster/test_processes.py
 
 format: $(VENV)/.lint ## Format and fix what can be fixed
 	$(BIN)/ruff format .

@@ -486,3 +486,43 @@ def test_in_shadow_mode_a_denied_probe_runs_and_counts_nowhere(make, cluster, cl
 
     assert breaker.state is State.HALF_OPEN
     assert breaker.snapshot().rejected == 2
+
+
+def test_a_granted_probe_may_start_only_if_it_can_end_within_its_lease(cooled, clock):
+    probe = cooled.acquire()
+
+    assert probe.may_start(takes=4)
+    clock.advance(1)
+    assert not probe.may_start(takes=4)
+    assert probe.may_start()
+    clock.advance(4)
+    assert not probe.may_start()
+
+
+def test_a_probe_that_lost_its_slot_may_not_start(make, clock):
+    breaker = make(trip=ConsecutiveFailures(2), cooldown=10, probe_timeout=3)
+    breaker.trip()
+    clock.advance(10)
+    probe = breaker.acquire()
+
+    assert probe.may_start(takes=60)
+    clock.advance(3)
+    assert not probe.may_start()
+
+
+def test_a_call_may_not_start_once_it_is_settled_or_the_circuit_has_changed(make):
+    breaker = make(trip=ConsecutiveFailures(2), cooldown=10)
+    settled, late = breaker.acquire(), breaker.acquire()
+    assert settled.may_start()
+    settled.success()
+    assert not settled.may_start()
+    breaker.trip()
+
+    assert not late.may_start()
+
+
+def test_in_shadow_mode_any_call_may_start(make):
+    breaker = make(trip=ConsecutiveFailures(2), cooldown=10, shadow=True)
+    breaker.trip()
+
+    assert breaker.acquire().may_start()

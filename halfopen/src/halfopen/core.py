@@ -130,6 +130,15 @@ class Permit:
     def ignore(self) -> bool:
         return self._core.ignore(self, None)
 
+    def may_start(self, takes: float = 0.0) -> bool:
+        """Whether the call may still begin; to be asked after a wait between permit and call.
+
+        False if the circuit has changed its state since, and for a probe that has lost its slot or
+        whose lease of a cluster ends within `takes` seconds: another may be on its way by then.
+        Call `ignore()` and acquire another permit.
+        """
+        return self._core.may_start(self, takes)
+
     def pause(self) -> None:
         """The callee waits for its caller: its time does not run."""
 
@@ -334,6 +343,19 @@ class Core:
         if isinstance(answer, Grant):
             self.tell_coordinator("settled", answer, Verdict.NEUTRAL, circuit.state, 0.0)
         return None if circuit.state is CLOSED else self._refuse(circuit, now)
+
+    def may_start(self, permit: Permit, takes: float) -> bool:
+        if self.shadow:
+            return True
+        circuit = self.circuit
+        if permit.settled or circuit.period is not permit.period:
+            return False
+        if permit.period.state is not HALF_OPEN:
+            return True
+        now = self.clock()
+        if permit.grant is not None and now + takes >= permit.lease_ends:
+            return False
+        return circuit.trial.probes.get(permit.key, now) > now
 
     # Settle
 

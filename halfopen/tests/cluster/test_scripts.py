@@ -111,7 +111,7 @@ def real(redis_server: RedisServer):
 
 
 @settings(
-    max_examples=int(os.environ.get("SCRIPT_EXAMPLES", "400")),
+    max_examples=int(os.environ.get("SCRIPT_EXAMPLES", "200")),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],

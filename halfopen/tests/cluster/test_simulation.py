@@ -13,7 +13,7 @@ from simulated_redis import Scripts
 
 SEEDS = int(os.environ.get("SEEDS", "80"))
 PARTS = 8
-FEW = 500
+FEW = 300
 
 
 @pytest.fixture(autouse=True)

@@ -15,8 +15,10 @@ from halfopen.rules import FailureCount
 from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, State
 
 T = TypeVar("T")
-# A claim that takes longer is not waited for: the node goes on alone.
+# A claim that takes longer is not waited for: the node goes on alone. It is waited for in steps,
+# so that an event loop that is late itself does not take its own delay for that of Redis.
 CLAIM_PATIENCE = 0.05
+STEPS = 5
 # How soon a caller who cannot wait may ask for the grant that is on its way.
 ASK_AGAIN = 0.02
 # Failures that are kept to be reported. More than a threshold need not be known.
@@ -78,6 +80,7 @@ class Circuit:
         self._order: tuple[State, float] | None = None  # an operator's, until it is delivered
         self._on_its_own = False  # the breaker has decided what the cluster does not know
         self._late: _Claim | None = None  # unanswered when a probe went out without it
+        self._settling: set[asyncio.Task[None]] = set()
         self._fetching = False
         self._fetched: deque[tuple[Grant, float]] = deque(maxlen=1)  # and until when it holds
 
@@ -181,11 +184,13 @@ class Circuit:
     async def _claim_in_time(self) -> Grant | Denied:
         claim = self._cluster.spawn(self._claim())
         try:
-            done, _ = await asyncio.wait({claim}, timeout=CLAIM_PATIENCE)
+            for _ in range(STEPS):
+                if not claim.done():
+                    await asyncio.wait({claim}, timeout=CLAIM_PATIENCE / STEPS)
         except asyncio.CancelledError:
             claim.add_done_callback(self._give_back)
             raise
-        if not done:
+        if not claim.done():
             self._cluster.lose("a claim was not answered in time")
             self._late = claim
             return self._alone()
@@ -193,6 +198,9 @@ class Circuit:
 
     async def _claim(self) -> Grant | Denied | None:
         """What the cluster says; None if it is not asked, or is away."""
+        if self._settling:
+            # A grant that was given back just now is refused until Redis has heard of that.
+            await asyncio.wait(self._settling)
         try:
             granted, *view = await self._cluster.run("claim", self, self.epoch, _ms(self._lease))
         except LinkLost as error:
@@ -240,7 +248,7 @@ class Circuit:
 
     def _settle_later(self, grant: Grant, verdict: Verdict, ends: float) -> None:
         if not isinstance(grant, _Alone):
-            self._cluster.spawn(self._settle(grant, verdict, ends))
+            self._settle_soon(grant, verdict, ends)
             return
         late, self._late = self._late, None
         if late is None:
@@ -250,7 +258,7 @@ class Circuit:
         def settle(claim: _Claim) -> None:
             granted = None if claim.cancelled() else claim.result()
             if isinstance(granted, Grant):
-                self._cluster.spawn(self._settle(granted, verdict, ends))
+                self._settle_soon(granted, verdict, ends)
             else:
                 self._decide_alone(verdict)
 
@@ -260,6 +268,11 @@ class Circuit:
         if verdict is not Verdict.NEUTRAL:
             self._on_its_own = True
             self._cluster.look_soon()
+
+    def _settle_soon(self, grant: Grant, verdict: Verdict, ends: float) -> None:
+        settling = self._cluster.spawn(self._settle(grant, verdict, ends))
+        self._settling.add(settling)
+        settling.add_done_callback(self._settling.discard)
 
     async def _settle(self, grant: Grant, verdict: Verdict, ends: float) -> None:
         lasts = _ms(ends - self._cluster.clock())

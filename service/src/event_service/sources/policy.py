@@ -139,12 +139,14 @@ class Guard:
             raise
 
     async def _wait_for_a_slot(self, permit: Permit) -> Permit:
-        """Wait, and return the permit to go on with: a new one if the circuit has opened meanwhile.
+        """Wait, and return the permit to go on with.
+
+        It is a new one if the circuit has changed meanwhile, or if another canary could be on its
+        way before this one ends.
 
         A queue of calls does not outlive the upstream that it waits for. The wait itself says
         nothing about the upstream.
         """
-        was_closed = self._breaker.state is State.CLOSED
         try:
             call = context.current.get()
             with self._limits(inf, call):
@@ -159,7 +161,7 @@ class Guard:
         except BaseException:
             permit.ignore()
             raise
-        if not was_closed or self._breaker.state is State.CLOSED:
+        if permit.may_start(self._timeout):
             return permit
         permit.ignore()
         try:

@@ -23,7 +23,18 @@ from event_service.errors import (
 from event_service.libs.bulkhead import Bulkhead
 from event_service.libs.retry import RetryBudget
 from event_service.sources.policy import Guard, Read
-from halfopen import CallFailed, CallIgnored, CallSucceeded, CircuitOpen, State
+from halfopen import (
+    CallFailed,
+    CallIgnored,
+    CallSucceeded,
+    CircuitBreaker,
+    CircuitOpen,
+    ConsecutiveFailures,
+    Denied,
+    Grant,
+    State,
+    Verdict,
+)
 
 from .guards import Told, breaker, policies
 
@@ -132,6 +143,59 @@ async def test_a_canary_that_has_to_wait_for_a_slot_is_let_in():
 
     assert await canary == "well again"
     assert circuit.state is State.CLOSED
+
+
+class Nodes:
+    """A cluster that grants canaries of 60.5 s, and remembers how they went."""
+
+    def __init__(self) -> None:
+        self.granted = 0
+        self.verdicts: list[Verdict] = []
+
+    async def claim(self) -> Grant:
+        self.granted += 1
+        return Grant(fence=self.granted, lease=60.5)
+
+    def ask(self) -> Denied:
+        return Denied(1.0)
+
+    def settled(self, _grant: Grant, verdict: Verdict, _state: State, _remaining: float) -> None:
+        self.verdicts.append(verdict)
+
+    def failed(self) -> None:
+        """Not counted here."""
+
+    def tripped(self, remaining: float) -> None:
+        """Nobody is told."""
+
+    def steered(self, state: State, remaining: float) -> None:
+        """Nobody is told."""
+
+
+@pytest.mark.parametrize(("waited", "grants"), [(0.4, 1), (0.6, 2)])
+async def test_a_canary_that_waited_too_long_for_its_lease_is_claimed_anew(waited, grants):
+    now = 1_000.0
+    circuit = CircuitBreaker("op", trip=ConsecutiveFailures(1), clock=lambda: now)
+    nodes = Nodes()
+    circuit.join(nodes)
+    bulkhead = Bulkhead(1, max_waiting=1)
+    guarded = guard(circuit=circuit, bulkhead=bulkhead, attempt_timeout=60.0)
+    circuit.trip(for_=1)
+    now += 1
+    assert bulkhead.try_acquire()
+
+    async def attempt() -> str:
+        return "well again"
+
+    canary = asyncio.create_task(guarded(attempt))
+    await asyncio.sleep(0)
+    assert circuit.state is State.HALF_OPEN
+    now += waited
+    bulkhead.release()
+
+    assert await canary == "well again"
+    assert nodes.granted == grants
+    assert nodes.verdicts == [Verdict.NEUTRAL] * (grants - 1) + [Verdict.SUCCESS]
 
 
 async def test_the_deadline_of_one_request_does_not_end_the_attempt_of_another():
