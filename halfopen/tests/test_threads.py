@@ -194,13 +194,13 @@ def test_listeners_hear_one_event_at_a_time_and_in_order(make):
     breaker.on(CallFailed, listener)
 
     def fail(number):
-        for turn in range(100):
+        for turn in range(60):
             breaker.acquire().failure(ValueError(number, turn))
 
     at_once(fail)
 
     assert overlaps == []
-    assert len(heard) == THREADS * 100
+    assert len(heard) == THREADS * 60
     for number in range(THREADS):
         turns = [error.args[1] for error in heard if error.args[0] == number]
         assert turns == sorted(turns)
