@@ -46,7 +46,7 @@ class Uploads:
 class Upload:
     """The body of one request, if it has any. `receive` stands in for the server's."""
 
-    __slots__ = ("_given_up", "_kept", "_messages", "_receive", "_uploads", "over", "receive")
+    __slots__ = ("_given_up", "_kept", "_messages", "_receive", "_uploads", "over")
 
     def __init__(
         self, uploads: Uploads, receive: Receive, *, kept: bool, over: bool = False
@@ -57,7 +57,12 @@ class Upload:
         self.over = over  # all of it has been read, or there is none
         self._given_up = False
         self._messages: deque[Message] | None = None  # what has been read ahead
-        self.receive = receive if over else self._next
+
+    @property
+    def receive(self) -> Receive:
+        # Kept as an attribute, the bound method would tie this object, and with it the server's
+        # connection, to the garbage collector.
+        return self._receive if self.over and not self._messages else self._next
 
     async def arrive(self, *, deadline: float) -> None:
         """Wait until the body is here, or more of it than is kept, or its sender gives up.
