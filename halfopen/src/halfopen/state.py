@@ -67,7 +67,8 @@ class CircuitOpen(CircuitBreakerError):
     @property
     def state(self) -> State:
         """`OPEN`, `HALF_OPEN` (as many probes as may be are in flight) or `ISOLATED`."""
-        return State(self._argument(1, OPEN))
+        state = self._argument(1, OPEN)
+        return state if isinstance(state, State) else State(state)
 
     @property
     def retry_after(self) -> float:

@@ -104,6 +104,9 @@ def problem_for(error: Exception) -> Problem:
 def _row(error: Exception) -> Row:
     if isinstance(error, HTTPException):
         return _ROUTING.get(error.status_code, INTERNAL_ERROR)
+    row = TABLE.get(type(error))
+    if row is not None:
+        return row
     return next(TABLE[kind] for kind in type(error).__mro__ if kind in TABLE)
 
 

@@ -8,6 +8,7 @@ from collections import deque
 from starlette.types import Message, Receive, Scope
 
 from event_service.errors import Overloaded, RequestTimeout
+from event_service.libs.time_limit import TimeLimits
 
 # A body up to so long is waited for; the rest of a longer one is left to who reads it.
 LONGEST_KEPT = 64 * 1024  # bytes
@@ -25,6 +26,7 @@ class Uploads:
 
     def __init__(self, most_kept: int = MOST_KEPT) -> None:
         self._room = most_kept
+        self.limits = TimeLimits()  # of the bodies' arrival
 
     def of(self, scope: Scope, receive: Receive) -> "Upload":
         for name, value in scope["headers"]:
@@ -75,7 +77,7 @@ class Upload:
         size = 0
         messages = self._messages = deque()
         try:
-            async with asyncio.timeout_at(deadline):
+            with self._uploads.limits(deadline):
                 while not self.over and size <= LONGEST_KEPT:
                     message = await self._read()
                     messages.append(message)
