@@ -154,6 +154,43 @@ def test_every_sentence_of_the_dashboard_leads_to_its_page_of_the_run_book():
     assert named <= run_book_sections().keys()
 
 
+def banner_table() -> dict[str, str]:
+    """The section of each sentence in the run-book's table."""
+    rows = re.findall(
+        r"^\| (\*.+\*.*) \| \[[^]]+\]\(#([\w-]+)\).* \|$", RUNBOOK.read_text(), re.MULTILINE
+    )
+    return {
+        sentence: anchor for said, anchor in rows for sentence in re.findall(r"\*(.+?)\*", said)
+    }
+
+
+def concern_functions() -> list[tuple[list[str], set[str]]]:
+    """The sentences of each kind of concern, as patterns, with the sections that they lead to."""
+    script = (ASSETS / "concerns.js").read_text().replace("\u2019", "'")
+    script = script.replace("TOO_MUCH)", '"more-requests-than-it-can-take")')
+    found = []
+    for function in script.split("\nfunction ")[1:]:
+        texts = re.findall(r"`([^`]+)`", function)
+        texts += re.findall(r'"([a-z]+(?: [a-z:]+){2,})"', re.sub(r"`[^`]+`", "", function))
+        patterns = [".+".join(map(re.escape, re.split(r"\$\{.*?\}", text))) for text in texts]
+        if patterns:
+            found.append((patterns, set(re.findall(r'"([a-z]+(?:-[a-z]+)+)"', function))))
+    return found
+
+
+def test_every_sentence_of_the_banner_is_in_the_run_books_table_with_its_section():
+    table = banner_table()
+    assert set(table.values()) <= run_book_sections().keys()
+    sentences = [
+        (pattern, sections) for patterns, sections in concern_functions() for pattern in patterns
+    ]
+    assert len(sentences) >= 11
+    for pattern, sections in sentences:
+        assert any(
+            re.fullmatch(pattern, said) and section in sections for said, section in table.items()
+        ), pattern
+
+
 def test_every_alert_tells_the_instance():
     """One that aggregates over instances would not say where to look."""
     for alert in alerts():

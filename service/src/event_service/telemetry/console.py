@@ -19,6 +19,8 @@ _LOUD = {"warning": YELLOW, "error": RED, "critical": RED}
 # Members that the line already says in words, or that only programs need.
 _LEFT_OUT = {"timestamp", "level", "event", "exc_info", "settings"}
 _IDS = {"request_id", "trace_id"}
+# What the router raises, for a path or method that is none.
+_ROUTING = "HTTPException"
 _word = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
@@ -38,6 +40,8 @@ class ConsoleLines:
             parts = self._request(line)
         elif line["event"] == "breaker state changed":
             parts = iter([self._paint(printable(line["message"]), _LOUD.get(line["level"], GREEN))])
+        elif line["event"] == "upstream retries given up":
+            parts = self._given_up(line)
         else:
             parts = self._other(line)
         text = "  ".join([self._paint(line["timestamp"], DIM), *parts])
@@ -64,6 +68,12 @@ class ConsoleLines:
         if identity:
             yield self._paint(identity, DIM)
 
+    def _given_up(self, line: MutableMapping[str, Any]) -> Iterator[str]:
+        """The request's own line, which comes next, has the ids."""
+        told = f"{line['operation']}: {line['reason']}" if line["reason"] else line["operation"]
+        text = printable(f"{told} (given up after attempt {line['attempt']}: {line['why']})")
+        yield self._paint(_head(text, WIDTH - len(f"{line['timestamp']}  ")), YELLOW)
+
     def _other(self, line: MutableMapping[str, Any]) -> Iterator[str]:
         loud = _LOUD.get(line["level"])
         if loud:
@@ -88,7 +98,11 @@ def _told(line: MutableMapping[str, Any]) -> Iterator[str]:
     if operation := line.get("operation"):
         yield printable(f"{operation}: {line.get('reason', '')}")
     elif error:
-        yield error if line["status"] == HTTPStatus.INTERNAL_SERVER_ERROR else _words(error)
+        if error == _ROUTING:
+            yield HTTPStatus(line["status"]).phrase.lower()
+        else:
+            bug = line["status"] == HTTPStatus.INTERNAL_SERVER_ERROR
+            yield error if bug else _words(error)
     if line.get("slow"):
         yield "slow"
 

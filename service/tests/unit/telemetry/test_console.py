@@ -100,8 +100,33 @@ def test_the_start_does_not_print_all_settings():
     assert text == "15:36:37  service started  version=1.0.0 pid=7"
 
 
-def test_a_warning_says_so_and_has_its_ids():
-    text = line(event="upstream retries given up", level="warning", why="budget")
+@pytest.mark.parametrize(
+    ("status", "told"), [(404, "not found"), (405, "method not allowed"), (403, "forbidden")]
+)
+def test_what_the_router_refuses_is_told_in_words(status, told):
+    assert line(status=status, error="HTTPException").endswith(f"  2.7 ms  {told}")
 
-    assert text.startswith("15:36:37  warning  upstream retries given up  ")
+
+def test_retries_that_end_are_told_in_a_sentence_that_fits():
+    members = {
+        "event": "upstream retries given up",
+        "level": "warning",
+        "operation": "getUsers",
+        "attempt": 3,
+        "error": "UpstreamBroken",
+        "reason": "the connection ended before the reply",
+        "why": "attempts",
+    }
+
+    assert line(**members) == (
+        "15:36:37  getUsers: the connection ended before the reply"
+        " (given up after attempt 3: attempts)"
+    )
+    assert len(line(**{**members, "reason": "x" * 200})) == 100
+
+
+def test_a_warning_says_so_and_has_its_ids():
+    text = line(event="an odd thing", level="warning", why="it happens")
+
+    assert text.startswith("15:36:37  warning  an odd thing  ")
     assert f"request_id={REQUEST['request_id']}" in text
