@@ -265,6 +265,20 @@ def test_one_bad_record_is_named_and_nothing_is_imported(url_of_nothing):
     assert json.loads(exported) == {"users": [], "events": []}
 
 
+def test_a_database_that_is_broken_is_an_error_of_the_command(tmp_path):
+    url, path = f"sqlite:///{tmp_path}/a.db", tmp_path / "a.db"
+    data = b'{"users":[{"id":"1"}],"events":[]}'
+    assert event_service(url, "import", "-", given=data)[0] == 0
+    with apsw.Connection(str(path)) as other:
+        other.execute("DROP TABLE events")
+    code, _, said = event_service(url, "export", "-")
+    assert (code, said) == (1, "The database cannot be used: no such table: events\n")
+    path.write_bytes(b"no database" * 1_000)
+    code, _, said = event_service(url, "export", "-")
+    assert (code, said.count("\n")) == (1, 1)
+    assert said.startswith("The database cannot be used: ")
+
+
 def test_events_may_come_first_and_through_a_pipe(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     given = b'{"events":[{"id":"9","userId":"1","title":"t"}],"users":[{"id":"1","events":["9"]}]}'

@@ -80,14 +80,21 @@ def migrate_sqlite(
 ) -> list[str]:
     """Apply missing migrations in one transaction, under SQLite's own lock; returns their names.
 
-    Raises MigrationError, and apsw.Error if a statement fails; nothing is applied then.
+    Where nothing is missing no lock is needed. Raises MigrationError, and apsw.Error if a
+    statement fails; nothing is applied then.
     """
+
+    def todo() -> list[Migration]:
+        rows = connection.execute(_APPLIED.format("?"), (component,)).fetchall()
+        return missing(component, migrations, _checksums(rows))
+
+    if connection.table_exists(None, "schema_migrations") and not todo():
+        return []
     connection.execute("BEGIN IMMEDIATE")
     try:
         connection.execute(_TABLE)
-        rows = connection.execute(_APPLIED.format("?"), (component,)).fetchall()
-        todo = missing(component, migrations, _checksums(rows))
-        for each in todo:
+        applying = todo()
+        for each in applying:
             connection.execute(each.sql)
             values = (component, each.number, each.name, each.checksum, time.time())
             connection.execute(_INSERT.format(*"?????"), values)
@@ -96,7 +103,7 @@ def migrate_sqlite(
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
-    return [each.name for each in todo]
+    return [each.name for each in applying]
 
 
 async def migrate_postgres(

@@ -1,3 +1,5 @@
+import apsw
+
 from event_service.libs.migrations import MigrationError
 from event_service.libs.sqlite import SqliteUnusable
 from event_service.sources.sql_events import Database
@@ -25,5 +27,8 @@ def unusable() -> tuple[type[Exception], ...]:
 
         from event_service.libs.postgres import PostgresUnusable  # noqa: PLC0415
     except ImportError:
-        return (SqliteUnusable, MigrationError, OSError)
-    return (SqliteUnusable, MigrationError, OSError, PostgresUnusable, psycopg.Error)
+        return (SqliteUnusable, apsw.Error, MigrationError, OSError)
+    return (
+        *(SqliteUnusable, apsw.Error, MigrationError, OSError),
+        *(PostgresUnusable, psycopg.Error),
+    )

@@ -31,6 +31,17 @@ def test_only_what_is_missing_is_applied(tmp_path):
     connection.execute("INSERT INTO thing (name) VALUES ('x')")
 
 
+def test_where_nothing_is_missing_nobody_is_waited_for(tmp_path):
+    connection = apsw.Connection(str(tmp_path / "x.db"))
+    connection.pragma("journal_mode", "wal")
+    migrate_sqlite(connection, "a", [ONE])
+    with apsw.Connection(str(tmp_path / "x.db")) as other:
+        other.execute("INSERT INTO thing DEFAULT VALUES")
+        assert migrate_sqlite(connection, "a", [ONE]) == []
+        with pytest.raises(apsw.BusyError):
+            migrate_sqlite(connection, "a", [ONE, TWO])
+
+
 def test_components_have_histories_of_their_own(tmp_path):
     connection = apsw.Connection(str(tmp_path / "x.db"))
     migrate_sqlite(connection, "a", [ONE])
