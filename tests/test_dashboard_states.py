@@ -133,6 +133,7 @@ def test_under_load_charts_tell_the_values_of_a_moment_and_two_stretches_of_time
         point_at(page, users, 0.995)
         told = re.compile(r"\d\d:\d\d:\d\d · requests \d[\d.]*/s · failed or refused 0/s")
         expect(users.locator(".values")).to_have_text(told)
+        expect(gauge(page, "Upstream calls").locator("b")).to_contain_text("of 1,024")
         is_in_order(page, "load")
 
         page.get_by_text("15 min", exact=True).click()

@@ -11,12 +11,13 @@ export function serviceRow(box) {
   const requests = plain("Requests");
   const times = plain("Latency");
   const inFlight = bar("In flight");
+  const calls = bar("Upstream calls");
   const refused = plain("Turned away");
   const machine = plain("Processor");
   const lag = plain("Event loop lag");
   const outbox = plain("Outbox");
   const cluster = plain("Cluster");
-  const gauges = [requests, times, inFlight, refused, machine, lag, outbox, cluster];
+  const gauges = [requests, times, inFlight, calls, refused, machine, lag, outbox, cluster];
   box.append(...gauges.map((gauge) => gauge.node));
 
   return function update(frame) {
@@ -26,6 +27,10 @@ export function serviceRow(box) {
     times.update(latency(p50), `p50; p95 ${latency(p95)}, p99 ${latency(p99)}, refusals aside`);
     const part = service.inFlight / (service.maxInFlight || 1);
     inFlight.update(`${count(service.inFlight)} of ${count(service.maxInFlight)}`, "requests to the API", part, part >= FULL);
+    const { upstream } = frame;
+    const busy = upstream.inFlight / (upstream.limit || 1);
+    const waiting = upstream.waiting ? `${count(upstream.waiting)} more wait for their turn` : "nobody waits";
+    calls.update(`${count(upstream.inFlight)} of ${count(upstream.limit)}`, waiting, busy, busy >= FULL);
     refused.update(`${rate(service.shed + service.limited)} /s`, `${rate(service.shed)} as too many, ${rate(service.limited)} over their client’s rate`, service.shed > 0);
     machine.update(`${share(service.cpu)} of a core`, `${count(service.memory / MIB)} MiB of memory${frame.workers > 1 ? `, all ${frame.workers} workers` : ""}`);
     lag.update(latency(service.loopLag), "at worst in the last 15 s", service.steadyLag >= LATE);

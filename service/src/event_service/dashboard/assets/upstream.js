@@ -5,21 +5,14 @@ import { count, latency, rate, share } from "./format.js";
 
 const ALARMING = 0.05;
 
-/** In flight against the limit, the retry budget, and the calls that were not made. */
+/** The retry budget, and the calls that were not made. */
 export function gauges(box) {
-  const inFlight = bar("Calls under way");
   const retries = plain("Retry budget left");
   const shared = plain("Saved by single flight");
   const cached = plain("Cache hits");
-  box.append(inFlight.node, retries.node, shared.node, cached.node);
+  box.append(retries.node, shared.node, cached.node);
 
   return function update(upstream) {
-    const { waiting } = upstream;
-    inFlight.update(
-      `${count(upstream.inFlight)} of ${count(upstream.limit)}`,
-      waiting ? `${count(waiting)} more wait for their turn` : "nobody waits",
-      upstream.inFlight / upstream.limit,
-    );
     retries.update(
       `${count(Math.floor(upstream.retriesLeft))} retries`,
       `${count(upstream.retries)} made, ${count(upstream.gaveUp)} calls given up since the start`,
