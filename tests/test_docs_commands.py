@@ -1,8 +1,9 @@
 """Every command in README, CONTRIBUTING and docs works as printed, and prints what is shown.
 
-A page is one session of a shell, in a fresh copy of the repository beside a running `make dev`,
-with nothing of ours on PATH that the page does not put there. `…` in what is shown stands for
-anything. A comment `<!-- not run: why -->` above a block keeps it from being run.
+A page is one session of a shell, in a fresh copy of the repository, with nothing of ours on PATH
+that the page does not put there; beside a running `make dev` if the page names its addresses. `…`
+in what is shown stands for anything. A comment `<!-- not run: why -->` above a block keeps it from
+being run.
 """
 
 import os
@@ -36,6 +37,7 @@ BLOCK = re.compile(
 # These run until they are told to end.
 SERVER = re.compile(r"(\S*/)?(event-service (serve|dev)|mock-upstream)\b.*")
 PROGRAMS = ("curl", "openssl")
+ADDRESS = re.compile(r"(127\.0\.0\.1|localhost):(3000|4010)")
 NOT_OURS = shutil.ignore_patterns(
     ".git", ".venv", ".env", "node_modules", "__pycache__", ".*_cache", ".hypothesis", "htmlcov",
     ".coverage*", "dist", "mutants", "results",
@@ -102,12 +104,12 @@ class Session(NamedTuple):
                 command = f"run_server {command}"
             lines += [command, f"echo; echo @@{number}"]
         # The pages speak of the default ports.
-        script = re.sub(r"(127\.0\.0\.1|localhost):3000", rf"\1:{self.service}", "\n".join(lines))
-        return re.sub(r"(127\.0\.0\.1|localhost):4010", rf"\1:{self.upstream}", script)
+        ports = {"3000": self.service, "4010": self.upstream}
+        return ADDRESS.sub(lambda found: f"{found[1]}:{ports[found[2]]}", "\n".join(lines))
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
+def session(tmp_path: Path, page: Path) -> Iterator[Session]:
     folder = tmp_path / "event-service"
     shutil.copytree(REPOSITORY, folder, ignore=NOT_OURS)
     (folder / ".venv").symlink_to(REPOSITORY / ".venv")
@@ -124,6 +126,10 @@ def session(tmp_path: Path) -> Iterator[Session]:
         "TMPDIR": str(tmp_path),
         **{k: v for k, v in os.environ.items() if k.startswith(("COVERAGE_", "LANG", "LC_"))},
     }
+    elsewhere = {**environ, "EVENT_SERVICE_PORT": str(free_port())}
+    if not any(ADDRESS.search(step.command) for step in steps(page)):
+        yield Session(folder, elsewhere, service, upstream)
+        return
     dev = subprocess.Popen(
         ["make", "dev"],
         cwd=folder,
@@ -138,8 +144,7 @@ def session(tmp_path: Path) -> Iterator[Session]:
     try:
         wait_for(f"http://127.0.0.1:{service}/livez", dev)
         # Whatever server a page starts itself has a port of its own.
-        environ["EVENT_SERVICE_PORT"] = str(free_port())
-        yield Session(folder, environ, service, upstream)
+        yield Session(folder, elsewhere, service, upstream)
     finally:
         os.killpg(dev.pid, signal.SIGTERM)
         dev.wait(30)

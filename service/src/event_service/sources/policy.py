@@ -49,7 +49,7 @@ BACKOFF_CAP = 1.0
 # An attempt that is cut short was the upstream's failure if no byte came for this part of the time
 # that an attempt may take.
 QUIET = 0.4
-# Seconds; an upstream that asks to be left alone for longer is probed all the same.
+# Seconds; an upstream that asks to be left alone for longer is tried all the same.
 LONGEST_OPEN = 600.0
 
 # By operation and key, so that one bound holds for all that is kept.
