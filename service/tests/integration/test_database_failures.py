@@ -94,7 +94,8 @@ async def test_a_pool_without_a_free_connection_is_a_failure(postgres_url):
 
 
 async def test_a_deadlock_is_tried_again(postgres_database):
-    await asked_to(postgres_database, "SET deadlock_timeout = '50ms'")
+    name = postgres_database.rpartition("/")[2]
+    await asked_to_do(postgres_database, f"ALTER DATABASE {name} SET deadlock_timeout = '50ms'")
     add_key = (
         "INSERT INTO idempotency_keys (key, event_id, fingerprint, added_at)"
         " VALUES ('k', 'x', '', 0)"
@@ -111,12 +112,6 @@ async def test_a_deadlock_is_tried_again(postgres_database):
                 pytest.fail("the other one was given up: nothing to see")
         assert await adding == "new"
         assert [event.id for event in await source.events_of("1")] == ["11", "new"]
-
-
-async def asked_to(url, setting):
-    name = url.rpartition("/")[2]
-    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        await connection.execute(f"ALTER DATABASE {name} {setting}".encode())
 
 
 async def test_a_connection_that_is_cut_under_a_statement_is_replaced(postgres_url):
@@ -147,6 +142,47 @@ async def test_what_the_data_say_is_no_failure(start: Start, postgres_url):
             text = await reply.text()
     assert 'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0' in text
     assert 'circuit_breaker_state{breaker="getEventsByUserId",state="closed"} 1.0' in text
+
+
+@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+async def test_a_constraint_is_no_failure_and_takes_no_other_event_along(
+    start: Start, request, tmp_path, dialect
+):
+    if dialect == "sqlite":
+        url = f"sqlite:///{tmp_path}/events.db"
+        source = SqliteEvents(url)
+        await source.open()
+        await source.import_data(*checked(USERS, EVENTS))
+        await source.close()
+        with apsw.Connection(f"{tmp_path}/events.db") as connection:
+            connection.execute(
+                "CREATE TRIGGER no BEFORE INSERT ON events WHEN new.title = 'no'"
+                " BEGIN SELECT raise(ABORT, 'no such title'); END"
+            )
+    else:
+        url = request.getfixturevalue("postgres_url")
+        async with postgres_events(url):
+            await asked_to_do(url, "ALTER TABLE events ADD CHECK (title <> 'no')")
+    async with start(upstream_url=url) as client:
+
+        async def add(n):
+            event = {"userId": "2", "title": "no" if n % 2 else "yes"}
+            headers = {"Idempotency-Key": f"k-{n}"}
+            async with client.post("/api/addEvent", json=event, headers=headers) as reply:
+                return reply.status, (await reply.json()).get("type")
+
+        for _ in range(2):
+            found = await asyncio.gather(*(add(n) for n in range(20)))
+            assert found == [(200, None), (409, "/problems/upstream-conflict")] * 10
+        async with client.get("/api/getEventsByUserId/2") as reply:
+            assert len(await reply.json()) == 10
+        async with client.get("/readyz") as reply:
+            assert (await reply.json())["status"] == "ok"
+
+
+async def asked_to_do(url, statement):
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(statement)
 
 
 @pytest.fixture

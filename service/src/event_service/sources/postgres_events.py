@@ -230,6 +230,8 @@ def _translated(operation: str) -> Iterator[None]:
         raise UpstreamBroken(
             operation, "The connection to the database broke.", reason=type(error).__name__
         ) from error
+    except psycopg.IntegrityError as error:
+        raise sql.conflict(operation, type(error).__name__) from error
     except psycopg.Error as error:
         raise UpstreamFailed(
             operation,

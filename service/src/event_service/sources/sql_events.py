@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
-from event_service.errors import UpstreamNotFound, UserNotFound
+from event_service.errors import UpstreamConflict, UpstreamNotFound, UserNotFound
 from event_service.models import Event, NewEvent, User
 from event_service.sources.guarded import Source
 
@@ -149,6 +149,13 @@ def the_event(rows: Sequence[Row]) -> Event:
             "getEventById", "There is no event with this id.", reason="no such event"
         )
     return event_of(rows[0])
+
+
+def conflict(operation: str, reason: str) -> UpstreamConflict:
+    """For a constraint that whoever runs the database has added, or a user who is just gone."""
+    return UpstreamConflict(
+        operation, "The database refused the event because of a constraint.", reason=reason
+    )
 
 
 def fingerprint(event: NewEvent) -> bytes:

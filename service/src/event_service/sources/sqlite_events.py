@@ -7,7 +7,12 @@ from typing import NamedTuple
 import apsw
 import msgspec
 
-from event_service.errors import IdempotencyKeyReused, UpstreamFailed, UserNotFound
+from event_service.errors import (
+    IdempotencyKeyReused,
+    UpstreamConflict,
+    UpstreamFailed,
+    UserNotFound,
+)
 from event_service.libs import migrations
 from event_service.libs.group_commit import GroupCommit
 from event_service.libs.sqlite import SqliteThread, SqliteUnusable, connect, path_of
@@ -154,7 +159,7 @@ def _add_all(
         for addition in additions:
             try:
                 outcomes.append(_add(connection, addition, now))
-            except (UserNotFound, IdempotencyKeyReused) as refused:
+            except (UserNotFound, IdempotencyKeyReused, UpstreamConflict) as refused:
                 outcomes.append(refused)
     return outcomes
 
@@ -169,8 +174,12 @@ def _add(connection: apsw.Connection, addition: _Addition, now: float) -> str:
         return str(known[0])
     if connection.execute(SQL.has_user, (event.userId,)).fetchone() is None:
         raise UserNotFound(event.userId)
+    try:
+        # Before its key, of which nothing is left then.
+        connection.execute(SQL.add_event, sql.added_values(event, event_id))
+    except apsw.ConstraintError as error:
+        raise sql.conflict("addEvent", str(error)) from error
     connection.execute(SQL.add_key, (key, event_id, print_of_it, now))
-    connection.execute(SQL.add_event, sql.added_values(event, event_id))
     return event_id
 
 
