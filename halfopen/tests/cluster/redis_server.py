@@ -32,7 +32,7 @@ class RedisServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(self._command)
-        with redis.Redis(port=self.port, retry=None) as client:
+        with self._client() as client:
             while True:
                 try:
                     client.ping()
@@ -48,6 +48,32 @@ class RedisServer:
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def follow(self, primary: "RedisServer") -> None:
+        """Become its replica, and have all that it has."""
+        with self._client() as client:
+            client.replicaof("127.0.0.1", primary.port)
+            while client.info("replication")["master_link_status"] != "up":
+                time.sleep(0.01)
+
+    def lag(self, primary: "RedisServer") -> None:
+        """Have all that it has by now, and hear of nothing from now on."""
+        with self._client() as client:
+            while self._offset("slave_repl_offset") < primary._offset("master_repl_offset"):
+                time.sleep(0.01)
+            client.replicaof("127.0.0.1", free_port())
+
+    def _offset(self, whose: str) -> int:
+        with self._client() as client:
+            offset: int = client.info("replication")[whose]
+            return offset
+
+    def promote(self) -> None:
+        with self._client() as client:
+            client.replicaof("NO", "ONE")
+
+    def _client(self) -> redis.Redis:
+        return redis.Redis(port=self.port, retry=None)
 
     def pause(self) -> None:
         assert self._process is not None

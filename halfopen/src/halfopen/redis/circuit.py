@@ -278,10 +278,15 @@ class Circuit:
         lasts = _ms(ends - self._cluster.clock())
         needed = self.breaker.snapshot().success_threshold
         try:
-            _counted, *view = await self._cluster.run(
+            counted, *view = await self._cluster.run(
                 "settle", self, grant.fence, verdict.value, lasts, needed
             )
         except LinkLost:
+            self._decide_alone(verdict)
+            return
+        if counted == "0" and int(view[0]) == grant.fence:
+            # A failover had lost the grant, and somebody has put the circuit right. Nobody else
+            # has had a grant since.
             self._decide_alone(verdict)
             return
         self.adopt(view)
