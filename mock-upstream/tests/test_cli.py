@@ -110,7 +110,10 @@ def test_it_says_its_version():
 def test_its_help_mentions_the_faults():
     text = run("--help").stdout
 
-    assert "/__admin/faults/getUsers" in text
+    # As it can be pasted, however narrow the terminal is.
+    assert re.search(
+        r"^ *curl -X PUT \S+/__admin/faults/getUsers \\\n *-d '{.+}'$", text, re.MULTILINE
+    )
 
 
 def test_the_seed_decides_the_generated_data():

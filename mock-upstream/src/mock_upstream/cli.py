@@ -19,7 +19,9 @@ app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions
 
 _FAULTS = """Faults can be set while it runs. This makes the next two getUsers fail:
 
-curl -X PUT http://127.0.0.1:4010/__admin/faults/getUsers -d '{"status":503,"first_n":2}'
+\b
+curl -X PUT http://127.0.0.1:4010/__admin/faults/getUsers \\
+     -d '{"status":503,"first_n":2}'
 
 GET / lists the operations, GET /__admin what can be set and seen: faults, the journal of calls,
 the cycle of addEvent, the event delay.

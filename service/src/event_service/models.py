@@ -9,6 +9,7 @@ from event_service.errors import InvalidRequest
 
 # The characters of a path segment (RFC 3986 `pchar` without `%`), except the dot segments.
 ID_PATTERN = r"^(?!\.{1,2}\Z)[A-Za-z0-9._~!$&'()*+,;=:@-]{1,128}\Z"
+ID_WORDS = "a string of 1 to 128 letters, digits or -._~!$&'()*+,;=:@, not '.' or '..'"
 _matches_id = re.compile(ID_PATTERN).match
 
 # Descriptions complete the sentence "must be …" in validation errors.
@@ -16,7 +17,7 @@ Id = Annotated[
     str,
     Meta(
         pattern=ID_PATTERN,
-        description="a string of 1 to 128 letters, digits or -._~!$&'()*+,;=:@, not '.' or '..'",
+        description=ID_WORDS,
     ),
 ]
 # Any Unicode text, control characters included: whoever displays it escapes it. NUL is excluded

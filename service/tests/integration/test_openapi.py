@@ -152,7 +152,7 @@ async def test_the_page_shows_the_fields_of_a_body_with_their_bounds(start: Star
     assert shown["title"].startswith("required")
     assert "1 to 200 characters" in shown["title"]
     assert shown["description"].startswith("optional")
-    assert "at most 2000 characters" in shown["description"]
+    assert "up to 2000 characters without NUL or null" in shown["description"]
     assert shown["userId"].startswith("required")
 
 

@@ -170,7 +170,9 @@ def _field(name: str, kind: str, text: str) -> str:
 
 
 def _bounds(schema: Json) -> str:
-    """What a value must be, in words."""
+    """What a value must be, in words: its own, if it has any, rather than a pattern."""
+    if "description" in schema:
+        return str(schema["description"])
     if "anyOf" in schema:
         return " or ".join(_bounds(each) for each in schema["anyOf"])
     if "enum" in schema:

@@ -5,7 +5,7 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from event_service import errors
-from event_service.models import ID_PATTERN
+from event_service.models import ID_PATTERN, ID_WORDS
 from event_service.problems import Problem, problem_for
 from halfopen import CircuitOpen, State
 
@@ -265,13 +265,18 @@ def api_key(header: str) -> Json:
     return _from_header(header, "Tells the clients apart whose rates are limited", "a-key")
 
 
+ID_SCHEMA: Json = {
+    "type": "string",
+    "pattern": ID_PATTERN.replace(r"\Z", "$"),
+    "description": ID_WORDS,
+}
 PARAMETERS: Json = {
     "id": {
         "name": "id",
         "in": "path",
         "required": True,
         "description": "The user's id",
-        "schema": {"type": "string", "pattern": ID_PATTERN.replace(r"\Z", "$")},
+        "schema": ID_SCHEMA,
         "example": "1",
     },
     "delivery": {
@@ -279,7 +284,7 @@ PARAMETERS: Json = {
         "in": "path",
         "required": True,
         "description": "The delivery's id: the last part of `Location`",
-        "schema": {"type": "string", "pattern": ID_PATTERN.replace(r"\Z", "$")},
+        "schema": ID_SCHEMA,
         "example": EVENT_ID,
     },
     "Prefer": _from_header(
