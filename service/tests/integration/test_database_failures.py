@@ -129,6 +129,33 @@ async def test_a_connection_that_is_cut_under_a_statement_is_replaced(postgres_u
         assert await source.users() == USERS
 
 
+async def test_calls_that_are_given_up_leave_no_transaction_and_no_connection_behind(postgres_url):
+    connections = 3
+    async with postgres_events(postgres_url, connections=connections) as source:
+        async with transaction(postgres_url, "LOCK TABLE events IN ACCESS EXCLUSIVE MODE"):
+            calls = [
+                asyncio.create_task(
+                    source.add_event(NEW, event_id=f"new-{n}", idempotency_key=f"key-{n}")
+                )
+                for n in range(2 * connections)
+            ]
+            await until_one_waits(postgres_url)
+            for call in calls:
+                call.cancel()
+            await asyncio.wait(calls)
+            assert all(call.cancelled() for call in calls)
+        assert await source.events() == EVENTS
+        states = await asked(
+            postgres_url,
+            "SELECT state FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'event-service'",
+        )
+        assert {state for (state,) in states} == {"idle"}
+        assert len(states) <= connections
+        added = await source.add_event(NEW, event_id="new-0", idempotency_key="key-0")
+        assert added == "new-0"
+
+
 async def test_what_the_data_say_is_no_failure(start: Start, postgres_url):
     async with postgres_events(postgres_url):
         pass
