@@ -570,7 +570,8 @@ class TestOutbox:
         assert len(numbers) == 5
 
     @pytest.mark.parametrize(
-        "query", ["state=lost", "limit=0", "limit=201", "before=x", "before=" + "9" * 30]
+        "query",
+        ["state=lost", "limit=0", "limit=201", "before=x", "before=" + "9" * 30, "user=%00"],
     )
     async def test_a_question_that_makes_no_sense_is_refused(
         self, start: Start, outbox_url: str, query: str

@@ -33,7 +33,7 @@ def outbox_pages(outbox: Outbox, *, access: OperatorAccess | None) -> list[BaseR
         query = request.query_params
         found = await outbox.page(
             state=_state(query.get("state", "")),
-            user_id=query.get("user") or None,
+            user_id=parse_id(user) if (user := query.get("user")) else None,
             before=_number(query.get("before", ""), most=_LAST),
             limit=_number(query.get("limit", ""), most=MOST) or _USUAL,
         )
