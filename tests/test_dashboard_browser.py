@@ -105,6 +105,21 @@ def test_failed_requests_are_listed_with_their_ids_and_can_be_filtered(service, 
     expect(rows.first).to_contain_text("3 failures within 30 s")
 
 
+def test_an_id_is_copied_also_where_without_tls_there_is_no_clipboard_api(service, dashboard):
+    dashboard.evaluate("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+    service.fault("addEvent", status=500)
+    event = {"userId": "1", "title": "x"}
+    fetch(f"{service.url}/api/addEvent", "POST", event, **{"x-request-id": "to-be-copied"})
+    copy = dashboard.get_by_role("button", name="Copy the request id to-be-copied")
+    copy.click()
+    expect(copy).to_have_class("copy done")
+    search = dashboard.get_by_role("searchbox")
+    search.focus()
+    dashboard.keyboard.press("Control+V")
+
+    expect(search).to_have_value("to-be-copied")
+
+
 def test_a_paused_list_stands_still_until_it_goes_on(service, dashboard):
     dashboard.get_by_role("button", name="Pause").click()
     service.control("getUsers", "trip")
