@@ -128,7 +128,7 @@ format: $(VENV)/.lint ## Format and fix what can be fixed
 bench: bench-install ## Measure the service beside its peers; under half an hour on an idle machine
 	@$(BIN)/python -m benchmarks
 
-bench-quick: bench-install ## The same in two minutes, with a wider spread
+bench-quick: bench-install ## The same in three minutes, with a wider spread
 	@$(BIN)/python -m benchmarks --quick
 
 bench-install: $(VENV)/.dev

@@ -95,7 +95,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     plans = parser.add_mutually_exclusive_group()
     for plan, words in (
-        (QUICK, "in under two minutes; fewer contenders, wider spread"),
+        (QUICK, "in about three minutes; fewer contenders, wider spread"),
         (SMOKE, "only see that it works; its figures mean nothing"),
     ):
         plans.add_argument(
