@@ -145,7 +145,8 @@ def runbook_page() -> str:
             token.tag = "h2"
     for inline in tokens:
         _keep_links(inline.children or [], anchors)
-    return RUNBOOK_HEAD + markdown.renderer.render(tokens, markdown.options, {}) + RUNBOOK_FOOT
+    rendered: str = markdown.renderer.render(tokens, markdown.options, {})
+    return RUNBOOK_HEAD + rendered + RUNBOOK_FOOT
 
 
 def _anchor(heading: str) -> str:
