@@ -147,6 +147,12 @@ def test_every_alert_leads_to_its_page_of_the_run_book():
         assert f"`{alert['alert']}`" in anchors[anchor]
 
 
+def test_every_section_of_the_run_book_says_what_is_seen_what_it_means_and_what_to_do():
+    for anchor, text in run_book_sections().items():
+        seen, means, step = (text.find(each) for each in ("*Seen:* ", "*It means:* ", "\n1. "))
+        assert 0 <= seen < means < step, anchor
+
+
 def test_every_sentence_of_the_dashboard_leads_to_its_page_of_the_run_book():
     scripts = "".join((ASSETS / name).read_text() for name in ("concerns.js", "sentence.js"))
     named = set(re.findall(r'"([a-z]+(?:-[a-z]+){2,})"', scripts))

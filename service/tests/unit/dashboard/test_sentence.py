@@ -37,6 +37,11 @@ STUCK = "a-circuit-stays-open"
 SLOW_UPSTREAM = "the-upstream-is-slow"
 TOO_MUCH = "more-requests-than-it-can-take"
 OUTBOX = "events-wait-or-are-dead"
+FAILING = "requests-or-attempts-fail"
+BUSY = "the-event-loop-runs-late"
+EAGER = "clients-are-over-their-rate"
+BUDGET = "retries-use-up-their-budget"
+QUEUED = "calls-wait-for-a-free-place"
 ALONE = "alone-in-the-cluster"
 
 
@@ -121,16 +126,16 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         "4,000 of 4,096 requests are in flight",
         TOO_MUCH,
     ),
-    (service(steady_lag=0.25), "failing", "the event loop runs 250 ms late", TOO_MUCH),
+    (service(steady_lag=0.25), "failing", "the event loop runs 250 ms late", BUSY),
     (service(loop_lag=0.25), "closed", "All three circuits are closed; 20 requests/s", ""),
-    (service(limited=5.0), "failing", "5 requests/s are over their client\u2019s rate", TOO_MUCH),
+    (service(limited=5.0), "failing", "5 requests/s are over their client\u2019s rate", EAGER),
     (
         upstream(in_flight=16, waiting=40),
         "failing",
         "40 upstream calls wait for one of 16 places",
-        SLOW_UPSTREAM,
+        QUEUED,
     ),
-    (upstream(retries_left=0.4), "failing", "the retry budget is spent", SLOW_UPSTREAM),
+    (upstream(retries_left=0.4), "failing", "the retry budget is spent", BUDGET),
     (slow(), "failing", "getUsers is 1.3 s slower than usual", SLOW_UPSTREAM),
     (slow(normal=None), "failing", "getUsers is 1.3 s slower than usual", SLOW_UPSTREAM),
     # Always slow is not slower than usual.
@@ -139,13 +144,13 @@ CASES: list[tuple[dict[str, Any], str, str, str]] = [
         operation(error_share=0.15),
         "failing",
         "15 % of the attempts at getUsers fail, and are made again",
-        STUCK,
+        FAILING,
     ),
     (
         {"endpoints": [replace(ENDPOINT, error_share=0.4, refused=2.0)]},
         "failing",
         "25 % of /api/getUsers fails",
-        STUCK,
+        FAILING,
     ),
     # What a circuit refused has failed nowhere else.
     (

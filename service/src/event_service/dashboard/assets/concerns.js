@@ -43,10 +43,10 @@ function saturation({ service, upstream }) {
     found.push(concern(`${count(service.inFlight)} of ${count(service.maxInFlight)} requests are in flight`, TOO_MUCH));
   }
   if (upstream.waiting && upstream.inFlight >= upstream.limit) {
-    found.push(concern(`${count(upstream.waiting)} upstream calls wait for one of ${count(upstream.limit)} places`, "the-upstream-is-slow"));
+    found.push(concern(`${count(upstream.waiting)} upstream calls wait for one of ${count(upstream.limit)} places`, "calls-wait-for-a-free-place"));
   }
   if (service.steadyLag >= LATE) {
-    found.push(concern(`the event loop runs ${latency(service.steadyLag)} late`, TOO_MUCH));
+    found.push(concern(`the event loop runs ${latency(service.steadyLag)} late`, "the-event-loop-runs-late"));
   }
   return found;
 }
@@ -68,7 +68,7 @@ function errors(frame) {
   const text = worst.fails
     ? `${share(worst.part)} of ${worst.of} fails`
     : `${share(worst.part)} of the attempts at ${worst.of} fail, and are made again`;
-  return [concern(text, "a-circuit-stays-open")];
+  return [concern(text, "requests-or-attempts-fail")];
 }
 
 function slowness(frame) {
@@ -99,11 +99,11 @@ function usual(operation) {
 function limits({ service, rate: all }) {
   const part = service.limited / (all || 1);
   if (service.limited < ENOUGH || part < 2 * WORTH_SAYING) return [];
-  return [concern(`${rate(service.limited)} requests/s are over their client’s rate`, TOO_MUCH)];
+  return [concern(`${rate(service.limited)} requests/s are over their client’s rate`, "clients-are-over-their-rate")];
 }
 
 function budget({ upstream }) {
-  return upstream.retriesLeft < 1 ? [concern("the retry budget is spent", "the-upstream-is-slow")] : [];
+  return upstream.retriesLeft < 1 ? [concern("the retry budget is spent", "retries-use-up-their-budget")] : [];
 }
 
 function outbox(frame) {
