@@ -1,5 +1,6 @@
 import os
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -33,6 +34,13 @@ FOLDERS = ["/usr/local/sbin", "/usr/sbin", *map(str, Path("/usr/lib/postgresql")
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # What a shell has its background jobs ignore, and nohup, their children would ignore as well.
+    for number, usual in (
+        (signal.SIGINT, signal.default_int_handler),
+        (signal.SIGHUP, signal.SIG_DFL),
+    ):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
     for marker in (
         "browser: needs Chromium",
         "needs(*programs): skipped where one of these programs is not installed",

@@ -18,11 +18,6 @@ BIN = Path(sys.executable).parent
 START_TIMEOUT = 30.0
 
 
-def hear_hangups() -> None:
-    """Undo what nohup does to the children of whatever it runs."""
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
-
-
 class Process:
     """A program under test, with everything that it has printed so far."""
 
@@ -36,7 +31,6 @@ class Process:
             stderr=subprocess.STDOUT,
             text=True,
             start_new_session=True,
-            preexec_fn=hear_hangups,  # noqa: PLW1509  nothing in it takes a lock
         )
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
