@@ -65,6 +65,7 @@ class World:
         self.links: list[SimulatedLink] = []
         self.decisions: dict[str, tuple[str, str]] = {}
         self.redis_down = False
+        self.healed = False
         self.fails_over_next = False
         self.crashes_next = False
         self.nodes: list[Node] = []
@@ -274,7 +275,8 @@ class Node:
             self.world.canaries.append(canary)
             self.world.tell(f"{self.name}: canary with fence {grant.fence}")
         try:
-            if self.world.chance.random() < 0.03:
+            hangs = self.world.chance.random() < 0.03
+            if hangs and not self.world.healed:
                 self.world.pauses.append(self.world.now())
                 await self.world.sleep(HANG)
             await self.world.sleep(self.world.chance.uniform(0.01, CALL))
@@ -388,6 +390,7 @@ async def _trouble(world: World, nodes: list[Node]) -> None:  # noqa: C901 - a l
 
 def _heal(world: World, nodes: list[Node]) -> None:
     world.tell("all is well again")
+    world.healed = True
     world.upstream_down = world.redis_down = world.crashes_next = world.fails_over_next = False
     world.redis_slow = 0.0
     for node in nodes:
