@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from .dashboard_page import (
     DESK,
@@ -246,6 +246,35 @@ def test_an_outbox_that_fills_is_looked_at_retried_and_dropped(service: Service,
     service.heal()
     service.control("addEvent", "release")
     expect(summary).to_have_text("Nothing is queued")
+
+
+def test_a_delivery_that_ended_just_after_it_was_listed_is_looked_at_again(
+    service: Service, page: Page
+):
+    service.fault("addEvent", status=422)
+    fetch(f"{service.url}/api/addEvent", "POST", {**EVENT, "userId": "2"}, **LATER)
+    details = page.locator("#outbox details").first
+    details.evaluate("node => node.open = true")
+    page.get_by_label("State").select_option("")
+    page.get_by_label("User id").fill("2")
+    page.get_by_label("User id").press("Enter")
+    expect(page.locator("#outbox li[data-status=refused]")).to_have_count(1)
+    details.evaluate("node => node.open = false")
+
+    def as_it_was(route: Route) -> None:
+        """What a look a moment earlier would have been answered; the next one is answered truly."""
+        reply = route.fetch()
+        route.fulfill(response=reply, body=reply.text().replace("refused", "queued"))
+
+    page.route("**/dashboard/outbox?*", as_it_was, times=1)
+    with page.expect_response("**/dashboard/outbox?*"):
+        details.locator("summary").first.click()
+    refused = page.locator("#outbox li[data-status=refused]")
+    expect(refused).to_have_count(1)
+    refused.get_by_role("button", name="Drop").click()
+    expect(refused).to_have_count(0)
+    page.get_by_label("User id").fill("")
+    page.get_by_label("User id").press("Enter")
 
 
 def test_the_mocks_panel_shows_what_is_set_and_heals_it(service: Service, page: Page):

@@ -27,9 +27,11 @@ export function outboxPanel(section, makeAct) {
   section.append(details);
   let pending = null;
   let last = null;
+  let newest = 0;
   const act = makeAct?.(load);
 
   async function load(before = null) {
+    const mine = ++newest;
     const query = new URLSearchParams({ limit: PAGE });
     if (state.value) query.set("state", state.value);
     if (user.value.trim()) query.set("user", user.value.trim());
@@ -37,6 +39,8 @@ export function outboxPanel(section, makeAct) {
     try {
       const response = await fetch(`/dashboard/outbox?${query}`);
       const answer = await response.json();
+      // A later look may have been answered sooner.
+      if (mine !== newest) return;
       if (!response.ok) throw new Error(answer.detail);
       const rows = answer.deliveries.map((each) => row(each, act));
       if (before) list.append(...rows);
@@ -62,7 +66,9 @@ export function outboxPanel(section, makeAct) {
     setText(summary, queued ? `${count(queued)} queued, the oldest for ${span(oldest)}` : "Nothing is queued");
     // Who reads a row, or is about to press its button, finds it where it was.
     const busy = list.contains(document.activeElement) || list.querySelector("details[open]");
-    if (details.open && queued !== pending && !busy) load();
+    // A delivery that ends between two counts changes no count.
+    const stale = queued !== pending || list.querySelector("li[data-status=queued]");
+    if (details.open && stale && !busy) load();
     pending = queued;
   };
 }
