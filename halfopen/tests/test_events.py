@@ -434,7 +434,7 @@ def test_a_caller_leaves_slow_listeners_to_the_next(make):
     breaker.on(CallFailed, slow)
     breaker.acquire().failure()
 
-    assert 1 < len(heard) < 100
+    assert 1 <= len(heard) < 100
     while len(heard) < 401:
         before = len(heard)
         breaker.snapshot()

@@ -259,7 +259,8 @@ async def test_a_dead_collector_does_not_keep_the_service_from_ending(mock: Mock
         await ask(server.url)
         async with asyncio.timeout(15):
             await server.stop()
-    assert server.lines[-1]["event"] == "service stopped"
+    # Where the machine is slow, the exporter's thread still has a word to say after it.
+    assert "service stopped" in [line["event"] for line in server.lines]
 
 
 async def ask(url: str) -> None:
