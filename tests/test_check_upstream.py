@@ -101,7 +101,7 @@ def upstream() -> Iterator[str]:
         ("getUsers", {"mode": "oversize"}, "EVENT_SERVICE_UPSTREAM_MAX_BODY"),
     ],
 )
-def test_what_is_wrong_is_named_with_the_setting_that_mends_it(upstream, operation, what, told):
+def test_a_fault_is_reported_with_the_setting_that_fixes_it(upstream, operation, what, told):
     reset(upstream)
     fault(upstream, operation, what)
     headers = json.dumps({"authorization": SECRET})

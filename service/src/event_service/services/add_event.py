@@ -8,7 +8,7 @@ from event_service.services.source import EventsSource
 
 
 class AddEvent:
-    """Adds events, each under an id of ours, so that a repeated write can be recognized."""
+    """Adds events. Each gets an id from us, so that a repeated write is recognized."""
 
     def __init__(self, source: EventsSource, *, new_id: Callable[[], str]) -> None:
         self._source = source
@@ -18,7 +18,7 @@ class AddEvent:
     def identify(
         self, event: NewEvent, *, idempotency_key: str | None, api_key: str | None
     ) -> EventIdentity:
-        """What the event is stored under, however it gets there; parameters as those of `add`."""
+        """The id and key for an event, sent now or through the outbox; parameters as in `add`."""
         return identify(
             event.userId, client_key=idempotency_key, api_key=api_key, new_id=self._new_id
         )
@@ -28,9 +28,9 @@ class AddEvent:
     ) -> str:
         """The id under which the event is stored.
 
-        With the idempotency key of an earlier call, that call's id: nothing is stored twice.
-        `api_key` as in `identify`. Raises IdempotencyKeyReused while another event with the same
-        client's key is under way in this process.
+        A repeated idempotency key gives the id of the first call: nothing is stored twice.
+        `api_key` as in `identify`. Raises IdempotencyKeyReused while this process is adding a
+        different event with the same key from the same client.
         """
         identity = self.identify(event, idempotency_key=idempotency_key, api_key=api_key)
         if idempotency_key is None:
@@ -58,7 +58,7 @@ class AddEvent:
 
 
 class _UnderWay:
-    """An event that is being added, by so many calls at once."""
+    """An event that is being added, and the number of calls that are adding it."""
 
     __slots__ = ("calls", "event")
 

@@ -4,12 +4,12 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-# Ours alone, drawn once. Another one would give a retry of an earlier write another id.
+# A random namespace of our own. Never change it: a retried write would get a different id.
 _NAMESPACE = UUID("79508e59-802b-44dc-b5f5-da419b3fe963")
 
 
 class EventIdentity(NamedTuple):
-    """What lets the upstream, and us, tell the same write from a new one."""
+    """Tells a repeated write from a new one, for the upstream and for us."""
 
     event_id: str
     idempotency_key: str
@@ -20,12 +20,12 @@ def identify(
 ) -> EventIdentity:
     """The identity of a new event for a user.
 
-    With the `Idempotency-Key` of a client the id is the UUIDv5 over its API key, if any, the user
-    and that key: a retry sends the same id, whichever worker or machine it meets. Without one,
-    every call is a new event.
+    With a client's `Idempotency-Key`, the id is the UUIDv5 of its API key (if any), the user and
+    that key: every worker and machine computes the same id for a retry. Without a key, every call
+    is a new event.
 
-    `api_key` is None where clients are not told apart by one, "" where this client sent none.
-    Where they are, the id is the upstream's key too: two clients that both send `1` do not meet.
+    `api_key` is None if clients have no API keys, "" if this client sent none. If clients have
+    keys, the upstream gets the id as its key, so two clients that both send `1` do not collide.
     """
     if client_key is None:
         event_id = new_id()

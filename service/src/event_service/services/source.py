@@ -4,7 +4,7 @@ from event_service.models import Event, NewEvent, PartialEvents, User
 
 
 class EventsSource(Protocol):
-    """Users and events as the services need them; whatever guards a source offers it."""
+    """Users and events as the services need them; implemented by the guarded source."""
 
     async def users(self) -> list[User]: ...
 

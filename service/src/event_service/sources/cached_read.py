@@ -21,18 +21,18 @@ from halfopen import CircuitOpen
 
 T = TypeVar("T")
 
-# What an upstream that is down looks like. A 4xx is its word, and ours to pass on.
+# Errors that mean the upstream is down. A 4xx is an answer, so it is passed on.
 _UPSTREAM_DOWN = (UpstreamFault, CircuitOpen, Overloaded, DeadlineExceeded, TimeoutError)
 _encode = msgspec.json.Encoder().encode
 
 
 class CachedRead(Generic[T]):
-    """A read behind a cache: what is fresh is not asked for again.
+    """A read behind a cache: a fresh value is served without a call.
 
-    When the upstream is down and there is a stale value it is served after one attempt at most,
-    at once while the circuit is open, and in any case in time for an answer. Errors are never
-    kept. A fetch that was under way when its key was invalidated keeps nothing. The call context's
-    `cache_status`, if set, is told what became of each read.
+    With a stale value there is only one attempt. If it fails because the upstream is down, the
+    stale value is served: at once while the circuit is open, and always before the deadline.
+    Errors are never cached. The result of a fetch is not cached if its key was invalidated
+    meanwhile. The outcome of each read goes to `cache_status` of the call context, if that is set.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class CachedRead(Generic[T]):
         except _UPSTREAM_DOWN as error:
             if isinstance(error, UpstreamFault):
                 _tell_forwarded(stale=stale)
-            # Asked again: it may have been invalidated, or have got too old to be served.
+            # Look again: the value may have been invalidated, or become too old to serve.
             entry = self._cache.get((self._operation, *key))
             if entry is None:
                 raise

@@ -23,9 +23,9 @@ class DataFault(Exception):
 
 
 class Data(NamedTuple):
-    """To be taken once, first all users, then all events, for each is checked as it passes.
+    """Records that are checked as they are read. Read all users first, then all events, once.
 
-    Both raise DataFault.
+    Both iterators raise DataFault.
     """
 
     users: Iterator[User]
@@ -33,7 +33,7 @@ class Data(NamedTuple):
 
 
 def read_file(file: Readable) -> Data:
-    """What a file holds, read twice while it is taken: it may be larger than the memory.
+    """The records of a file, which may be larger than memory: it is read twice, in parts.
 
     `null` counts as absent and ids may be numbers, as from an upstream.
     """
@@ -41,10 +41,9 @@ def read_file(file: Readable) -> Data:
 
 
 async def read_api(api: Source, *, at_once: int) -> tuple[list[User], list[Event]]:
-    """All that an events API holds; an event that a user lists and the list of events lacks is
-    asked for by its id.
+    """All users and events of an events API.
 
-    Raises what the API raises.
+    An event that a user lists but getEvents does not is read by its id. Raises what the API raises.
     """
     users, events = await api.users(), await api.events()
     there = {event.id for event in events}
@@ -54,13 +53,13 @@ async def read_api(api: Source, *, at_once: int) -> tuple[list[User], list[Event
 
 
 def checked(users: Iterable[User], events: Iterable[Event]) -> Data:
-    """The records with the place of each event among its user's."""
+    """The records, checked, and each event with its position in its user's list."""
     check = _Check()
     return Data(check.users(users), check.events(events))
 
 
 class _Listed(NamedTuple):
-    """Where a user lists an event: `$.users[user].events[place]`."""
+    """The position at which a user lists an event: `$.users[user].events[place]`."""
 
     user_id: str
     user: int
@@ -68,7 +67,7 @@ class _Listed(NamedTuple):
 
 
 class _Check:
-    """Of what has passed it keeps the ids alone."""
+    """Checks records one by one; only their ids stay in memory."""
 
     def __init__(self) -> None:
         self._users: set[str] = set()
@@ -107,7 +106,7 @@ class _Check:
 
 
 async def written(records: AsyncIterator[User | Event]) -> AsyncIterator[bytes]:
-    """The file, a record at a time; users come before events."""
+    """The bytes of the file, record by record; users come before events."""
     yield b'{"users":['
     separator, in_users = b"\n", True
     async for record in records:

@@ -8,9 +8,10 @@ from event_service.sources.sql_events import Database
 def build_database(url: str, *, connections: int, timeout: float) -> Database:
     """The database that a `sqlite:` or `postgresql:` URL names, not opened yet.
 
-    `connections` bounds those to a server; `timeout`, in seconds, connecting and each statement.
+    `connections` limits the connections to a server. `timeout`, in seconds, limits connecting and
+    each statement.
     """
-    # The driver of the other one may not be installed.
+    # Import only the driver that is needed: the other may not be installed.
     if url.startswith("sqlite:"):
         from event_service.sources.sqlite_events import SqliteEvents  # noqa: PLC0415
 
@@ -21,7 +22,7 @@ def build_database(url: str, *, connections: int, timeout: float) -> Database:
 
 
 def unusable() -> tuple[type[Exception], ...]:
-    """What `open` raises for a database that cannot be used as it is."""
+    """The exceptions that `open` raises for a database that needs an operator's attention."""
     try:
         import psycopg  # noqa: PLC0415
 

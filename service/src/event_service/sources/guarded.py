@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 OPERATIONS = ("addEvent", "getUsers", "getUserById", "getEvents", "getEventById")
 EVENTS_OF_USER = "getEventsByUserId"
-# A write that ends so was not carried out; after any other error it may have been.
+# After these errors a write was certainly not stored; after any other error it may have been.
 _NOT_STORED = (
     *(CircuitOpen, Overloaded, DeadlineExceeded),
     *(UpstreamRefused, UserNotFound, UpstreamFailed, UpstreamUnavailable),
@@ -35,16 +35,17 @@ _NOT_STORED = (
 
 
 class Source(Protocol):
-    """Where users and events come from; the events API over HTTP is one.
+    """Where users and events come from, such as the events API over HTTP.
 
-    A source may also have `events_of(user_id) -> list[Event]`: all events of a user in one call,
-    in the user's order. Without it the user is read, and then each of its events.
+    A source may also have `events_of(user_id) -> list[Event]`, which reads all events of a user in
+    one call, in the order of the user's list. Without it, the user is read first and then each of
+    its events.
 
-    Methods raise UserNotFound for a user they do not know, UpstreamNotFound for an event,
-    UpstreamRefused for a call they refuse, Overloaded when something of ours was exhausted, and
-    UpstreamFailed or another UpstreamFault when they are in trouble. Any other exception counts as
-    trouble, too. They need no time limit of their own, and may tell `context.attempt` what they
-    see of the call at hand.
+    Methods raise UserNotFound for an unknown user, UpstreamNotFound for an unknown event,
+    UpstreamRefused for a call they refuse, Overloaded when a local resource is used up, and
+    UpstreamFailed or another UpstreamFault when the source fails. Any other exception counts as a
+    failure too. Methods need no time limit of their own. They may report the progress of a call
+    to `context.attempt`.
     """
 
     async def users(self) -> list[User]: ...
@@ -60,7 +61,7 @@ class Source(Protocol):
 
 
 def operations_of(source: Source) -> tuple[str, ...]:
-    """The operations that are guarded, each by a breaker of its own."""
+    """The guarded operations; each has its own breaker."""
     has_events_of = getattr(source, "events_of", None) is not None
     return (*OPERATIONS, EVENTS_OF_USER) if has_events_of else OPERATIONS
 
@@ -68,7 +69,8 @@ def operations_of(source: Source) -> tuple[str, ...]:
 class GuardedEvents:
     """A source behind single flight, retries, breakers, a concurrency limit and a cache.
 
-    Raises what the source raises, and CircuitOpen, Overloaded, DeadlineExceeded, UpstreamTimeout.
+    Raises what the source raises, and CircuitOpen, Overloaded, DeadlineExceeded and
+    UpstreamTimeout.
     """
 
     def __init__(self, source: Source, policies: Policies) -> None:
@@ -83,7 +85,7 @@ class GuardedEvents:
         self._emit = policies.emit
         fetch: Callable[[str], Awaitable[list[Event]]] | None = getattr(source, "events_of", None)
         self._events_of = None if fetch is None else _read(EVENTS_OF_USER, fetch, policies)
-        # A cache tells each request what it was served from, so each puts its own answer together.
+        # With a cache, answers are not shared: each request reports its own cache status.
         self._answers: SingleFlight[str, list[Event]] | None = None
         if policies.single_flight and policies.cache is None:
             self._answers = SingleFlight(self._on_shared)
@@ -107,9 +109,9 @@ class GuardedEvents:
         return await self._answers.run(user_id, self._all_of, user_id)
 
     async def partial_events_of(self, user_id: str) -> PartialEvents:
-        """As `events_of`, with what could be had in time, and an error for each other event.
+        """The events that could be read before the deadline, and an error for each other event.
 
-        An error of the user look-up, and a bug of ours, are raised all the same.
+        If the user cannot be read, or we have a bug, the error is raised.
         """
         if self._events_of is not None:
             return PartialEvents(await self._events_of(user_id), [])
@@ -118,10 +120,10 @@ class GuardedEvents:
         return _sorted_out(user.events, results)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the event is stored. One attempt, never another.
+        """The id under which the event is stored. A write is never retried.
 
-        After an error it may be stored; the caller may try again with the same key. Reads that
-        start afterwards see it if it is.
+        After an error the event may or may not be stored; the caller may try again with the same
+        key. If it is stored, reads that start afterwards see it.
         """
         try:
             stored_as = await self._add.attempt(
@@ -172,7 +174,7 @@ class GuardedEvents:
             ) from None
 
     def _on_shared(self, leading: Context) -> None:
-        # What the newcomer would have begun with; more of its calls are saved by it.
+        # Report the first call that was saved; the calls for the events were saved too.
         tell_shared("getUserById", leading, self._emit)
 
 

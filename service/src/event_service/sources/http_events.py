@@ -1,4 +1,4 @@
-"""The events API over HTTP: the one seam that knows the client library."""
+"""The events API over HTTP. No other module of the service knows the HTTP client library."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
@@ -37,14 +37,14 @@ from event_service.sources.translation import (
 )
 
 EVENTS_OF_USER = "getEventsByUserId"
-# To look up a member of the enumeration takes longer than to build the request.
+# Looking up a member of the enumeration takes longer than building the request.
 _OK = HTTPStatus.OK.value
-# Statuses of replies that have no body: there is nothing more to say.
+# Successes without a body.
 _NO_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT}
 
 
 class Exchange(Protocol):
-    """One HTTP exchange that is traced: what it sends along, and what it is told."""
+    """Traces one HTTP exchange: adds `headers` to the request, and is told the status."""
 
     headers: dict[str, str]
 
@@ -58,9 +58,9 @@ class Trace(Protocol):
 
 
 class _Request(NamedTuple):
-    """What the requests of one operation have in common; between both parts of the path is the id.
+    """What all requests of one operation share. The id goes between the two parts of the path.
 
-    An id is in the path as it is, in the query encoded.
+    It is percent-encoded in a query, and sent as it is in a path.
     """
 
     target: Target
@@ -76,7 +76,7 @@ def _request(operation: str, url: str, path: str) -> _Request:
 
 
 class HttpEvents:
-    """The events API over HTTP: it sends, and translates what comes into values and errors.
+    """The events API over HTTP: sends requests, and translates replies into values and errors.
 
     Raises UserNotFound and UpstreamError. Connections are pooled; `close` ends them.
     """
@@ -91,9 +91,8 @@ class HttpEvents:
         trace: Trace | None = None,
         on_body: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`url` is the client's. `time_limit` of one exchange, in seconds. `trace` follows one
-        exchange, given its operation, method and URL. `on_body` is told the body of each good
-        reply, before it is understood.
+        """`time_limit` is for one exchange, in seconds. `trace`, given an operation, method and
+        URL, traces that exchange. `on_body` gets the body of each success before it is decoded.
         """
         self._client = client
         self._url = url
@@ -133,7 +132,7 @@ class HttpEvents:
         return EVENTS.decode(EVENTS_OF_USER, await self._get_of_user(EVENTS_OF_USER, user_id))
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the upstream stores the event: the one in its reply, or else ours."""
+        """The id under which the upstream stored the event: the one in its reply, or else ours."""
         body = msgspec.json.encode(
             {
                 "id": event_id,
@@ -164,10 +163,10 @@ class HttpEvents:
         headers: dict[str, str] | None = None,
         body: bytes = b"",
     ) -> Coroutine[Any, Any, bytes]:
-        """Send a request with what goes along with every call; the body of a good answer."""
+        """Send a request with the headers that every call carries; return a success's body."""
         target, before, after, in_query = self._requests[operation]
         if in_query or not is_id(key):
-            # In a path an id is as it is; what is none must not lead to another.
+            # Valid ids need no encoding. Encode the rest, so that it cannot reach another path.
             key = quote(key, safe="")
         path = f"{before}{key}{after}"
         headers = {} if headers is None else headers
@@ -197,7 +196,7 @@ class HttpEvents:
         body: bytes,
         exchange: Exchange | None = None,
     ) -> bytes:
-        """The transport: status, headers, body. Alone this knows the client's ways."""
+        """Send a request and read its reply: the only place that uses the client library."""
         attempt = context.attempt.get()
         try:
             reply = await self._client.send(
@@ -250,7 +249,7 @@ def _translated(operation: str, exc: HttpClientError) -> EventServiceError:
         case http_client.InvalidRequest():
             error = InvalidRequest(f"The upstream cannot be told this: {reason}.")
         case http_client.OutOfResources() | http_client.ClientClosed():
-            # Ours alone: nothing reached the upstream, and nothing is wrong with it.
+            # A local problem: nothing reached the upstream, so this says nothing about it.
             error = Overloaded("There is no room for a connection to the upstream.", reason=reason)
         case _:
             text = "The upstream could not be reached."

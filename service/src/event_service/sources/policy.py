@@ -1,7 +1,7 @@
-"""How each operation treats its source.
+"""The policies around each operation of a source.
 
-Outermost first: single flight (reads), retries with a budget (reads), breaker, concurrency limit,
-time limit of an attempt.
+From the outside in: single flight (reads), retries with a budget (reads), breaker, concurrency
+limit, time limit of an attempt.
 """
 
 import asyncio
@@ -46,19 +46,19 @@ T = TypeVar("T")
 
 BACKOFF_BASE = 0.05
 BACKOFF_CAP = 1.0
-# An attempt that is cut short was the upstream's failure if no byte came for this part of the time
-# that an attempt may take.
+# An attempt that is cut short counts as a failure if no byte came for this fraction of the
+# attempt's timeout.
 QUIET = 0.4
-# Seconds; an upstream that asks to be left alone for longer is tried all the same.
+# Seconds. A longer Retry-After is cut to this.
 LONGEST_OPEN = 600.0
 
-# By operation and key, so that one bound holds for all that is kept.
+# Keyed by operation and key: one cache for all operations, so that one size limit covers them.
 ReplyCache = StaleCache[tuple[str, ...], Any]
 
 
 @dataclass(frozen=True)
 class Policies:
-    """What guards all operations of one source; `breakers` by operation, times in seconds."""
+    """What guards the operations of one source. `breakers` by operation; times in seconds."""
 
     breakers: Mapping[str, CircuitBreaker]
     bulkhead: Bulkhead
@@ -89,10 +89,10 @@ class Guard:
     async def attempt(
         self, number: int, fetch: Callable[..., Awaitable[T]], *args: object, **kwargs: object
     ) -> T:
-        """`fetch(*args, **kwargs)`, and what it raises, as attempt `number` of a call.
+        """Run `fetch(*args, **kwargs)` as attempt `number` of a call.
 
-        Raises CircuitOpen, Overloaded or DeadlineExceeded when it may not start, UpstreamTimeout
-        when it takes too long.
+        Raises CircuitOpen, Overloaded or DeadlineExceeded if it may not start, UpstreamTimeout if
+        it takes too long, and what `fetch` raises.
         """
         call = context.current.get()
         loop = asyncio.get_running_loop()
@@ -100,7 +100,7 @@ class Guard:
         if call is not None and now >= call.latest:
             raise self._too_late("deadline: no time left to begin")
         breaker = self._breaker
-        # Here a call is refused while the circuit is open.
+        # A call is refused here while the circuit is open.
         permit = breaker.acquire() if breaker.state is State.CLOSED else await self._claim()
         if not self._bulkhead.try_acquire():
             permit = await self._wait_for_a_slot(permit)
@@ -131,7 +131,10 @@ class Guard:
         return result
 
     async def _claim(self) -> Permit:
-        """In a cluster all nodes together grant the canary, which may take a moment."""
+        """Acquire a permit while the circuit is not closed.
+
+        In a cluster this may wait, because all nodes share one canary.
+        """
         try:
             return await self._breaker.guard().__aenter__()
         except CircuitOpen:
@@ -139,18 +142,16 @@ class Guard:
             raise
 
     async def _wait_for_a_slot(self, permit: Permit) -> Permit:
-        """Wait, and return the permit to go on with.
+        """Wait for a free slot, and return a permit that is still valid.
 
-        It is a new one if the circuit has changed meanwhile, or if another canary could be on its
-        way before this one ends.
-
-        A queue of calls does not outlive the upstream that it waits for. The wait itself says
-        nothing about the upstream.
+        The permit is a new one if the circuit changed meanwhile, or if the probe's time is too
+        short for one more attempt. So calls that queued before the circuit opened are refused.
+        The breaker does not count the wait.
         """
         try:
             call = context.current.get()
             with self._limits(inf, call):
-                # Requests take turns: one with thousands of calls does not hold up the rest.
+                # Requests take turns, so one with thousands of calls does not delay the others.
                 await self._bulkhead.acquire(call)
         except BulkheadFull:
             permit.ignore()
@@ -171,8 +172,9 @@ class Guard:
             raise
 
     def _judge(self, permit: Permit, error: BaseException, attempt: Attempt) -> tuple[str, bool]:
-        """Tell the breaker how the attempt ended; the outcome for metrics, and whether the breaker
-        counted a success.
+        """Tell the breaker how the attempt ended.
+
+        Returns the outcome for the metrics, and whether the breaker counted a success.
         """
         succeeded = False
         match error:
@@ -187,9 +189,9 @@ class Guard:
             case Overloaded() | DeadlineExceeded() | CircuitOpen() | InvalidRequest():
                 permit.ignore()  # nothing reached the upstream
             case UpstreamMisshapen():
-                permit.ignore()  # one bad record must not cut off everybody
+                permit.ignore()  # one bad record must not open the circuit for everyone
             case EventServiceError():
-                succeeded = permit.success()  # it works, and refused this one call
+                succeeded = permit.success()  # the upstream works; it refused this call only
             case Exception():
                 permit.failure(error)
             case _:
@@ -197,10 +199,10 @@ class Guard:
         return getattr(error, "outcome", "failed"), succeeded
 
     def _cut_short(self, permit: Permit, attempt: Attempt, *, until: float) -> str:
-        """As `_judge`, for an attempt that was ended by its time limit or by a leaving client.
+        """As `_judge`, for an attempt that ended by its time limit or because the client left.
 
-        It is a failure if it had the full time of an attempt, or if the upstream was quiet for
-        long. Otherwise short deadlines and impatient clients would hide an upstream that is down.
+        It is a failure if it had the full timeout, or if the upstream sent nothing for too long.
+        Otherwise short deadlines and impatient clients would hide an upstream that is down.
         """
         now = _loop_time()
         if now < until and now - attempt.quiet_since < QUIET * self._timeout:
@@ -211,10 +213,11 @@ class Guard:
         return UpstreamTimeout.outcome
 
     def _leave_alone(self, error: UpstreamUnavailable) -> None:
-        """Calls that are not wanted before a certain time are not made.
+        """Respect the upstream's Retry-After.
 
-        A 429 is about us, so one is enough to know. For less than a cooldown reads wait before
-        they try again, and the circuit opens by its rule, as it does after a 503.
+        A 429 is about us, so a single one opens the circuit if it asks for more than a cooldown.
+        After a shorter one, as after a 503, reads wait before their next attempt, and the circuit
+        opens by its usual rule.
         """
         asked = min(error.retry_after or 0.0, LONGEST_OPEN)
         breaker = self._breaker
@@ -224,7 +227,7 @@ class Guard:
         self._stay_open(asked)
 
     def _stay_open(self, asked: float) -> None:
-        """An open circuit stays open for as long as the upstream last asked to be left alone."""
+        """Keep an open circuit open until the latest time that the upstream has asked for."""
         now = self._clock()
         self._not_before = max(self._not_before, now + asked)
         if self._not_before > now and self._breaker.state is State.OPEN:
@@ -248,7 +251,7 @@ class Guard:
 
 
 class Read(Generic[T]):
-    """One read operation: the same key asked for at the same time is fetched once."""
+    """One read operation. Concurrent reads of the same key share one fetch."""
 
     def __init__(
         self, operation: str, fetch: Callable[..., Awaitable[T]], policies: Policies
@@ -263,7 +266,7 @@ class Read(Generic[T]):
             retry_after=_retry_after,
             backoff=_backoff,
             until=context.latest,
-            # The clock of deadlines, whatever clock the breakers go by.
+            # Deadlines use the loop's clock, whichever clock the breakers use.
             clock=_loop_time,
             on_retry=self._on_retry,
             on_give_up=self._on_give_up,
@@ -275,8 +278,8 @@ class Read(Generic[T]):
     def __call__(self, *key: str, attempts: int | None = None) -> asyncio.Future[T]:
         """Raise CircuitOpen, Overloaded, DeadlineExceeded or the error of the last attempt.
 
-        `attempts` overrides the usual number. A caller that joins a call under way gets its
-        result; the call may go on for as long as any of its callers may wait.
+        `attempts` overrides the configured number. A caller that joins a call in progress gets
+        its result; the call may run until the latest deadline of its callers.
         """
         run, attempt = self._retries.run, self._guard.attempt
         options = {} if attempts is None else {"attempts": attempts}
@@ -285,7 +288,7 @@ class Read(Generic[T]):
         return self._flights.run(key, run, attempt, self._fetch, *key, **options)
 
     def forget(self, *key: str) -> None:
-        """Reads that start after this share no call that began before."""
+        """Reads that start after this do not join a call that began before it."""
         if self._flights is not None:
             self._flights.forget(key)
 

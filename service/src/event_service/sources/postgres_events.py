@@ -22,17 +22,17 @@ from event_service.sources import sql_events as sql
 from event_service.sources.sql_events import Placed, Row
 
 MIGRATIONS = "event_service.sources.migrations_postgres"
-# Statements at a time that read users' events; all who ask meanwhile share the next one.
+# Statements at a time that read users' events. Requests that arrive meanwhile share the next one.
 READERS = 4
-# A transaction that PostgreSQL gave up for the sake of another may be tried again at once.
+# A transaction that PostgreSQL rolled back because of another may be tried again at once.
 TRIES = 3
 
 SQL = sql.statements(
     "%s", "ARRAY(SELECT e.id FROM events e WHERE e.user_id = users.id ORDER BY e.place, e.seq)"
 )
 
-# As `SQL.events_of`, for any number of users and with the user in each row. `OFFSET 0` has each
-# user's events looked up in the index; a plan for many users at once might read the whole table.
+# As `SQL.events_of`, for any number of users, with the user's id in each row. `OFFSET 0` forces an
+# index lookup for each user; otherwise the plan for many users might scan the whole table.
 EVENTS_OF_USERS = """
 SELECT u.id, e.id, e.title, e.description FROM users u
 LEFT JOIN LATERAL (SELECT * FROM events WHERE user_id = u.id OFFSET 0) e ON true
@@ -40,10 +40,10 @@ WHERE u.id = ANY(%s) ORDER BY e.place, e.seq"""
 
 
 class PostgresEvents:
-    """Users and events in PostgreSQL; a source of events for any number of machines.
+    """Users and events in PostgreSQL; a source for any number of machines.
 
-    Raises UpstreamFailed when the server or a free connection cannot be had, UpstreamBroken when
-    the connection broke under a statement, UpstreamTimeout for a statement that took too long.
+    Raises UpstreamFailed if there is no server or no free connection, UpstreamBroken if the
+    connection broke during a statement, UpstreamTimeout if a statement took too long.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class PostgresEvents:
         timeout: float,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`timeout` in seconds bounds connecting, the wait for a connection and each statement.
+        """`timeout`, in seconds, limits connecting, waiting for a connection and each statement.
 
         Raises ValueError for a URL that libpq cannot read.
         """
@@ -69,8 +69,7 @@ class PostgresEvents:
         )
 
     async def open(self) -> None:
-        """Bring the database to the shape that is needed; one that cannot be reached now is
-        brought there by the first call that reaches it.
+        """Migrate the database. If it cannot be reached now, the first call that does migrates it.
 
         Raises PostgresUnusable and MigrationError.
         """
@@ -84,7 +83,7 @@ class PostgresEvents:
         await self._pool.close()
 
     async def migrate(self) -> list[str]:
-        """The names of the migrations that were missing.
+        """Apply the missing migrations and return their names.
 
         Raises as `open`, and psycopg.Error if the database cannot be reached.
         """
@@ -116,9 +115,9 @@ class PostgresEvents:
         return await self._lookups.submit(user_id)
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the event is stored: ours, or that of an earlier try.
+        """The id under which the event is stored: ours, or that of an earlier attempt.
 
-        Raises UserNotFound, and IdempotencyKeyReused for a key of another event.
+        Raises UserNotFound, and IdempotencyKeyReused if the key belongs to a different event.
         """
         if "\0" in event.userId:
             raise UserNotFound(event.userId)
@@ -152,7 +151,7 @@ class PostgresEvents:
             await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             # It may take longer than a request may.
             await connection.execute("SET LOCAL statement_timeout = 0")
-            # Cursors of the server: it sends a part at a time.
+            # Server-side cursors, so that the rows arrive in parts.
             async with connection.cursor("users") as rows:
                 await rows.execute(SQL.users.encode())
                 async for row in rows:
@@ -164,7 +163,7 @@ class PostgresEvents:
 
     async def _add(self, connection: Connection, event: NewEvent, event_id: str, key: str) -> str:
         print_of_it = sql.fingerprint(event)
-        # First: of two at the same time the second waits here until the first has committed.
+        # The key comes first: of two concurrent writes, the second waits here for the first.
         values = (key, event_id, print_of_it, self._wall_clock())
         added = await connection.execute(SQL.add_key.encode(), values)
         if not added.rowcount:
@@ -191,10 +190,10 @@ class PostgresEvents:
         self, operation: str, statement: str, *values: str | list[str]
     ) -> Sequence[Row]:
         if any("\0" in value for value in values):
-            # PostgreSQL refuses to look for it; nothing that it stores has it.
+            # PostgreSQL refuses NUL in a parameter, and no stored text contains it.
             return ()
         async with self._connection(operation) as connection:
-            # Prepared on its first use: a plan for each would cost as much as the look-up.
+            # Prepared on first use: planning each time would cost as much as the lookup.
             cursor = await connection.execute(statement.encode(), values, prepare=True)
             return await cursor.fetchall()
 
@@ -226,7 +225,7 @@ def _translated(operation: str) -> Iterator[None]:
             operation, "The database gave up the transaction.", reason=type(error).__name__
         ) from error
     except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-        # The server's own words may hold the address, but never what was stored.
+        # The server's message may contain its address, but never stored data.
         raise UpstreamBroken(
             operation, "The connection to the database broke.", reason=type(error).__name__
         ) from error

@@ -1,8 +1,7 @@
-"""Users and events in a database of our own: what the two dialects share.
+"""Users and events in our own database: what SQLite and PostgreSQL share.
 
-Each operation is one statement, but for a new event, which is one transaction: its idempotency
-key, then the event. Rows go in through `import_data` and `add_event` alone, so what is read back is
-valid.
+Each read is one statement. A new event is one transaction: its idempotency key, then the event.
+Only `import_data` and `add_event` write rows, so what is read back is valid.
 """
 
 import hashlib
@@ -16,12 +15,12 @@ from event_service.models import Event, NewEvent, User
 from event_service.sources.guarded import Source
 
 COMPONENT = "events"
-# Place of an event that was added: after all that were imported.
+# The place of an added event: after all imported ones.
 ADDED = 1 << 40
 
 
 class Statements(NamedTuple):
-    """All that is asked of a database; `events_of` is the one that a user's events take."""
+    """All statements; `events_of` reads a user's events."""
 
     users: str
     user: str
@@ -38,7 +37,10 @@ class Statements(NamedTuple):
 
 
 def statements(p: str, event_ids: str) -> Statements:
-    """In a dialect: `p` is its mark of a parameter, `event_ids` a user's list as one value."""
+    """The statements in one dialect.
+
+    `p` is its parameter placeholder, `event_ids` an expression for a user's list of event ids.
+    """
     users = f"SELECT id, name, {event_ids} FROM users"
     events = "SELECT id, user_id, title, description FROM events"
     insert_event = (
@@ -78,7 +80,7 @@ Row = Sequence[Any]
 
 
 class Placed(msgspec.Struct, frozen=True):
-    """An event and its place among its user's."""
+    """An event and its place in its user's list."""
 
     event: Event
     place: int
@@ -91,18 +93,18 @@ class Database(Source, Protocol):
     async def close(self) -> None: ...
     async def migrate(self) -> list[str]: ...
     async def import_data(self, users: Iterable[User], events: Iterable[Placed]) -> None:
-        """Put in first all users, then all events; what is there under the same id is replaced.
+        """Store all users, then all events; a record with a known id replaces the old one.
 
-        They are taken one by one. Nothing is put in if an iterator raises.
+        The iterators are read record by record. If one raises, nothing is stored.
         """
 
     async def count(self) -> int:
-        """How many users and events there are."""
+        """The number of users plus events."""
 
     def everything(self) -> AsyncIterator[User | Event]:
-        """All users, then all events, of one moment, read while they are taken.
+        """All users, then all events, from one snapshot, read as they are consumed.
 
-        For a command: it may block the event loop.
+        For commands only: it may block the event loop.
         """
 
     async def events_of(self, user_id: str) -> list[Event]: ...
@@ -113,7 +115,7 @@ def event_of(row: Row) -> Event:
 
 
 def events_of(user_id: str, rows: Sequence[Row]) -> list[Event]:
-    """What `events_of` found. Raises UserNotFound."""
+    """The events in the rows of `SQL.events_of`. Raises UserNotFound."""
     if not rows:
         raise UserNotFound(user_id)
     if rows[0][0] is None:
@@ -152,13 +154,13 @@ def the_event(rows: Sequence[Row]) -> Event:
 
 
 def conflict(operation: str, reason: str) -> UpstreamConflict:
-    """For a constraint that whoever runs the database has added, or a user who is just gone."""
+    """For a constraint that an operator added, or a user who was deleted meanwhile."""
     return UpstreamConflict(
         operation, "The database refused the event because of a constraint.", reason=reason
     )
 
 
 def fingerprint(event: NewEvent) -> bytes:
-    """The same for the same event, whatever fields its sender left out."""
+    """A hash of the event; an omitted field hashes like its default."""
     fields = [event.userId, event.title, event.description or ""]
     return hashlib.blake2b(msgspec.json.encode(fields), digest_size=16).digest()

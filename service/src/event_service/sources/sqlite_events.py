@@ -37,13 +37,13 @@ class _Addition(NamedTuple):
 
 
 class SqliteEvents:
-    """Users and events in an SQLite file; a source of events for one machine.
+    """Users and events in an SQLite file; a source for one machine.
 
-    What concerns one user or event is read on the event loop, where a look-up takes less than a
-    switch of threads. Lists are read in a thread, and end there when their reader gives up. Writes
-    go through one thread; those that arrive during a commit share the next one.
+    A single user or event is read on the event loop, because a lookup takes less time than a
+    thread switch. Lists are read in a thread, which stops when the reader gives up. One thread
+    writes; writes that arrive during a commit share the next one.
 
-    Raises UpstreamFailed for whatever SQLite refuses. Use from one event loop.
+    Raises UpstreamFailed for every error of SQLite. Use from one event loop.
     """
 
     def __init__(self, url: str, *, wall_clock: Callable[[], float] = time.time) -> None:
@@ -56,7 +56,7 @@ class SqliteEvents:
         self._additions: GroupCommit[_Addition, str] = GroupCommit(self._add_all)
 
     async def open(self) -> None:
-        """Bring the file to the shape that is needed. Raises SqliteUnusable, MigrationError."""
+        """Create or migrate the file. Raises SqliteUnusable and MigrationError."""
         await self.migrate()
         self._reader = self._connect()
 
@@ -69,7 +69,7 @@ class SqliteEvents:
             self._reader = None
 
     async def migrate(self) -> list[str]:
-        """The names of the migrations that were missing."""
+        """Apply the missing migrations and return their names."""
         todo = migrations.load(MIGRATIONS)
         return await self._writer.run(migrations.migrate_sqlite, sql.COMPONENT, todo)
 
@@ -91,9 +91,9 @@ class SqliteEvents:
         return sql.events_of(user_id, self._find("getEventsByUserId", SQL.events_of, user_id))
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str:
-        """The id under which the event is stored: ours, or that of an earlier try.
+        """The id under which the event is stored: ours, or that of an earlier attempt.
 
-        Raises UserNotFound, and IdempotencyKeyReused for a key of another event.
+        Raises UserNotFound, and IdempotencyKeyReused if the key belongs to a different event.
         """
         try:
             return await self._additions.submit(_Addition(event, event_id, idempotency_key))
@@ -140,7 +140,7 @@ class SqliteEvents:
         except (apsw.Error, SqliteUnusable) as error:
             raise _failed(operation, error) from error
         finally:
-            # Only a reader that gave up leaves while the thread still reads.
+            # The thread still reads only if its reader gave up.
             for connection in reading:
                 connection.interrupt()
 
@@ -153,7 +153,7 @@ class SqliteEvents:
 def _add_all(
     connection: apsw.Connection, *, additions: Sequence[_Addition], now: float
 ) -> list[str | Exception]:
-    """All in one transaction; an addition that is refused takes no other along."""
+    """Add all events in one transaction; one that is refused does not affect the others."""
     outcomes: list[str | Exception] = []
     with _writing(connection):
         for addition in additions:
@@ -175,7 +175,7 @@ def _add(connection: apsw.Connection, addition: _Addition, now: float) -> str:
     if connection.execute(SQL.has_user, (event.userId,)).fetchone() is None:
         raise UserNotFound(event.userId)
     try:
-        # Before its key, of which nothing is left then.
+        # Before its key: if this fails, the key is not stored either.
         connection.execute(SQL.add_event, sql.added_values(event, event_id))
     except apsw.ConstraintError as error:
         raise sql.conflict("addEvent", str(error)) from error

@@ -1,4 +1,4 @@
-"""What a reply has that is not as we say it, and is taken all the same: for people to read."""
+"""Describes, for people, how an accepted reply differs from the API as we document it."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import msgspec
 from event_service.models import is_id
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# What stands in for a field that is null or missing.
+# The values used for fields that are null or missing.
 _USER = {"name": '""', "events": "[]"}
 _EVENT = {"userId": '""', "title": '""', "description": '""'}
 _FIELDS = {
@@ -23,9 +23,9 @@ _IDS = ("id", "userId")
 
 
 def tolerated(operation: str, body: bytes) -> list[str]:
-    """Such as `description: null, taken as ""`; how often, where there are several records.
+    """Notes such as `description: null, taken as ""`, with a count if there are several records.
 
-    The body is one that was understood; nothing is said of any other.
+    `body` must be one that could be decoded.
     """
     try:
         data = msgspec.json.decode(body.removeprefix(_BYTE_ORDER_MARK))
@@ -34,7 +34,7 @@ def tolerated(operation: str, body: bytes) -> list[str]:
     found: Counter[str] = Counter()
     records = data if isinstance(data, list) else [data]
     for record in records:
-        # A record has a note once, however many of its ids it is about.
+        # Count a note once per record, even if it applies to several of its ids.
         found.update(dict.fromkeys(_of_record(record, _FIELDS[operation]), 1))
     notes = ["a byte order mark, skipped"] if body.startswith(_BYTE_ORDER_MARK) else []
     for note, count in found.items():

@@ -1,4 +1,4 @@
-"""What the upstream's replies mean. Knows statuses and bodies, and no HTTP client."""
+"""What the upstream's replies mean. Knows statuses and bodies, but no HTTP client."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ from event_service.models import Event, User
 T = TypeVar("T")
 W = TypeVar("W")
 
-# An upstream that asks for longer than a day is not to be taken at its word.
+# Seconds. A Retry-After of more than a day is cut to this.
 LONGEST_RETRY_AFTER = 86_400.0
 NONSENSE = "The upstream sent a reply that makes no sense."
 LONGEST_LOCATION = 200
@@ -48,7 +48,7 @@ _REJECTED = {
 
 
 class Target(NamedTuple):
-    """What is called: the operation, and for the log its method and URL with `{id}` in it."""
+    """The operation, and for the log its method and its URL with `{id}` for the id."""
 
     operation: str
     method: str
@@ -59,7 +59,10 @@ class Target(NamedTuple):
 
 
 def refuse_by_status(target: Target, status: int, header: Callable[[str], str]) -> None:
-    """Raise what a status means that is no success; `header` is "" for one that is not there."""
+    """Raise the error for a status that is not a success.
+
+    `header` returns "" for a header that the reply does not have.
+    """
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
         return
     operation, reason = target.operation, f"status {status}"
@@ -133,7 +136,7 @@ class _AnyEvent(msgspec.Struct):
 
 
 class Shape(Generic[T, W]):
-    """Decodes a body at full speed if it is as we say it, and else as people send it.
+    """Decodes a body. A body of exactly our own shape is decoded fastest; variations are accepted.
 
     `null` counts as absent and ids may be numbers; only `id` is required.
     """
@@ -144,7 +147,7 @@ class Shape(Generic[T, W]):
         self._taken = taken
 
     def decode(self, operation: str, body: bytes) -> T:
-        """Raise UpstreamNonsense for what is not JSON, UpstreamMisshapen for what is another."""
+        """Raise UpstreamNonsense if it is not JSON, UpstreamMisshapen if its shape is wrong."""
         body = body.removeprefix(_BYTE_ORDER_MARK)
         try:
             try:
@@ -194,9 +197,9 @@ _text = msgspec.json.Decoder(str)
 
 
 def stored_id(body: bytes, ours: str) -> str:
-    """The id of a new event, given the body of a 2xx: the upstream's, as it is, or else ours.
+    """The id of a new event from the body of a 2xx: the upstream's id, unchanged, or else ours.
 
-    Raises UpstreamRefused for a JSON object with `"success": false`, and for nothing else.
+    Raises UpstreamRefused for a JSON object with `"success": false`, and nothing else.
     """
     try:
         added = _added.decode(body.removeprefix(_BYTE_ORDER_MARK))
@@ -256,7 +259,7 @@ def seconds(
         date = parsedate_to_datetime(retry_after)
     except (ValueError, OverflowError):
         return None
-    # HTTP's dates are in GMT, its oldest form without saying so.
+    # Dates in HTTP are in GMT; the oldest format does not say so.
     left = (date.replace(tzinfo=date.tzinfo or UTC) - now()).total_seconds()
     return min(max(left, 0.0), LONGEST_RETRY_AFTER)
 
@@ -267,14 +270,14 @@ def _id(value: str | float) -> str:
 
 
 def _said_with_path(error: msgspec.ValidationError) -> str:
-    """`$.events[3].title: expected str, got object`; holds nothing that the upstream sent."""
+    """Such as `$.events[3].title: expected str, got object`; contains no upstream data."""
     text, _, path = str(error).replace("`", "").partition(" - at ")
     text = text.replace(" | null", "").replace("int | float | str", "str or number")
     return f"{path or '$'}: {text[:1].lower()}{text[1:]}"
 
 
 def _location(value: str) -> str:
-    """Where a redirect leads, without what may be secret in it."""
+    """The target of a redirect, without credentials and query."""
     try:
         parts = urlsplit(value)
     except ValueError:

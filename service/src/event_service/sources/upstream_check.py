@@ -1,4 +1,4 @@
-"""Calls each read operation of an upstream once and tells people what came of it."""
+"""Calls each read operation of an upstream once and reports the results to people."""
 
 import asyncio
 import time
@@ -18,7 +18,7 @@ from event_service.models import Event, NewEvent, User, is_id
 from event_service.sources.tolerances import tolerated
 
 TITLE = "Written by event-service check-upstream"
-# Settings that mend what is wrong.
+# The settings to change for each kind of fault.
 _PATHS = "EVENT_SERVICE_UPSTREAM_PATHS (the path of {operation}), or EVENT_SERVICE_UPSTREAM_URL"
 _HEADERS = "EVENT_SERVICE_UPSTREAM_HEADERS (the credentials)"
 _URL = "EVENT_SERVICE_UPSTREAM_URL (host and port), EVENT_SERVICE_UPSTREAM_PROXY"
@@ -26,7 +26,7 @@ _CA = "EVENT_SERVICE_UPSTREAM_CA_FILE, EVENT_SERVICE_UPSTREAM_CLIENT_CERT"
 _TIMEOUT = "EVENT_SERVICE_UPSTREAM_TIMEOUT"
 _MAX_BODY = "EVENT_SERVICE_UPSTREAM_MAX_BODY"
 _CONCURRENCY = "EVENT_SERVICE_UPSTREAM_CONCURRENCY (lower), and try again later"
-_DATA = "nothing here; the upstream sends other data than it should"
+_DATA = "nothing here; the upstream sends invalid data"
 _FAILS = "nothing here; the upstream fails"
 _BY_STATUS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: _HEADERS,
@@ -38,7 +38,7 @@ _ALIGNED = "<<<>><"
 
 
 class Source(Protocol):
-    """What is checked: a source over HTTP."""
+    """The source that is checked, over HTTP."""
 
     events_of: Callable[[str], Awaitable[list[Event]]] | None
 
@@ -54,8 +54,10 @@ class Source(Protocol):
 
 
 class Finding(NamedTuple):
-    """What came of one operation. `seconds` is None for one that was not called; `notes` says
-    why, or what was tolerated. `fault` and `mend` are empty where all is well.
+    """The result of one operation.
+
+    `seconds` is None if it was not called; then `notes` says why, otherwise what was tolerated.
+    `fault` and `fix` are empty if there was no fault.
     """
 
     operation: str
@@ -65,11 +67,11 @@ class Finding(NamedTuple):
     records: int | None = None
     notes: Sequence[str] = ()
     fault: str = ""
-    mend: str = ""
+    fix: str = ""
 
 
 class Recorder:
-    """Sees what goes over the wire: the source's `trace` and `on_body`."""
+    """Records what goes over the wire, as the source's `trace` and `on_body`."""
 
     headers: dict[str, str]
 
@@ -104,7 +106,7 @@ class Recorder:
 
 
 class UpstreamCheck:
-    """Checks one source, whose calls `recorder` sees."""
+    """Checks one source; `recorder` must record its calls."""
 
     def __init__(
         self,
@@ -115,7 +117,7 @@ class UpstreamCheck:
         new_id: Callable[[], str],
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        """`timeout`: seconds that one call may take."""
+        """`timeout` is for one call, in seconds."""
         self._source = source
         self._timeout = timeout
         self._recorder = recorder
@@ -126,9 +128,9 @@ class UpstreamCheck:
     async def run(
         self, *, user_id: str | None = None, event_id: str | None = None, write: bool = False
     ) -> list[Finding]:
-        """Without a user, the first one is read; without an event, the user's first.
+        """Check all operations. By default with the first user and that user's first event.
 
-        `write` adds one event for that user. Nothing is raised for what the upstream does.
+        `write` adds one event for that user. Errors of the upstream become findings.
         """
         users = await self._call("getUsers", self._source.users())
         if user_id is None:
@@ -181,9 +183,9 @@ class UpstreamCheck:
             took = self._clock() - began
             status = self._recorder.status
             fault = getattr(error, "reason", "") or str(error)
-            mend = _mend(error, status, fault).format(operation=operation)
+            fix = _fix(error, status, fault).format(operation=operation)
             self.findings.append(
-                Finding(operation, self._recorder.call, status, took, fault=fault, mend=mend)
+                Finding(operation, self._recorder.call, status, took, fault=fault, fix=fix)
             )
             return None
         took = self._clock() - began
@@ -214,9 +216,9 @@ class UpstreamCheck:
         self.findings[-1] = last._replace(notes=[*last.notes, note])
 
 
-def _mend(error: Exception, status: int | None, reason: str) -> str:
+def _fix(error: Exception, status: int | None, reason: str) -> str:
     if status is None:
-        return _mend_silence(error, reason.lower())
+        return _fix_for_silence(error, reason.lower())
     if isinstance(error, UpstreamMisshapen):
         return _DATA
     if isinstance(error, UpstreamTimeout):
@@ -228,25 +230,25 @@ def _mend(error: Exception, status: int | None, reason: str) -> str:
     return _FAILS if status >= HTTPStatus.INTERNAL_SERVER_ERROR else _PATHS
 
 
-def _mend_silence(error: Exception, reason: str) -> str:
+def _fix_for_silence(error: Exception, reason: str) -> str:
     if isinstance(error, UpstreamTimeout):
         return f"{_TIMEOUT}; {_URL}"
     return _CA if "certificate" in reason or "tls" in reason else _URL
 
 
 def report(findings: Sequence[Finding]) -> str:
-    """The findings as a table for a terminal, faults and notes below their operations."""
+    """The findings as a table for a terminal, with faults and notes below their operations."""
     rows = [("operation", "call", "status", "time", "records", ""), *map(_row, findings)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [_line(rows[0], widths)]
     for row, finding in zip(rows[1:], findings, strict=True):
         if finding.seconds is None:
-            # Not a cell of the table: it would make the column as wide as a sentence.
+            # Not in a cell: a sentence would make the column too wide.
             lines.append(f"{finding.operation:{widths[0]}}  {finding.notes[0]}")
             continue
         lines += [_line(row, widths), *(f"    {note}" for note in finding.notes)]
         if finding.fault:
-            lines += [f"    {finding.fault}", f"    mend it with: {finding.mend}"]
+            lines += [f"    {finding.fault}", f"    fix: {finding.fix}"]
     return "\n".join(lines)
 
 

@@ -138,7 +138,7 @@ async def test_a_user_that_no_path_could_name_is_not_asked_for():
 
 
 @pytest.mark.parametrize(
-    ("answer", "mend"),
+    ("answer", "fix"),
     [
         ((404, errors.UserNotFound("1", reason="status 404")), "the path of getUserById"),
         ((401, errors.UpstreamRefused("o", "No.", reason="status 401")), "UPSTREAM_HEADERS"),
@@ -152,7 +152,7 @@ async def test_a_user_that_no_path_could_name_is_not_asked_for():
             (500, errors.UpstreamFailed("o", "It failed.", reason="status 500")),
             "the upstream fails",
         ),
-        ((200, errors.UpstreamMisshapen("o", "What?", reason="$: no")), "other data"),
+        ((200, errors.UpstreamMisshapen("o", "What?", reason="$: no")), "invalid data"),
         (
             (200, errors.UpstreamNonsense("o", "What?", reason="the body is not JSON")),
             "UPSTREAM_PATHS",
@@ -170,7 +170,7 @@ async def test_a_user_that_no_path_could_name_is_not_asked_for():
         ),
     ],
 )
-async def test_what_is_wrong_is_told_with_the_setting_that_mends_it(answer, mend):
+async def test_a_fault_is_reported_with_the_setting_that_fixes_it(answer, fix):
     _, check = checking(user=answer)
 
     findings = await check.run()
@@ -178,7 +178,7 @@ async def test_what_is_wrong_is_told_with_the_setting_that_mends_it(answer, mend
     wrong = findings[2]
     assert (wrong.operation, wrong.status, wrong.records) == ("getUserById", answer[0], None)
     assert wrong.fault == answer[1].reason
-    assert mend in wrong.mend
+    assert fix in wrong.fix
     assert [finding.operation for finding in findings if finding.fault] == ["getUserById"]
 
 
@@ -194,7 +194,7 @@ async def test_what_was_tolerated_is_told():
 def test_the_report_is_a_table_with_faults_and_notes_below_their_operations():
     findings = [
         Finding("getUsers", "GET /users", 200, 0.0123, 3, ['name: null, taken as "" (1 of 3)']),
-        Finding("getEventById", "GET /e?id=1", None, 2.0, fault="It refused.", mend="THE_URL"),
+        Finding("getEventById", "GET /e?id=1", None, 2.0, fault="It refused.", fix="THE_URL"),
         Finding("addEvent", notes=["not tried"]),
     ]
 
@@ -204,7 +204,7 @@ def test_the_report_is_a_table_with_faults_and_notes_below_their_operations():
         '    name: null, taken as "" (1 of 3)',
         "getEventById  GET /e?id=1  none    2000 ms        -  wrong",
         "    It refused.",
-        "    mend it with: THE_URL",
+        "    fix: THE_URL",
         "addEvent      not tried",
     ]
 
@@ -225,4 +225,4 @@ async def test_a_call_that_takes_too_long_is_given_up():
 
     wrong = findings[1]
     assert (wrong.operation, wrong.fault) == ("getEvents", "timeout: no reply within 0.05 s")
-    assert wrong.mend.startswith("EVENT_SERVICE_UPSTREAM_TIMEOUT; ")
+    assert wrong.fix.startswith("EVENT_SERVICE_UPSTREAM_TIMEOUT; ")
