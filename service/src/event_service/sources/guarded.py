@@ -87,8 +87,11 @@ class GuardedEvents:
         self._events_of = None if fetch is None else _read(EVENTS_OF_USER, fetch, policies)
         # With a cache, answers are not shared: each request reports its own cache status.
         self._answers: SingleFlight[str, list[Event]] | None = None
-        if policies.single_flight and policies.cache is None:
+        self._user_of_answer: Callable[[str], Awaitable[User]] = self._user
+        if policies.single_flight and isinstance(self._user, Read):
             self._answers = SingleFlight(self._on_shared)
+            # The answer is shared: a second flight within it would cost a task that nobody joins.
+            self._user_of_answer = self._user.unshared
 
     async def users(self) -> list[User]:
         return await self._users()
@@ -150,7 +153,7 @@ class GuardedEvents:
             self._answers.forget(user_id)
 
     async def _all_of(self, user_id: str) -> list[Event]:
-        user = await self._user(user_id)
+        user = await self._user_of_answer(user_id)
         return await fan_out(self._listed_event, user.events, limit=self._at_once)
 
     def _listed_event(self, event_id: str) -> asyncio.Future[Event]:

@@ -287,6 +287,10 @@ class Read(Generic[T]):
             return asyncio.ensure_future(run(attempt, self._fetch, *key, **options))
         return self._flights.run(key, run, attempt, self._fetch, *key, **options)
 
+    def unshared(self, *key: str) -> Awaitable[T]:
+        """As `__call__`, in the caller's own task, for a caller whose whole work is shared."""
+        return self._retries.run(self._guard.attempt, self._fetch, *key)
+
     def forget(self, *key: str) -> None:
         """Reads that start after this do not join a call that began before it."""
         if self._flights is not None:
