@@ -1,4 +1,4 @@
-"""Reads and validates JSON bodies: every fault of a body at once, each with its path."""
+"""Reads and validates JSON bodies; reports all faults of a body at once, each with its path."""
 
 import json
 from email.message import Message
@@ -21,15 +21,15 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 MAX_BODY = 64 * 1024
 LONGEST_CONTENT_TYPE = 256
-# JSON in ASCII is JSON in UTF-8.
+# ASCII is a subset of UTF-8.
 UTF_8 = frozenset({"utf-8", "utf8", "us-ascii"})
 
 
 async def read_json(request: Request, decoder: msgspec.json.Decoder[S]) -> S:
-    """The body as the decoder's struct, whose optional fields default to None.
+    """The body as the decoder's struct, whose optional fields must default to None.
 
-    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest for what is not JSON and
-    ValidationFailed for JSON of another shape.
+    Raises UnsupportedMediaType, PayloadTooLarge, InvalidRequest if it is not JSON, and
+    ValidationFailed if it does not match the schema.
     """
     body = await _read(request, declared=_declared_length(request))
     try:
@@ -47,10 +47,10 @@ async def read_json(request: Request, decoder: msgspec.json.Decoder[S]) -> S:
 
 @lru_cache(maxsize=256)
 def _is_json(content_type: bytes) -> bool:
-    """Whether it says JSON in UTF-8; other parameters mean nothing (RFC 8259, 11)."""
+    """Whether it means JSON in UTF-8; other parameters are ignored (RFC 8259, 11)."""
     if len(content_type) > LONGEST_CONTENT_TYPE:
         return False
-    # The parser of MIME headers knows which `;` and `=` stand inside of quotes.
+    # The MIME parser handles `;` and `=` inside quotes.
     header = Message()
     header["content-type"] = content_type.decode("latin-1")
     if header.get_content_type() != "application/json":
@@ -62,9 +62,9 @@ def _is_json(content_type: bytes) -> bool:
 
 
 def _declared_length(request: Request) -> bytes:
-    """Also refuses what is announced as anything but JSON as it is."""
+    """The Content-Length. Raises UnsupportedMediaType unless the headers announce plain JSON."""
     content_type, encoding, length = b"", b"identity", b"0"
-    # One walk: three look-ups in `request.headers` cost as much as decoding the body.
+    # One pass: three lookups in `request.headers` cost as much as decoding the body.
     for name, value in request.scope["headers"]:
         if name == b"content-type":
             content_type = value
@@ -87,7 +87,7 @@ async def _read(request: Request, *, declared: bytes) -> bytes:
     while more:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            # Its sender left, or it is not as it was announced: the server does not say which.
+            # The client left, or the body is malformed; the server does not tell which.
             raise InvalidRequest("The body broke off, or its chunks are garbled.")
         body += message.get("body", b"")
         if len(body) > MAX_BODY:
@@ -97,9 +97,9 @@ async def _read(request: Request, *, declared: bytes) -> bytes:
 
 
 def may_repeat_a_name(body: bytes, kind: type[msgspec.Struct]) -> bool:
-    r"""Whether `body`, which decoded to a `kind`, could hold a member twice; False is certain.
+    r"""Whether `body`, which was decoded to a `kind`, may have a duplicate key. False is certain.
 
-    Its members can only be fields of `kind`, and without a '\\' each is spelled like its field.
+    All its keys are fields of `kind`, and without a '\\' in the body no key is escaped.
     """
     return b"\\" in body or any(body.count(name) > 1 for name in _quoted_names(kind))
 
@@ -110,16 +110,16 @@ def _quoted_names(kind: type[msgspec.Struct]) -> tuple[bytes, ...]:
 
 
 def _parse(body: bytes) -> Any:
-    """The JSON value; raises InvalidRequest for what the decoder's schema hid or cannot see.
+    """The JSON value. Raises InvalidRequest for faults that msgspec does not report.
 
-    Two readers of a body with duplicate keys may see two different bodies (RFC 8259, 4).
+    One is a duplicate key: two parsers may read different values (RFC 8259, 4).
     """
     try:
         value = json.loads(
             body.decode(),
             object_pairs_hook=_unique,
             parse_constant=_refuse,
-            parse_int=float,  # of any length: whether it fits is not the question here
+            parse_int=float,  # accepts any length; the schema checks the value
         )
         json.dumps(value, ensure_ascii=False).encode()
     except ValueError:
@@ -141,7 +141,7 @@ def _refuse(constant: str) -> None:
 
 
 def _faults(value: Any, kind: type[S]) -> list[tuple[str, str]]:
-    """Every fault, where the decoder stops at the first."""
+    """All faults; the decoder stops at the first one."""
     if not isinstance(value, dict):
         return [("$", "must be an object")]
     fields = _fields(kind)
@@ -160,12 +160,12 @@ def _faults(value: Any, kind: type[S]) -> list[tuple[str, str]]:
 
 @cache
 def _fields(kind: type[msgspec.Struct]) -> dict[str, FieldInfo]:
-    """By their names in JSON."""
+    """The fields by their JSON names."""
     return {field.encode_name: field for field in msgspec.structs.fields(kind)}
 
 
 def _wanted(kind: Any) -> str:
-    """What a field must be, in the words of its type's description."""
+    """What a field must be, from the description of its type; "" if that has none."""
     info = inspect.type_info(kind)
     for part in info.types if isinstance(info, inspect.UnionType) else [info]:
         if isinstance(part, inspect.Metadata) and part.extra_json_schema:

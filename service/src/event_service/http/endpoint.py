@@ -17,11 +17,11 @@ class Reply(Struct, frozen=True, gc=False):
 
 
 class Endpoint:
-    """Makes an ASGI app of a function from a request to a reply.
+    """Turns a function from a request to a reply into an ASGI app.
 
-    The function, and all it waits for, ends when the request's deadline passes
-    (DeadlineExceeded, or RequestTimeout while the body is still coming) and when the client
-    leaves (ClientGone). Every error passes to the outer layers.
+    The function is cancelled when the request's deadline passes (DeadlineExceeded, or
+    RequestTimeout while it reads the body) and when the client leaves (ClientGone). All errors
+    pass to the outer layers.
     """
 
     def __init__(

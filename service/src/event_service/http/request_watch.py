@@ -6,22 +6,22 @@ from starlette.types import Message, Receive
 
 from event_service.errors import ClientGone, DeadlineExceeded, RequestTimeout
 
-# Seconds from one look at all requests to the next. A request that is over before its second look,
-# as most are, never costs the task that listens for its client's leaving.
+# Seconds between two checks of all requests. A task that listens for the client's disconnect starts
+# at a request's second check; most requests are over by then.
 TICK = 0.05
-# Requests that are listened for at once. Above this, finishing is cheaper than watching for
-# disconnects, and without a bound an overload would feed itself.
+# Most requests to listen for at once. Above this, finishing is cheaper than watching for
+# disconnects, and the extra tasks would make an overload worse.
 LISTENERS = 512
 
 
 class RequestWatch:
-    """Cancels the block it stands around when the request's deadline passes or its client leaves.
+    """A context manager that cancels its block at the request's deadline or if the client leaves.
 
     The block then ends with DeadlineExceeded, with RequestTimeout if it was waiting for the
-    request's body, or with ClientGone. A cancellation from elsewhere stays one.
+    request's body, or with ClientGone. Any other cancellation passes through.
 
-    The server tells that a client left only to those who receive. So the body is to be read
-    through `receive`, and what comes after it is listened for here.
+    The server reports a disconnect only to a call of `receive`. So read the body through this
+    `receive`; after the body, a listener waits for the disconnect.
     """
 
     __slots__ = (
@@ -70,8 +70,8 @@ class RequestWatch:
         if self._listener is not None:
             self._watches.listened_for -= 1
             self._listener.cancel()
-            # Its end holds its frame, and that holds us: together they would be left to the
-            # garbage collector, with all that the request had.
+            # The task references this object. Break the cycle, or both would keep the request's
+            # objects alive until the next garbage collection.
             self._listener = None
         if self._verdict is None:
             return
@@ -80,7 +80,7 @@ class RequestWatch:
             if isinstance(error, asyncio.CancelledError) and not others:
                 raise self._verdict from error
         finally:
-            # An error's traceback holds this frame; nothing here must hold the error in turn.
+            # The error's traceback references this frame: break the cycle here, too.
             self._verdict = None
             del error
 
@@ -89,11 +89,11 @@ class RequestWatch:
         return self._listener is not None
 
     def listen(self) -> None:
-        """Hear when the client leaves, from now on."""
+        """Start to listen for the client's disconnect."""
         self._listener = asyncio.create_task(self._until_gone())
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """Cancel the block because the deadline has passed."""
         self._cancel(
             RequestTimeout("The body did not arrive within the time a request has.")
             if self.reading
@@ -107,7 +107,7 @@ class RequestWatch:
                 self._cancel(ClientGone())
                 return
             if message.get("more_body"):
-                # A body that nobody asked for; to read it would be to ask for more of it.
+                # A body that the route does not read. Reading it here would invite more of it.
                 return
 
     def _cancel(self, verdict: Exception) -> None:
@@ -117,9 +117,9 @@ class RequestWatch:
 
 
 class RequestWatches:
-    """Watches requests, all with one timer; for one event loop. A deadline is kept within a tick.
+    """Watches all requests of one event loop with one timer. Deadlines are accurate to one tick.
 
-    While `listeners` requests are listened for, the leaving of other clients is not noticed.
+    At most `listeners` requests are watched for disconnects at the same time.
     """
 
     def __init__(self, *, tick: float = TICK, listeners: int = LISTENERS) -> None:

@@ -7,9 +7,9 @@ CACHE_NAME = "event-service"
 
 
 class CacheHeaders:
-    """Says with `Age` and `Cache-Status` what part the cache had in a reply.
+    """Adds `Age` and `Cache-Status` to replies that may come from the cache.
 
-    Around the routes only: a reply to an error comes from no cache.
+    It wraps the routes only, because an error never comes from the cache.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -10,21 +10,21 @@ _EXPOSED = (
     "X-Request-ID"
 )
 _ALLOWED_METHODS = "GET, HEAD, POST"
-_MAX_AGE = "600"  # seconds for which a browser need not ask again
+_MAX_AGE = "600"  # seconds that a browser may cache the answer
 
 
 class Cors:
-    """Lets pages of some other origins use the API (the Fetch standard's CORS protocol).
+    """Lets pages from other origins use the API (CORS, as in the Fetch standard).
 
-    Credentials are never allowed, so that `*` is as safe as any one origin: a page gets what
-    anyone gets who has no cookie.
+    Credentials are never allowed, so `*` is as safe as a single origin: a page gets only what a
+    client without cookies gets.
     """
 
     def __init__(
         self, app: ASGIApp, *, origins: Sequence[str], request_headers: Sequence[str]
     ) -> None:
-        """`origins`: exact, as a browser sends them, or `*`. `request_headers`: those that a
-        page may send beside the always allowed ones.
+        """`origins`: exactly as browsers send them, or `*`. `request_headers`: those that a page
+        may send in addition to the headers that CORS always allows.
         """
         self._app = app
         self._origins = {origin.encode() for origin in origins}
@@ -47,7 +47,7 @@ class Cors:
                 preflight = scope["method"] == "OPTIONS"
         headers = context.require().reply_headers
         if not self._any:
-            # Without an Origin, too: a cache must not serve that reply to one that has one.
+            # Also if there is no Origin: a cache must not serve that reply to a request with one.
             headers.append((b"vary", b"Origin"))
         allowed = origin is not None and (self._any or origin in self._origins)
         if allowed and origin is not None:
@@ -58,7 +58,7 @@ class Cors:
             headers.append((b"access-control-expose-headers", _EXPOSED.encode()))
             await self._app(scope, receive, send)
             return
-        # An origin that is not allowed learns no more than that; the browser draws the conclusion.
+        # Without these headers the browser blocks the request.
         answer = list(self._preflight) if allowed else []
         await send({"type": "http.response.start", "status": 204, "headers": answer})
         await send({"type": "http.response.body", "body": b""})

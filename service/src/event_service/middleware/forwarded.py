@@ -1,4 +1,4 @@
-"""Which client a request came from, and how, where proxies stand in between."""
+"""The address and scheme of a client behind trusted proxies."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ MOST_HOPS = 32
 _with_port = re.compile(r"\[(.+)\](?::\d+)?\Z|(\d+\.\d+\.\d+\.\d+):\d+\Z")
 
 # RFC 7239, section 4: elements between commas, parameters between semicolons, values that are
-# tokens or quoted strings. Addresses with colons must be quoted, but not everybody does.
+# tokens or quoted strings. Addresses with colons must be quoted, but some proxies do not.
 _VALUE = r'"(?:[^"\\]|\\.)*"|[^\s",;=\\]*'
 _PARAMETER = rf"[!#$%&'*+.^_`|~0-9A-Za-z-]+=(?:{_VALUE})"
 _ELEMENT = rf"{_PARAMETER}(?:\s*;\s*{_PARAMETER})*"
@@ -25,13 +25,12 @@ _parameter = re.compile(rf"([^\s;=]+)=({_VALUE})")
 
 
 class TrustedProxies:
-    """Puts the client that trusted proxies speak for into the scope, in place of the proxy, and
-    the scheme that it used.
+    """Replaces the proxy's address and scheme in the scope with the client's.
 
-    Anyone can send these headers. So the chain is followed from its end, our peer, for as long as
-    it leads through the networks that are trusted: the first address outside of them is the
-    client. What stands before it, the client itself may have written. Of the two headers only the
-    one is read that the proxies write; the other is the client's.
+    Anyone can send these headers. So the chain is read backwards from our peer, through trusted
+    networks only: the first address outside them is the client. Everything before that address may
+    be forged by the client. Only the configured header is read, because proxies do not remove the
+    other one.
     """
 
     def __init__(
@@ -60,7 +59,7 @@ class TrustedProxies:
         lines = [v.decode("latin-1") for name, v in scope["headers"] if name == self._header]
         origin, scheme = peer, ""
         for count, (name, proto) in enumerate(self._hops(lines)):
-            # How our own peer was called, the nearest hop says.
+            # The nearest hop that states a scheme tells how our own proxy was called.
             scheme = scheme or proto
             before = _address(name)
             if before is None or count == MOST_HOPS:
@@ -90,15 +89,15 @@ def _x_forwarded_proto(headers: list[tuple[bytes, bytes]]) -> str:
 def _forwarded_hops(lines: list[str]) -> Iterator[tuple[str, str]]:
     """The addresses that a request passed through and the schemes it used, the nearest first.
 
-    Elements are taken off the end one by one, so that what a client wrote before them, a quote
-    that never ends for example, cannot swallow them.
+    Elements are taken off the end one by one, so that text from the client before them, such as an
+    unclosed quote, cannot hide them.
     """
     for line in reversed(lines):
         rest = line.rstrip(" \t,")
         while rest:
             element = _last_element.search(rest)
             if element is None:
-                yield "", ""  # nobody knows who wrote this
+                yield "", ""  # malformed: its author is unknown
                 return
             found = {k.lower(): _unquoted(v) for k, v in _parameter.findall(element[1])}
             yield found.get("for", ""), found.get("proto", "")
@@ -110,7 +109,7 @@ def _unquoted(value: str) -> str:
 
 
 def _address(text: str) -> Address | None:
-    """The IP address in a hop's name, None for `unknown` and whatever else is none."""
+    """The IP address in a hop's name; None if it is not an address, such as `unknown`."""
     port = _with_port.match(text)
     try:
         address = ip_address((port[1] or port[2]) if port else text)

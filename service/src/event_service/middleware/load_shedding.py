@@ -4,18 +4,18 @@ from event_service.errors import Overloaded
 from event_service.libs.pace import Pace
 from event_service.signals import Emit, LoadShed
 
-# The path prefix of the requests that count and may be refused. Operators' requests are neither.
+# Only requests under this prefix count and may be refused; operators' requests never are.
 LIMITED = "/api/"
 RETRY_AFTER = 1.0
-# Requests that begin, and that are refused, in one turn of the event loop. Fewer bring a crowd
-# through sooner while the upstream is quick, more while it is slow (docs/performance.md).
+# Requests admitted, and requests refused, per turn of the event loop. A lower number serves a burst
+# sooner if the upstream is fast, a higher one if it is slow (docs/performance.md).
 PACE = 32
 
 
 class LoadShedding:
-    """Refuses requests to the API beyond so many in flight, before any work is done for them.
+    """Refuses requests to the API above a number in flight, before any work is done for them.
 
-    Requests in flight then end in time; a queue would grow until none does. Both admissions and
+    The requests in flight then finish in time; in a growing queue none would. Admissions and
     refusals are paced, so that a burst leaves the event loop time for the requests in progress.
     """
 
@@ -28,13 +28,13 @@ class LoadShedding:
         self._refusals = Pace(PACE)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises Overloaded instead of waiting for others to end."""
+        """Raises Overloaded at once, without waiting for other requests to finish."""
         if scope["type"] != "http" or not scope["path"].startswith(LIMITED):
             await self._app(scope, receive, send)
             return
         if self._is_full():
             await self._refusals.begin()
-            # Others may have ended during the wait.
+            # Other requests may have finished during the wait.
             if self._is_full():
                 self._emit(LoadShed())
                 raise Overloaded("Too many requests are in flight.", retry_after=RETRY_AFTER)

@@ -1,4 +1,4 @@
-"""How often a client may call the API: fixed windows that begin with a client's first request."""
+"""Limits how often a client calls the API: fixed windows that start with its first request."""
 
 import hashlib
 import secrets
@@ -16,21 +16,21 @@ from event_service.libs.rate_counts import Standing
 from event_service.signals import Emit, RateExceeded
 
 LIMITED = "/api/"
-# A network operator hands out 64-bit networks: one client has all addresses of one.
+# Providers assign /64 networks: one client has all addresses of one.
 IPV6_NETWORK_BITS = 64
 
 
 class Counts(Protocol):
-    """Counts the requests of clients, in this process or over several."""
+    """Counts the requests of each client, in this process or across several."""
 
     async def take(self, client: str, *, address: str | None = None) -> Standing: ...
 
 
 class RateLimit:
-    """Refuses the requests of a client that is over one of its rates, and tells every client
-    where it stands (draft-ietf-httpapi-ratelimit-headers-10).
+    """Refuses requests of a client above its rate, and tells every client what it has left
+    (draft-ietf-httpapi-ratelimit-headers-10).
 
-    A client is its API key where such a header is configured and sent, else its address.
+    A client is identified by its API key if that header is configured and sent, else its address.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class RateLimit:
         self._emit = emit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Raises RateLimited, with the headers that say so, for a client over its rate."""
+        """Raises RateLimited for a client above its rate; the reply's headers tell the rate."""
         if scope["type"] == "http" and scope["path"].startswith(LIMITED):
             await self._count(scope)
         await self._app(scope, receive, send)
@@ -85,8 +85,8 @@ def client_address(scope: Scope) -> str:
 
 
 def api_key(header: str | None) -> Callable[[Scope], str | None]:
-    """What tells an API key from others, as a function of the requests that carry it."""
-    # Keys are secrets: without this process's salt a copy of its memory does not tell them.
+    """A function from a request to a hash that identifies its API key, or None without one."""
+    # Keys are secrets: counters hold salted hashes instead of keys.
     salt = secrets.token_bytes(16)
     wanted = (header or "").lower().encode()
 
@@ -101,7 +101,7 @@ def api_key(header: str | None) -> Callable[[Scope], str | None]:
 
 
 def network(address: str) -> str:
-    """The network of an IPv6 address, or the IPv4 address that it stands for."""
+    """The /64 network of an IPv6 address, or an IPv4 address (also one mapped into IPv6)."""
     ip = IPv6Address(address.partition("%")[0])
     if ip.ipv4_mapped is not None:
         return str(ip.ipv4_mapped)

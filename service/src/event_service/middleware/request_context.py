@@ -25,12 +25,12 @@ from event_service.signals import (
     RequestStarted,
 )
 
-# What nginx logs when the client left before there was a reply; it is never sent.
+# The status that nginx logs if the client left before the reply. It is never sent.
 CLIENT_GONE = 499
-# Seconds, and the share of its deadline, that a request keeps back: to answer with what it has.
+# Time reserved for writing the answer: seconds, or this fraction of the deadline if that is less.
 ANSWER = 0.25
 ANSWER_SHARE = 0.1
-# What is kept of a path for logs, in bytes; the server takes up to 64 KiB.
+# Bytes. Longer paths are cut in logs; the server accepts up to 64 KiB.
 LONGEST_PATH = 2048
 
 # RFC 9110, 7.2 with RFC 3986, 3.2.2: a name, an IPv4 address or an IPv6 address in brackets.
@@ -40,11 +40,10 @@ _is_request_id = re.compile(r"[A-Za-z0-9._-]{1,128}\Z").match
 
 
 class RequestContext:
-    """The outermost layer: gives each request its identity and its end.
+    """The outermost layer: it begins and ends every request.
 
-    Every response carries `X-Request-ID`, the security headers and what the inner layers put
-    into the call's `reply_headers`; every error becomes problem details; and every finished
-    request is told once.
+    Every response carries `X-Request-ID`, the security headers and the call's `reply_headers`.
+    Every error becomes a problem document. Every finished request is reported once.
     """
 
     def __init__(
@@ -57,9 +56,8 @@ class RequestContext:
         routes: Iterable[BaseRoute] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`deadline`: seconds from a request's arrival until what it asks of others must end.
-        `routes`: what `app` chooses from, to tell which one a request was for that is over
-        before `app` has chosen.
+        """`deadline`: seconds from a request's arrival until its calls must end.
+        `routes`: the routes of `app`, to name the route of a request that ends before routing.
         """
         self._app = app
         self._deadline = deadline
@@ -84,7 +82,7 @@ class RequestContext:
         call.set_deadline(deadline, answer_by=deadline - self._to_answer)
         context.current.set(call)
         self._emit(RequestIdentified(call, scope))
-        # With an app in the scope Starlette raises its 404 and 405 instead of answering them.
+        # With an app in the scope, Starlette raises 404 and 405 instead of answering them itself.
         scope["app"] = self
         call.reply_headers.append((b"x-request-id", call.request_id.encode()))
         reply = _Reply(send, call, self._notice)
@@ -121,22 +119,22 @@ class RequestContext:
                     streamed=STREAMED in scope,
                 )
             )
-            # An error's traceback holds this frame: were the frame to hold the error, both would
-            # stay, and a connection with them, until the garbage collector comes.
+            # The error's traceback references this frame. Break the cycle, or both would keep the
+            # connection alive until the next garbage collection.
             del failure
         if not upload.over:
             await upload.discard()
 
     def _template(self, scope: Scope) -> str:
         route = scope.get("route")
-        # A router leaves its mark on every scope that it sees, whether it has a route or not.
+        # A router sets this key in every scope that it sees, even if no route matches.
         if route is None and "router" not in scope:
             route = _choose(self._routes, scope)
         return UNMATCHED if route is None else route.path_format
 
 
 class _Reply:
-    """Sends a reply with what every response carries. `status`: 0 until it has begun."""
+    """Sends a reply with the headers that every response carries. `status` is 0 until it starts."""
 
     __slots__ = ("_call", "_notice", "_send", "status")
 
@@ -158,11 +156,11 @@ class _Reply:
 
 
 def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
-    """The request's identity, and an error if two readers could understand its head differently.
+    """The request's identity, and an error if two HTTP parsers could read its head differently.
 
-    The server itself refuses most that is of this kind: folded headers, bad or unequal lengths,
-    control characters. A length beside a chunked body is void, and the connection ends with that
-    request (RFC 9112, 6.3).
+    The server itself refuses most such requests: folded headers, bad or conflicting lengths,
+    control characters. It ignores a length beside a chunked body, and closes the connection after
+    that request (RFC 9112, 6.3).
     """
     request_id = None
     traceparents: list[str] = []
@@ -192,7 +190,7 @@ def _identify(scope: Scope) -> tuple[CallContext, Exception | None]:
 
 
 def _host_fault(hosts: list[bytes], version: str) -> Exception | None:
-    """What RFC 9112, 3.2 has refused. The server writes an empty Host where there is none."""
+    """The error if RFC 9112, 3.2 requires a 400. The server adds an empty Host if there is none."""
     named = [host for host in hosts if host]
     if not named and version in {"1", "1.0"}:
         return None
@@ -202,7 +200,7 @@ def _host_fault(hosts: list[bytes], version: str) -> Exception | None:
 
 
 def _path(raw: bytes) -> str:
-    """The path decoded, except slashes: an encoded one is part of its segment (RFC 3986, 2.2)."""
+    """The decoded path. An encoded slash stays encoded, as part of its segment (RFC 3986, 2.2)."""
     return unquote_to_bytes(_encoded_slash.sub(b"%252F", raw)).decode("utf-8", "replace")
 
 

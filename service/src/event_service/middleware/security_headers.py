@@ -1,7 +1,7 @@
-"""What every response tells a browser, unless the response itself says otherwise."""
+"""Security headers for browsers on every response; a response may set its own values."""
 
-# Nothing here is made to be framed, cached, guessed at or read by other sites. A page brings a
-# Content-Security-Policy of its own, a cacheable reply its own Cache-Control.
+# By default nothing may be framed, cached, sniffed or read by other sites. A page sets its own
+# Content-Security-Policy, a cacheable reply its own Cache-Control.
 ALWAYS = (
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
@@ -15,7 +15,7 @@ CACHE_CONTROL = (b"cache-control", b"no-store")
 
 
 def add_security_headers(headers: list[tuple[bytes, bytes]]) -> None:
-    """Add to a response's headers, whose names are in lower case, what is not yet among them."""
+    """Add the headers that are missing. Header names must be in lower case."""
     has_policy = is_cached = False
     for name, _ in headers:
         if name == b"content-security-policy":

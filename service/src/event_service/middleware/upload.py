@@ -1,5 +1,7 @@
-"""Bodies on their way in: they take no place in flight before they are there, and what nobody
-wants of them is read all the same, so that their senders see the reply.
+"""Receives request bodies.
+
+A request does not count as in flight before its body has arrived. Unread bodies are read and
+discarded after the reply, so that the sender can read the reply.
 """
 
 import asyncio
@@ -10,23 +12,23 @@ from starlette.types import Message, Receive, Scope
 from event_service.errors import Overloaded, RequestTimeout
 from event_service.libs.time_limit import TimeLimits
 
-# A body up to so long is waited for; the rest of a longer one is left to who reads it.
+# Bodies up to this size are buffered before the request starts; longer ones are read by the route.
 LONGEST_KEPT = 64 * 1024  # bytes
-# All bodies together that are not complete yet. A client that sends a byte now and then occupies
-# that byte, and not a place in flight.
+# Limit for all incomplete bodies together. A slow client occupies only the bytes it has sent, not
+# a place among the requests in flight.
 MOST_KEPT = 64 * 1024 * 1024  # bytes
-# A server that hangs up on a sender resets the connection, and the reply is lost with it. nginx
-# calls this a lingering close.
+# Closing while the client still sends resets the connection, and the reply is lost. So the rest is
+# read first, up to these limits. nginx calls this a lingering close.
 MOST_DISCARDED = 64 * 1024 * 1024  # bytes
 LONGEST_DISCARD = 5.0  # seconds
 
 
 class Uploads:
-    """The bodies that are on their way into this process."""
+    """The bodies that are arriving in this process."""
 
     def __init__(self, most_kept: int = MOST_KEPT) -> None:
         self._room = most_kept
-        self.limits = TimeLimits()  # of the bodies' arrival
+        self.limits = TimeLimits()  # for the arrival of bodies
 
     def of(self, scope: Scope, receive: Receive) -> "Upload":
         for name, value in scope["headers"]:
@@ -46,7 +48,7 @@ class Uploads:
 
 
 class Upload:
-    """The body of one request, if it has any. `receive` stands in for the server's."""
+    """The body of one request, if it has one. Use its `receive` instead of the server's."""
 
     __slots__ = ("_given_up", "_kept", "_messages", "_receive", "_uploads", "over")
 
@@ -56,21 +58,21 @@ class Upload:
         self._uploads = uploads
         self._receive = receive
         self._kept = kept
-        self.over = over  # all of it has been read, or there is none
+        self.over = over  # the whole body has been read, or there is none
         self._given_up = False
-        self._messages: deque[Message] | None = None  # what has been read ahead
+        self._messages: deque[Message] | None = None  # read ahead
 
     @property
     def receive(self) -> Receive:
-        # Kept as an attribute, the bound method would tie this object, and with it the server's
-        # connection, to the garbage collector.
+        # Not an attribute: a stored bound method is a reference cycle, which would keep the
+        # server's connection alive until the next garbage collection.
         return self._receive if self.over and not self._messages else self._next
 
     async def arrive(self, *, deadline: float) -> None:
-        """Wait until the body is here, or more of it than is kept, or its sender gives up.
+        """Wait until the body is complete, exceeds the buffer's limit, or the sender gives up.
 
-        `deadline` is in seconds on the event loop's clock. Raises RequestTimeout then, and
-        Overloaded if too much is on its way already.
+        `deadline` is in seconds on the event loop's clock. Raises RequestTimeout after it, and
+        Overloaded if too many bodies are arriving.
         """
         if not self._kept:
             return
@@ -89,20 +91,20 @@ class Upload:
             late = "The body did not arrive within the time a request has."
             raise RequestTimeout(late) from None
         except asyncio.CancelledError:
-            # The request as a whole has the same deadline, and may be the first to notice.
+            # The request has the same deadline; its timer may fire first.
             self._given_up = True
             raise
         finally:
             self._uploads.give_back(size)
 
     def reply_headers(self) -> list[tuple[bytes, bytes]]:
-        """What an error's reply says where the body was not read to its end."""
+        """The headers of an error's reply if the body was not read completely."""
         return [] if self.over else [(b"connection", b"close")]
 
     async def discard(self) -> None:
-        """Read the rest, for a bounded time and size, and throw it away.
+        """Read and discard the rest of the body, up to limits of time and size.
 
-        What came too slowly before is not read on.
+        Does nothing if the body was already too slow.
         """
         if self.over or self._given_up:
             return

@@ -1,4 +1,4 @@
-"""Durable writes over HTTP: an event that is accepted now and delivered later."""
+"""Durable writes over HTTP: accepts an event now and delivers it later."""
 
 import asyncio
 import math
@@ -23,10 +23,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Deliveries:
-    """Takes events for later, and tells what became of them."""
+    """Accepts events for later delivery, and reports their state."""
 
     def __init__(self, outbox: Outbox, *, next_try: Callable[[], float]) -> None:
-        """`next_try`: the seconds until the upstream may be called."""
+        """`next_try`: returns the seconds until the upstream may be called."""
         self._outbox = outbox
         self._next_try = next_try
 
@@ -39,9 +39,9 @@ class Deliveries:
         client_key: str | None,
         api_key: str | None,
     ) -> Reply:
-        """202 with the place to ask at; 200 if it is delivered within the wait that is preferred.
+        """202 with a `Location`, or 200 if the event is delivered within the preferred wait.
 
-        Raises UpstreamRejected if it is refused within it, and what `Outbox.accept` raises.
+        Raises UpstreamRejected if it is refused within that wait, and what `Outbox.accept` raises.
         """
         call = context.require()
         accepted = await self._outbox.accept(
@@ -74,7 +74,7 @@ class Deliveries:
         )
 
     def routes(self, api_key_of: Callable[[Request], str | None]) -> list[Route]:
-        """`api_key_of` tells clients apart; None where nothing does."""
+        """`api_key_of` returns the API key of a request; None if clients have no keys."""
 
         async def get_delivery(request: Request) -> Reply:
             delivery_id = parse_id(request.path_params["id"])

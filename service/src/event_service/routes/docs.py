@@ -11,12 +11,12 @@ from event_service.routes.openapi_parts import PROBLEMS
 from event_service.routes.problem_guide import GUIDE
 
 _HTML = "text/html; charset=utf-8"
-# What needs no escape, neither in HTML nor in a shell.
+# A Host that needs no escaping in HTML or in a shell.
 _HOST = re.compile(r"[A-Za-z0-9.:-]{1,255}|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 
 
 def docs_routes(document: Json) -> list[BaseRoute]:
-    """The OpenAPI `document` for programs and for people, and a page for each problem's type."""
+    """The OpenAPI `document` as JSON and as a page, and a page for each problem type."""
     openapi_reply = Reply(msgspec.json.encode(document), headers={"cache-control": "no-cache"})
     page = docs_page(document)
     examples = document["components"]["examples"]

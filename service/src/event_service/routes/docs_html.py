@@ -1,4 +1,4 @@
-"""The OpenAPI document and the problems as pages to read, without anything from elsewhere."""
+"""HTML pages for the OpenAPI document and the problems; they load nothing from other servers."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ def _hash(text: str) -> str:
 
 
 PAGE_HEADERS = {
-    # The page's own style and script by their hashes, requests to this server: nothing else.
+    # Allow only the page's own style and script, by hash, and requests to this server.
     "content-security-policy": (
         f"default-src 'none'; style-src {_hash(_STYLE)}; script-src {_hash(_SCRIPT)}; "
         "connect-src 'self'; img-src 'self'; "
@@ -35,12 +35,12 @@ PAGE_HEADERS = {
 }
 
 
-# Where a reader without scripts would be told to send to if the request did not say.
+# The server in example commands if neither the request nor a script tells the real one.
 ANY_ORIGIN = "http://127.0.0.1:3000"
 
 
 def docs_page(document: Json) -> bytes:
-    """The page; its commands ask `ANY_ORIGIN`, for which its script puts where it was opened."""
+    """The page. Its commands name `ANY_ORIGIN`; its script replaces that with the page's origin."""
     info = document["info"]
     parts = [
         f"<h1>{escape(info['title'])} <span class=quiet>{escape(info['version'])}</span></h1>",
@@ -67,14 +67,14 @@ def docs_page(document: Json) -> bytes:
 
 
 def home_page(document: Json) -> bytes:
-    """Links to what a person who opens the bare address may look for."""
+    """Links for a person who opens `/`."""
     info, paths = document["info"], document["paths"]
     links = [
-        ("/dashboard", "Dashboard", "what goes on, live: circuits, latencies, requests"),
-        ("/docs", "API", "every operation, to read and to try"),
-        ("/problems", "Problems", "every error, what it means and what to do"),
+        ("/dashboard", "Dashboard", "live circuits, latencies and requests"),
+        ("/docs", "API", "all operations, to read and to try"),
+        ("/problems", "Problems", "all errors, what they mean and what to do"),
         ("/api/getUsers", "Users", "the users and the ids of their events"),
-        ("/readyz", "Readiness", "whether it can do its work, and what its circuits say"),
+        ("/readyz", "Readiness", "whether the service can work, and the state of its circuits"),
         ("/metrics", "Metrics", "for Prometheus"),
         ("/openapi.json", "OpenAPI", "the API for programs"),
     ]
@@ -108,7 +108,7 @@ def problem_page(problem: Problem, guide: Guide, example: Json) -> bytes:
         f"<p class=quiet>Problem · status {problem.row.status}</p><h1>{escape(title)}</h1>",
         f"<h2>What it means</h2>{_paragraphs(guide.meaning)}",
         f"<h2>What to do</h2>{_paragraphs(guide.advice)}",
-        f"<h2>How it looks</h2>{_code(_pretty(example))}",
+        f"<h2>Example</h2>{_code(_pretty(example))}",
         '<p><a href="/docs">All operations</a> · <a href="/problems">all problems</a></p>',
     ]
     return _html(title, parts)
@@ -170,7 +170,7 @@ def _field(name: str, kind: str, text: str) -> str:
 
 
 def _bounds(schema: Json) -> str:
-    """What a value must be, in words: its own, if it has any, rather than a pattern."""
+    """What a value must be, in words: the schema's description if it has one."""
     if "description" in schema:
         return str(schema["description"])
     if "anyOf" in schema:

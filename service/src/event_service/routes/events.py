@@ -25,9 +25,9 @@ def event_routes(
     api_key_header: str = "",
     deliveries: Deliveries | None = None,
 ) -> list[BaseRoute]:
-    """`api_key_header` tells clients apart, where it is not empty.
+    """`api_key_header` names the header with a client's API key; "" if clients have none.
 
-    Without `deliveries` nobody can have an answer before the event is stored.
+    Without `deliveries`, `Prefer: respond-async` has no effect.
     """
 
     async def get_events(_request: Request) -> Reply:

@@ -1,4 +1,4 @@
-"""The pages that lead to all others: `/`, `/problems` and the icon."""
+"""The index pages `/` and `/problems`, and the icon."""
 
 from collections.abc import Mapping
 from importlib.resources import files
@@ -27,7 +27,7 @@ _ICON = files("event_service.routes").joinpath("docs_page/favicon.ico").read_byt
 
 
 def home_routes(document: Json) -> list[BaseRoute]:
-    """Ways to what the OpenAPI `document` describes: pages for people, JSON for programs."""
+    """Index of what the OpenAPI `document` describes, as HTML for people and JSON for programs."""
     operations = [
         {"method": method.upper(), "path": path, "summary": operation["summary"]}
         for path, methods in document["paths"].items()
@@ -63,7 +63,7 @@ def home_routes(document: Json) -> list[BaseRoute]:
 
 
 def _in_two_forms(data: object, page: bytes) -> Endpoint:
-    """JSON, or the page for whom would rather have that, as browsers would."""
+    """JSON, or the page for clients that prefer HTML, such as browsers."""
     shared: Mapping[str, str] = {"cache-control": "no-cache", "vary": "Accept"}
     replies = {
         _JSON: Reply(msgspec.json.encode(data), headers=shared),

@@ -1,4 +1,4 @@
-"""The OpenAPI document, made of the models and the error table that the code itself uses."""
+"""The OpenAPI document, built from the models and the error table that the code itself uses."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -26,9 +26,9 @@ from event_service.routes.problem_guide import GUIDE
 
 DESCRIPTION = """Users and their events, from an events API that is slow and sometimes down.
 
-Every error is a problem document (RFC 9457); its `type` leads to a page that says what it means
-and what to do. Every response carries `X-Request-ID`: quote it when something went wrong."""
-# What any request to the API may meet.
+Every error is a problem document (RFC 9457); its `type` links to a page that says what it means
+and what to do. Every response carries `X-Request-ID`: quote it when you report a problem."""
+# Problems that any request to the API may get.
 _ANYWHERE = ("invalid-request", "rate-limited", "internal-error", "overloaded")
 _FROM_UPSTREAM = ("upstream-error", "upstream-unavailable", "circuit-open", "upstream-timeout")
 _LIMITED = ("X-Request-ID", "RateLimit", "RateLimit-Policy")
@@ -53,8 +53,8 @@ def openapi(
 ) -> Json:
     """The document of one instance.
 
-    `operations`: whether it has anything for operators; `guarded`: whether that needs the token.
-    `outbox`: whether it takes events for later.
+    `operations`: whether it has operators' endpoints; `guarded`: whether they need the token.
+    `outbox`: whether it accepts events for later delivery.
     """
     everywhere = [api_key(api_key_header)] if api_key_header else []
     paths = _api_paths(everywhere)
@@ -75,7 +75,7 @@ def openapi(
         "servers": [{"url": "/", "description": "the server that this document came from"}],
         "tags": [
             {"name": "users", "description": "Users and the ids of their events"},
-            {"name": "events", "description": "Events, all of them or a user's, and new ones"},
+            {"name": "events", "description": "Read all events or a user's, and add events"},
             {"name": "operations", "description": "For operators and their tools"},
             {"name": "documentation", "description": "This document, and pages to read"},
         ],
@@ -135,8 +135,8 @@ def _api_paths(everywhere: Sequence[Json]) -> Json:
                 ),
                 (*_ANYWHERE, "user-not-found", *_FROM_UPSTREAM),
                 [_parameter("id"), _parameter("partial"), *parameters],
-                "All events are fetched at once. One that fails fails the request, unless "
-                "`partial=true` asks for what can be had.",
+                "All events are fetched concurrently. If one fails, the request fails; with "
+                "`partial=true` it returns the others.",
             )
         },
         "/api/addEvent": {
@@ -148,8 +148,8 @@ def _api_paths(everywhere: Sequence[Json]) -> Json:
                     _json(_ref("Added"), {"success": True, "id": EVENT_ID}, _LIMITED),
                     (*_ANYWHERE, *_BODY_REFUSED, *_EVENT_REFUSED, *_FROM_UPSTREAM),
                     [_parameter("Idempotency-Key"), *parameters],
-                    "Sent again with the same `Idempotency-Key`, nothing is added twice. After "
-                    "3 failures within 30 s the circuit opens and answers at once for 10 s.",
+                    "A retry with the same `Idempotency-Key` adds nothing twice. After 3 failures "
+                    "within 30 s the circuit opens, and requests are refused at once for 10 s.",
                 ),
                 "requestBody": {
                     "required": True,
@@ -172,7 +172,7 @@ def _add_deliveries(paths: Json, everywhere: Sequence[Json]) -> None:
             {"id": EVENT_ID, "status": "queued"},
             (*_LIMITED, "Location", "Preference-Applied", "Retry-After"),
         ),
-        "description": "On disk, and delivered as soon as the events API takes it",
+        "description": "On disk; delivered as soon as the events API accepts it",
     }
     status = PROBLEMS["outbox-unavailable"][0].row.status
     slugs = add_event["responses"][str(status)]["content"]["application/problem+json"]["examples"]
@@ -181,7 +181,7 @@ def _add_deliveries(paths: Json, everywhere: Sequence[Json]) -> None:
         "get": _operation(
             "getDelivery",
             "events",
-            "What became of an event that was accepted for later",
+            "The state of an event that was accepted for later delivery",
             _json(
                 _ref("Delivery"),
                 RESULTS["Delivery"]["example"],
@@ -205,7 +205,7 @@ def _health_paths() -> Json:
             "get": _operation(
                 "livez",
                 "operations",
-                "Whether the process answers",
+                "Whether the process is alive",
                 _json(_ref("Alive"), {"status": "ok"}),
             )
         },
@@ -227,7 +227,7 @@ def _operator_paths(*, guarded: bool) -> Json:
     change = _operation(
         "setLogLevel",
         "operations",
-        "Change what is logged, in the process that answers",
+        "Set the minimum log level of the process that answers",
         level,
         ("invalid-request", *_BODY_REFUSED, *refusals),
     )
@@ -245,7 +245,7 @@ def _operator_paths(*, guarded: bool) -> Json:
         },
         "/ops/log-level": {
             "get": security
-            | _operation("getLogLevel", "operations", "What is logged", level, refusals),
+            | _operation("getLogLevel", "operations", "The minimum log level", level, refusals),
             "put": security | change,
         },
         "/dashboard": {
@@ -253,7 +253,7 @@ def _operator_paths(*, guarded: bool) -> Json:
             | _operation(
                 "dashboard",
                 "operations",
-                "What goes on, live, as a page",
+                "The live dashboard",
                 _page(),
                 page_refusal=guarded,
             )
@@ -268,7 +268,7 @@ def _document_paths() -> Json:
             "get": _operation(
                 "index",
                 "documentation",
-                "What there is, as a page for browsers and JSON for programs",
+                "Index, as a page for browsers and JSON for programs",
                 _page_or_json(
                     {"type": "object"}, {"name": "Event Service", "links": {"docs": "/docs"}}
                 ),
@@ -278,7 +278,7 @@ def _document_paths() -> Json:
             "get": _operation(
                 "problems",
                 "documentation",
-                "Every problem, as a page for browsers and JSON for programs",
+                "All problems, as a page for browsers and JSON for programs",
                 _page_or_json({"type": "array", "items": {"type": "object"}}, [a_problem]),
             )
         },
@@ -404,7 +404,7 @@ def _schemas() -> Json:
     models["User"]["example"] = USER
     models["Event"]["example"] = EVENT
     models["NewEvent"]["example"] = NEW_EVENT
-    # The end of a text is `$` to JSON Schema, which knows no other.
+    # JSON Schema knows only `$` for the end of a string, not `\Z`.
     encoded = msgspec.json.encode({**models, **RESULTS, "Problem": PROBLEM})
     schemas: Json = msgspec.json.decode(encoded.replace(rb"\\Z", b"$"))
     return schemas

@@ -1,4 +1,4 @@
-"""What the OpenAPI document is put together from: examples, headers, parameters, schemas."""
+"""Parts of the OpenAPI document: examples, headers, parameters and schemas."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ USER = {"id": "1", "name": "Alice Johnson", "events": ["101", "102"]}
 EVENT = {"id": "101", "userId": "1", "title": "Standup", "description": "Every morning at nine"}
 NEW_EVENT = {"userId": "1", "title": "Standup", "description": "Every morning at nine"}
 
-# One error of each kind and where it may happen: its problem, as the code makes it, is the example.
+# One error of each kind, and a path where it may happen. Its problem document is the example.
 _SAMPLES: tuple[tuple[Exception, str], ...] = (
     (errors.InvalidRequest("The body is not JSON."), "/api/addEvent"),
     (
@@ -80,7 +80,7 @@ def _problems() -> dict[str, tuple[Problem, str]]:
     return {problem.row.slug: (problem, path) for problem, path in problems}
 
 
-# By slug: a problem of the kind, and the path it was the answer to.
+# By slug: an example problem, and the path of its request.
 PROBLEMS = _problems()
 
 PROBLEM: Json = {
@@ -112,7 +112,7 @@ PROBLEM: Json = {
         "breaker": {"type": "string", "description": "Which circuit is open (circuit-open)"},
         "upstream_status": {
             "type": "integer",
-            "description": "What the events API answered (upstream-rejected)",
+            "description": "The status from the events API (upstream-rejected)",
         },
     },
     "required": ["type", "title", "status", "detail", "instance", "request_id"],
@@ -126,7 +126,7 @@ PROBLEM: Json = {
 
 _EVENT_PROBLEM = {
     "type": "object",
-    "description": "The id of an event that could not be had, and the problem with it",
+    "description": "The id of an event that could not be read, and the problem with it",
     "properties": {
         "id": {"type": "string"},
         **{name: PROBLEM["properties"][name] for name in ("type", "title", "status", "detail")},
@@ -152,7 +152,7 @@ RESULTS: Json = {
         {
             "events": {"type": "array", "items": {"$ref": "#/components/schemas/Event"}},
             "errors": {"type": "array", "items": _EVENT_PROBLEM},
-            "partial": {"type": "boolean", "description": "Whether there are errors"},
+            "partial": {"type": "boolean", "description": "True if there are errors"},
         },
         {
             "events": [EVENT],
@@ -163,13 +163,13 @@ RESULTS: Json = {
     "Added": _result(
         {
             "success": {"const": True},
-            "id": {"type": "string", "description": "Under which the event is stored"},
+            "id": {"type": "string", "description": "The id of the stored event"},
         },
         {"success": True, "id": EVENT_ID},
     ),
     "Accepted": _result(
         {
-            "id": {"type": "string", "description": "Of the delivery, and the event's own"},
+            "id": {"type": "string", "description": "The id of the delivery and of the event"},
             "status": {"enum": ["queued", "delivered", "refused", "dead"]},
         },
         {"id": EVENT_ID, "status": "queued"},
@@ -179,14 +179,16 @@ RESULTS: Json = {
             "id": {"type": "string"},
             "status": {
                 "enum": ["queued", "delivered", "refused", "dead"],
-                "description": "`refused`: the events API said no for good; `dead`: given up",
+                "description": (
+                    "`refused`: the events API refused it for good; `dead`: delivery was given up"
+                ),
             },
             "attempts": {"type": "integer", "minimum": 0},
             "acceptedAt": {"type": "string", "format": "date-time"},
             "finishedAt": {"type": ["string", "null"], "format": "date-time"},
             "eventId": {
                 "type": ["string", "null"],
-                "description": "Under which the event is stored, once it is delivered",
+                "description": "The id of the stored event, once it is delivered",
             },
             "problem": {
                 "description": "Why it is refused or dead",
@@ -233,21 +235,25 @@ def _header(
 
 HEADERS: Json = {
     "X-Request-ID": _header(
-        "The request's id: the client's own if it sent a fit one", EVENT_ID, required=True
+        "The request's id: the client's if it sent a valid one", EVENT_ID, required=True
     ),
     "Retry-After": _header("Seconds to wait", 5, required=True, kind="integer"),
     "Location": _header(
-        "Where to ask what became of it", f"/api/addEvent/{EVENT_ID}", required=True
+        "Where to ask for the event's state", f"/api/addEvent/{EVENT_ID}", required=True
     ),
-    "Preference-Applied": _header("What of `Prefer` was heeded", "respond-async", required=True),
-    "RateLimit-Policy": _header("Requests (q) in so many seconds (w)", '"default";q=100;w=1'),
+    "Preference-Applied": _header(
+        "The preference that was applied", "respond-async", required=True
+    ),
+    "RateLimit-Policy": _header(
+        "Requests allowed (q) per window (w seconds)", '"default";q=100;w=1'
+    ),
     "RateLimit": _header(
-        "Requests that are left (r) for so many seconds (t)", '"default";r=57;t=1'
+        "Requests left (r) until the window ends (in t seconds)", '"default";r=57;t=1'
     ),
     "Age": _header("Seconds since the data came from the events API", 2, kind="integer"),
-    "Cache-Status": _header("What the cache had to do with it", "event-service; hit; ttl=8"),
-    "WWW-Authenticate": _header("How to show who asks", "Bearer", required=True),
-    "Allow": _header("The methods that the path answers to", "GET, HEAD", required=True),
+    "Cache-Status": _header("How the cache handled the request", "event-service; hit; ttl=8"),
+    "WWW-Authenticate": _header("How to authenticate", "Bearer", required=True),
+    "Allow": _header("The methods that the path supports", "GET, HEAD", required=True),
 }
 
 
@@ -262,7 +268,7 @@ def _from_header(name: str, description: str, example: str, schema: Json | None 
 
 
 def api_key(header: str) -> Json:
-    return _from_header(header, "Tells the clients apart whose rates are limited", "a-key")
+    return _from_header(header, "Identifies the client, for example to limit its rate", "a-key")
 
 
 ID_SCHEMA: Json = {
@@ -289,8 +295,8 @@ PARAMETERS: Json = {
     },
     "Prefer": _from_header(
         "Prefer",
-        "`respond-async`: answer 202 once the event is on disk, and deliver it later; with "
-        "`wait=N` only if that takes more than N seconds (RFC 7240)",
+        "`respond-async`: answer 202 once the event is on disk, and deliver it later. With "
+        "`wait=N`, wait up to N seconds for the delivery first (RFC 7240)",
         "respond-async, wait=2",
     ),
     "slug": {
@@ -304,13 +310,13 @@ PARAMETERS: Json = {
     "partial": {
         "name": "partial",
         "in": "query",
-        "description": "Answer with what can be had, and tell the errors apart",
+        "description": "Return the events that could be read, and the errors beside them",
         "schema": {"type": "boolean", "default": False},
         "example": True,
     },
     "Idempotency-Key": _from_header(
         "Idempotency-Key",
-        "The same for each try at the same write, and for no other; the events API may compare",
+        "The same key for every attempt at one write, and a new one for each other write",
         EVENT_ID,
         {"type": "string", "pattern": "^[!-~]{1,255}$"},
     ),

@@ -14,7 +14,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def metrics_route(expose: Callable[[str], tuple[bytes, str]]) -> Route:
-    """`expose` gets what the client accepts; it returns the metrics and their media type."""
+    """`expose` gets the `Accept` header, and returns the metrics and their media type."""
 
     async def metrics(request: Request) -> Reply:
         body, media_type = expose(request.headers.get("accept", ""))
@@ -46,7 +46,7 @@ def log_level_route(log_level: LogLevel) -> Route:
 
 
 class Circuit(Protocol):
-    """Where one circuit stands, over all workers."""
+    """The state of one circuit over all workers."""
 
     @property
     def name(self) -> str: ...
@@ -59,7 +59,7 @@ class Circuit(Protocol):
 def health_routes(
     circuits: Callable[[], Sequence[Circuit]], notice: ShutdownNotice
 ) -> list[BaseRoute]:
-    """`circuits` tells where they stand now; with several workers, each in its worst state."""
+    """`circuits` returns the current circuits; with several workers, each in its worst state."""
 
     async def livez(_request: Request) -> Reply:
         return Reply(_encode({"status": "ok"}))

@@ -1,26 +1,26 @@
-"""The `Prefer` header (RFC 7240), as far as it says whether an answer may come later."""
+"""The preferences `respond-async` and `wait` of the `Prefer` header (RFC 7240)."""
 
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-# A quoted string as a whole, one that never ends included, or what stands between the marks.
+# A quoted string, even an unclosed one, or a separator, or the text between separators.
 _part = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\Z)|[,;]|[^",;]+|\\')
-# More is beyond any deadline, too.
+# More digits are beyond any deadline anyway.
 MOST_DIGITS = 9
 
 
 class Preference(NamedTuple):
-    """`wait` is in seconds: how long the client would rather wait than be told to ask later."""
+    """`wait`: seconds that the client would wait for the result before it accepts a 202."""
 
     respond_async: bool
     wait: float
 
 
 def parse_prefer(values: Sequence[str]) -> Preference:
-    """What the header's lines prefer. Of a preference that comes twice, the first counts.
+    """The preferences in the header's lines. If one comes twice, the first counts.
 
-    What cannot be read is ignored, as the RFC wants it.
+    Malformed ones are ignored, as the RFC requires.
     """
     found: dict[str, str] = {}
     for preference in _preferences(", ".join(values)):

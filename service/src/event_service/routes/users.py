@@ -14,7 +14,7 @@ from event_service.services.source import EventsSource
 from event_service.services.user_events import UserEvents
 
 _encode = msgspec.json.Encoder().encode
-# `path` lets an id with an encoded slash in it reach the check of ids.
+# With `path`, an id that contains an encoded slash reaches the id check.
 EVENTS_BY_USER_ID = "/api/getEventsByUserId/{id:path}"
 _FLAGS = {"true": True, "1": True, "false": False, "0": False}
 
@@ -32,7 +32,7 @@ def user_routes(source: EventsSource, user_events: UserEvents) -> list[BaseRoute
         return Reply(_encode(await user_events.for_user(user_id)))
 
     return [
-        # The router asks one after the other, and nearly all requests are for this one.
+        # First, because the router tries routes in order and most requests are for this one.
         Route(EVENTS_BY_USER_ID, Endpoint(get_events_by_user_id), methods=["GET"]),
         Route("/api/getUsers", Endpoint(get_users), methods=["GET"]),
     ]
