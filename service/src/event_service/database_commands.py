@@ -1,4 +1,4 @@
-"""`event-service import | export`: users and events into a database, and out of it."""
+"""`event-service import | export`: copies users and events into and out of a database."""
 
 import asyncio
 import logging
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from event_service.sources.sql_events import Database
 
 T = TypeVar("T")
-# An upstream that is read from its beginning to its end may take its time, in seconds.
+# Seconds for one call of `import --from`; a list of everything may take long.
 PATIENCE = 60.0
 AT_ONCE = 50
 
@@ -38,9 +38,9 @@ Headers = Annotated[
 
 
 def import_(file: File = None, source: From = None, header: Headers = None) -> None:
-    """Put users and events into the database of EVENT_SERVICE_UPSTREAM_URL, all or none.
+    """Import users and events into the database of EVENT_SERVICE_UPSTREAM_URL, all or none.
 
-    What is there under the same id is replaced.
+    Records with the same id are replaced.
     """
     if (file is None) == (source is None):
         _fail("Name a file, or an API with --from.", code=2)
@@ -52,7 +52,7 @@ def import_(file: File = None, source: From = None, header: Headers = None) -> N
 
 
 def export(file: Annotated[Path, typer.Argument(help="`-` is standard output.")]) -> None:
-    """Write all users and events of the database into a file that `import` takes."""
+    """Write all users and events of the database to a file that `import` can read."""
     settings = _settings()
     try:
         with nullcontext(sys.stdout.buffer) if str(file) == "-" else file.open("wb") as target:
@@ -64,7 +64,7 @@ def export(file: Annotated[Path, typer.Argument(help="`-` is standard output.")]
 
 
 async def _export(settings: Settings, target: BinaryIO) -> OSError | None:
-    """What kept the file from being written, which is no failure of the database."""
+    """Returns the error if the file could not be written; database errors exit."""
     from event_service.sources.data_file import written  # noqa: PLC0415
 
     async with _opened(settings) as database:
@@ -82,7 +82,7 @@ def _import_file(settings: Settings, file: Path) -> None:
     from event_service.sources.data_file import read_file  # noqa: PLC0415
 
     try:
-        # It is read once for its users and once for its events.
+        # The file is read twice: once for its users, once for its events.
         with (
             _readable_twice(file) as readable,
             _bar(2 * readable.seek(0, os.SEEK_END), "bytes") as done,
@@ -96,7 +96,7 @@ def _import_file(settings: Settings, file: Path) -> None:
 
 @contextmanager
 def _readable_twice(file: Path) -> Iterator[BinaryIO]:
-    """The file; what comes through a pipe is written to a file first."""
+    """The file. A pipe is copied to a temporary file first."""
     with ExitStack() as stack:
         given: BinaryIO = sys.stdin.buffer
         if str(file) != "-":
@@ -109,7 +109,7 @@ def _readable_twice(file: Path) -> Iterator[BinaryIO]:
 
 
 class _Watched:
-    """A file that tells how much of it is read."""
+    """A file that reports how many bytes are read."""
 
     def __init__(self, file: BinaryIO, done: Callable[[int], None]) -> None:
         self._file = file
@@ -125,7 +125,7 @@ class _Watched:
 
 
 class _Counted:
-    """Data on their way into the database, and how many of them there were."""
+    """Counts users and events as they are read."""
 
     def __init__(self, data: "Data", done: Callable[[int], None] = lambda _done: None) -> None:
         self._done = done
@@ -181,7 +181,7 @@ async def _import_from(settings: Settings, url: str, headers: dict[str, str]) ->
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the database to the shape that this release needs."""
+    """Apply the database's missing migrations."""
 
     async def apply() -> list[str]:
         async with _closing(settings) as database:
@@ -195,7 +195,7 @@ def migrate(settings: Settings) -> None:
 def prepare(settings: Settings) -> None:
     """Migrate before the workers start. Exits if they could never use the database.
 
-    One that cannot be reached now is theirs to wait for.
+    If it cannot be reached now, the workers wait for it.
     """
 
     async def look() -> None:
@@ -217,7 +217,7 @@ async def _put(settings: Settings, data: "_Counted", origin: str) -> None:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> "AsyncIterator[Database]":
-    """The database that the settings name, reached and brought to its shape."""
+    """The database that the settings name, migrated and open."""
     async with _closing(settings) as database:
         await database.migrate()
         await database.open()
@@ -229,7 +229,7 @@ async def _closing(settings: Settings) -> "AsyncIterator[Database]":
     """The database that the settings name, not opened yet. Exits if it cannot be used."""
     from event_service.sources.databases import build_database, unusable  # noqa: PLC0415
 
-    # The pool logs each try; what comes of them is said below.
+    # The pool logs every attempt; the final error is reported below.
     logging.getLogger("psycopg").setLevel(logging.CRITICAL)
     database = build_database(
         settings.upstream_url,
@@ -246,7 +246,7 @@ async def _closing(settings: Settings) -> "AsyncIterator[Database]":
 
 @contextmanager
 def _bar(length: int, label: str) -> Iterator[Callable[[int], None]]:
-    """A progress bar for a person, to be told what is done; nothing where nobody looks."""
+    """A progress bar, if stderr is a terminal. The function takes the number of steps done."""
     if not sys.stderr.isatty():
         yield lambda _done: None
         return

@@ -1,6 +1,6 @@
-"""`event-service outbox …`: the outbox from the outside.
+"""`event-service outbox …`: inspect and change the outbox.
 
-What makes it is loaded by the command that needs it: the others start without.
+The database driver is imported only by the commands that need it.
 """
 
 import asyncio
@@ -21,21 +21,21 @@ from event_service.settings import ConfigurationError, Settings, load_settings
 T = TypeVar("T")
 
 outbox = typer.Typer(
-    help="Look at events that wait for their delivery, are refused or dead.", no_args_is_help=True
+    help="Inspect, retry or drop events that are queued, refused or dead.", no_args_is_help=True
 )
 Id = Annotated[str, typer.Argument(help="The delivery's id, as in Location.", show_default=False)]
 
 
 @outbox.command("list")
 def list_deliveries(
-    state: Annotated[State | None, typer.Option(help="Only those in this state.")] = None,
-    user: Annotated[str | None, typer.Option(help="Only those of this user.")] = None,
+    state: Annotated[State | None, typer.Option(help="Only deliveries in this state.")] = None,
+    user: Annotated[str | None, typer.Option(help="Only this user's deliveries.")] = None,
     before: Annotated[
-        int | None, typer.Option(help="Only older ones than this number of the first column.")
+        int | None, typer.Option(help="Only deliveries before this NUMBER, to read the next page.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, max=10_000, help="How many at most.")] = 50,
 ) -> None:
-    """List deliveries, the newest first."""
+    """List deliveries, newest first."""
 
     async def page(store: Store) -> list[Delivery]:
         return await store.page(state=state, user_id=user, before=before, limit=limit)
@@ -50,7 +50,7 @@ def list_deliveries(
 
 @outbox.command()
 def show(delivery_id: Id) -> None:
-    """Show all that is known of a delivery, as JSON."""
+    """Show all details of a delivery as JSON."""
     delivery = _found(_with_store(lambda store: store.find(delivery_id)), delivery_id)
     known = msgspec.json.encode(details_of(delivery))
     typer.echo(msgspec.json.format(known, indent=2).decode())
@@ -58,7 +58,7 @@ def show(delivery_id: Id) -> None:
 
 @outbox.command()
 def retry(delivery_id: Id) -> None:
-    """Queue a delivery again that was refused or is dead, at its old place."""
+    """Queue a refused or dead delivery again, at its old place."""
     if _with_store(lambda store: store.retry(delivery_id)):
         typer.echo("queued")
         return
@@ -68,14 +68,14 @@ def retry(delivery_id: Id) -> None:
 
 @outbox.command()
 def drop(delivery_id: Id) -> None:
-    """Forget a delivery in any state. An attempt that is under way goes on."""
+    """Delete a delivery in any state. A current attempt continues."""
     if not _with_store(lambda store: store.drop(delivery_id)):
         _fail("there is no such delivery", code=1)
     typer.echo("dropped")
 
 
 def migrate(settings: Settings) -> None:
-    """Bring the tables of the outbox to the shape that this release needs."""
+    """Apply the outbox's missing migrations."""
     for name in _run(lambda: _open_and_close(_store(settings))):
         typer.echo(f"outbox: {name}")
     typer.echo("outbox: up to date")
@@ -84,7 +84,7 @@ def migrate(settings: Settings) -> None:
 def prepare(settings: Settings) -> None:
     """Migrate before the workers start. Exits if they could never use the database.
 
-    One that cannot be reached now is theirs to wait for.
+    If it cannot be reached now, the workers wait for it.
     """
     try:
         asyncio.run(_open_and_close(_store(settings)))

@@ -19,19 +19,19 @@ from event_service.outbox.records import Delivery, Outcome, State
 from halfopen import CircuitBreaker, CircuitOpen
 from halfopen import State as Circuit
 
-# Failures with a closed circuit after which an event is given up.
+# After so many failures with a closed circuit, an event is given up.
 MOST_FAILURES = 20
 
 
 class GivenUp(EventServiceError):
-    """The event could not be delivered in the time that it is kept for."""
+    """The event could not be delivered before its time limit."""
 
     def __init__(self) -> None:
         super().__init__("The event could not be delivered in the time that it is kept for.")
 
 
 class Attempted(NamedTuple):
-    """What an attempt has come to; the lane goes on, or with `rest` comes back after so long."""
+    """The result of an attempt. With `rest`, the lane pauses for so many seconds."""
 
     outcome: Outcome
     rest: float | None
@@ -39,7 +39,7 @@ class Attempted(NamedTuple):
 
 
 class Courier:
-    """Makes one attempt at a time for each lane, and says what it means for the event."""
+    """Makes single delivery attempts and decides what their results mean for the event."""
 
     def __init__(
         self,
@@ -53,10 +53,10 @@ class Courier:
         clock: Callable[[], float] = time.time,
         random: Callable[[], float] = chance,
     ) -> None:
-        """`deliver` returns the id under which the upstream stores the event.
+        """`deliver` returns the id under which the upstream stored the event.
 
-        An attempt is broken off after `attempt_limit` seconds; `clock` is Unix time. `describe`
-        makes JSON of a delivery's id and its error, for whoever asks for the delivery.
+        An attempt is cancelled after `attempt_limit` seconds; `clock` is Unix time. `describe`
+        turns a delivery's id and its error into JSON for clients and operators.
         """
         self._deliver = deliver
         self._circuit = circuit
@@ -68,10 +68,10 @@ class Courier:
         self._random = random
 
     async def attempt(self, delivery: Delivery, *, maybe_sent: bool) -> Attempted:
-        """Deliver the event, or give it up if it is past its time.
+        """Deliver the event, or give it up if its time limit has passed.
 
-        `maybe_sent`: an earlier attempt may have reached the upstream. A conflict is then with
-        the event itself. Raises CircuitOpen or Overloaded if the attempt could not begin.
+        `maybe_sent`: an earlier attempt may have reached the upstream, so a conflict means that
+        the event is stored. Raises CircuitOpen or Overloaded if the attempt could not begin.
         """
         if delivery.give_up_at <= self._clock():
             return self._ended(delivery, State.DEAD, GivenUp(), attempts=0)
@@ -106,7 +106,7 @@ class Courier:
             delivery.seq, state, attempts, last_error=problem or self._describe(delivery.id, error)
         )
         if state is State.REFUSED:
-            # The upstream works, it refused this one.
+            # The upstream works; it refused only this event.
             self._window.succeeded()
             self._rests.succeeded(delivery.user_id)
         return Attempted(outcome, None, error)

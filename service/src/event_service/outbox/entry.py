@@ -8,7 +8,7 @@ from event_service.outbox.records import NewDelivery
 
 
 def client_of(api_key: str | None) -> str:
-    """What is kept of a client's API key, to know the client again; "" for one without."""
+    """A hash of a client's API key, to recognize the client later; "" without a key."""
     return hashlib.sha256(api_key.encode()).hexdigest() if api_key else ""
 
 
@@ -21,14 +21,14 @@ def new_delivery(
     api_key: str | None,
     call: CallContext,
 ) -> NewDelivery:
-    """The event of this request, to be delivered under this id and `Idempotency-Key`.
+    """The delivery of this request's event, with its id and `Idempotency-Key` for the upstream.
 
-    `client_key` is the key that the client sent, if any: its own, so that no client meets
-    another's.
+    `client_key` is the key that the client sent, if any. It is stored together with the client, so
+    that two clients may use the same key.
     """
     client = client_of(api_key)
     body = msgspec.json.encode(event)
-    # Without a description and with an empty one it is the same event.
+    # A missing description and an empty one mean the same event.
     told = [event.userId, event.title, event.description or ""]
     return NewDelivery(
         id=event_id,

@@ -1,4 +1,4 @@
-"""The outbox as the rest of the service sees it: take an event, tell what became of it."""
+"""The outbox as the rest of the service sees it: accepts events and reports their state."""
 
 import asyncio
 import time
@@ -14,16 +14,16 @@ from event_service.outbox.relay import POLL, Relay
 from event_service.outbox.store import Store, StoreFailed
 from event_service.signals import DeliveryAccepted, Emit, OutboxFailed, OutboxSeen
 
-# Seconds between two looks at the figures, and how many of them between two times to tidy up.
+# Seconds between two updates of the figures, and updates between two purges.
 LOOK = 2.0
 TIDY_EVERY = 30
-# Deliveries that are forgotten at once, and at most so many times in a row.
+# Most batches of a purge in a row.
 MOST_PURGES = 20
 
 
 class Outbox:
-    """Durable writes. What `accept` has returned is on disk, and will be delivered or said to be
-    refused or dead. Use from one event loop.
+    """Durable writes. An event is on disk when `accept` returns; it ends as delivered, refused or
+    dead. Use from one event loop.
     """
 
     def __init__(
@@ -36,9 +36,9 @@ class Outbox:
         emit: Emit,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Delivered events can be asked for during `keep` seconds.
+        """Delivered events are kept for `keep` seconds.
 
-        The store is tidied up while `may_write` says so.
+        Old deliveries are deleted only while `may_write()` is true.
         """
         self._store = store
         self._relay = relay
@@ -54,13 +54,13 @@ class Outbox:
 
     @property
     def figures(self) -> Figures:
-        """How it stood some seconds ago, in all processes together."""
+        """The outbox's figures over all processes, a few seconds old."""
         return self._figures
 
     async def open(self) -> None:
-        """Connect and migrate. What fails now for want of the database is tried again by `run`.
+        """Connect and migrate. If the database cannot be reached, `run` tries again.
 
-        Raises StoreUnusable for what time does not mend.
+        Raises StoreUnusable if trying again cannot help.
         """
         try:
             applied = await self._store.open()
@@ -72,7 +72,7 @@ class Outbox:
             structlog.get_logger().info("outbox migrated", applied=applied)
 
     async def run(self) -> None:
-        """Deliver, count and tidy up until `stop`."""
+        """Deliver, count and purge until `stop`."""
         while not (self._is_open or self._stopping.is_set()):
             await self._pause(LOOK)
             await self.open()
@@ -84,7 +84,7 @@ class Outbox:
             self._ended.set()
 
     def stop(self) -> None:
-        """Have `run` return once the attempts under way have ended. Others may deliver the rest."""
+        """Let `run` return when the current attempts have ended. Others may deliver the rest."""
         self._stopping.set()
         self._relay.stop()
 
@@ -94,14 +94,14 @@ class Outbox:
         await self._ended.wait()
 
     async def close(self) -> None:
-        """Close the store, once all that is to be accepted is."""
+        """Close the store. Call it after the last `accept`."""
         await self._accepts.drain()
         await self._store.close()
 
     async def accept(self, new: NewDelivery) -> Accepted:
-        """The delivery, on disk; that of an earlier request with the same key.
+        """Store a delivery on disk, or find that of an earlier request with the same key.
 
-        Raises OutboxUnavailable, Overloaded, IdempotencyKeyReused.
+        Raises OutboxUnavailable, Overloaded and IdempotencyKeyReused.
         """
         began = self._clock()
         try:
@@ -114,9 +114,9 @@ class Outbox:
         return accepted
 
     async def find(self, delivery_id: str, *, client: str | None = None) -> Delivery:
-        """Raise DeliveryNotFound if there is none, or it is another client's; OutboxUnavailable.
+        """Raise DeliveryNotFound if there is none or another client owns it, or OutboxUnavailable.
 
-        `client` is None for those who may see all.
+        With `client` None, the owner does not matter.
         """
         try:
             delivery = await self._store.find(delivery_id)
@@ -127,7 +127,7 @@ class Outbox:
         return delivery
 
     async def settled(self, delivery_id: str, *, within: float) -> Delivery:
-        """The delivery once it is no longer queued, or as it is after `within` seconds.
+        """The delivery as soon as it is no longer queued, at the latest after `within` seconds.
 
         Raises as `find` does.
         """
@@ -138,7 +138,7 @@ class Outbox:
                 left = ends - self._clock()
                 if delivery.state is not State.QUEUED or left <= 0:
                     return delivery
-                # Another worker may deliver it, and says nothing.
+                # Another worker may deliver it; this one is not told.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left, POLL)):
                         await settled.wait()
@@ -151,7 +151,7 @@ class Outbox:
         before: int | None = None,
         limit: int = 50,
     ) -> list[Delivery]:
-        """For operators: the newest first; `before` is the `seq` of the last one seen.
+        """Deliveries for operators, newest first; `before` is the `seq` of the last one seen.
 
         Raises OutboxUnavailable.
         """
@@ -161,7 +161,7 @@ class Outbox:
             raise OutboxUnavailable from error
 
     async def retry(self, delivery_id: str) -> bool:
-        """For operators: queue what was refused or is dead again; whether it was either.
+        """For operators: queue a refused or dead delivery again. False if it is neither.
 
         Raises OutboxUnavailable.
         """
@@ -173,9 +173,9 @@ class Outbox:
         return queued
 
     async def drop(self, delivery_id: str) -> bool:
-        """For operators: forget a delivery in any state; whether there was one.
+        """For operators: delete a delivery in any state. False if there is none.
 
-        An attempt that is under way goes on. Raises OutboxUnavailable.
+        A current attempt continues. Raises OutboxUnavailable.
         """
         try:
             return await self._store.drop(delivery_id)

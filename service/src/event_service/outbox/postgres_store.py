@@ -42,26 +42,25 @@ from event_service.outbox.store import (
 
 T = TypeVar("T")
 
-# For accepts, steps, claims and questions, each at the same time as the others.
+# One each for accepts, steps, claims and queries, which run concurrently.
 CONNECTIONS = 4
-# Seconds to wait for a connection, and for a statement.
+# Seconds: limit for getting a connection, and for a statement.
 TIMEOUT = 2.0
 STATEMENT_TIMEOUT = 10.0
 ATTEMPTS = 5
-# What rolled back and may be done again at once.
+# Errors after which a transaction was rolled back and may be repeated at once.
 AGAIN = (psycopg.errors.DeadlockDetected, psycopg.errors.SerializationFailure)
 
 
 class PostgresStore:
-    """Deliveries in PostgreSQL, for the processes of any number of machines.
+    """Deliveries in PostgreSQL, for processes on any number of machines.
 
-    Only the server's clock counts. Every transaction that writes locks its lanes before anything
-    else, in the order of their users: so a lane's `seq` is drawn in the order of the commits, and
-    no two transactions wait for each other.
+    Only the server's clock is used. Every writing transaction first locks its lanes, ordered by
+    user. So the `seq` values of a lane follow the order of commits, and there are no deadlocks.
     """
 
     def __init__(self, url: str, *, limit: int, give_up: float, lease: float = LEASE) -> None:
-        """`limit` is how many may be queued; `give_up` and `lease` are in seconds.
+        """`limit`: most queued deliveries. `give_up` and `lease` are in seconds.
 
         Raises ValueError for a URL that libpq cannot read.
         """
@@ -100,7 +99,8 @@ class PostgresStore:
 
     async def queued(self, claim: Claim) -> Claim:
         async def read(db: Connection) -> Claim:
-            # The tail first: what comes between the two is read, and seen to be missing from it.
+            # Read the tail first: an event accepted between the two reads is read again later, but
+            # never missed.
             rows = await fetch(db, "SELECT tail FROM lane WHERE user_id = %s", [claim.user_id])
             seen = rows[0][0] if rows else 0
             lane = (claim.user_id, claim.token, seen, claim.resumed)
@@ -160,7 +160,7 @@ class PostgresStore:
     async def _write(self, work: Callable[..., Awaitable[T]], *args: Any) -> T:
         async def transaction(db: Connection) -> T:
             async with db.transaction():
-                # The server's default may be to answer before the disk has it.
+                # The server's default may be to confirm before the data is on disk.
                 await db.execute("SET LOCAL synchronous_commit = on")
                 return await work(db, *args)
 
@@ -199,12 +199,12 @@ class PostgresStore:
         if new:
             await _bump(db, [entry.user_id for entry in new])
             inserted = await self._insert(db, new)
-            # The rest of them: a key that another worker has used since it was looked for.
+            # The others have keys that another worker has used since the lookup above.
             known |= await _known(db, [each for each in entries if each.idem_key is not None])
         return [_result(entry, known, inserted) for entry in entries]
 
     async def _insert(self, db: Connection, entries: Sequence[NewDelivery]) -> set[str]:
-        """The ids of those that were stored; the others' keys are known."""
+        """Store the entries whose keys are new, and return their ids."""
         fields = zip(*map(astuple, entries), strict=True)
         rows = await fetch(db, _INSERT, [self._give_up, *map(list, fields)])
         return {row[0] for row in rows}
@@ -241,7 +241,7 @@ def _result(
     entry: NewDelivery, known: dict[str, tuple[str, State, bytes]], inserted: set[str]
 ) -> Accepted | Exception:
     if entry.id in inserted:
-        # The second of the same key in one batch finds what the first has stored.
+        # A second entry with the same key in one batch finds the first.
         inserted.discard(entry.id)
         return Accepted(entry.id, State.QUEUED, new=True)
     if entry.idem_key is None or entry.idem_key not in known:
@@ -263,7 +263,7 @@ async def _known(
 
 
 async def _bump(db: Connection, users: Sequence[str]) -> None:
-    """Lock the lanes, in the order that all transactions keep to, and let them be worked on."""
+    """Lock the lanes, in the same order as every transaction, and make them due."""
     counts: dict[str, int] = {}
     for user_id in users:
         counts[user_id] = counts.get(user_id, 0) + 1
@@ -297,14 +297,14 @@ async def _migrate(db: Connection) -> list[str]:
 
 
 def _text(error: Exception) -> str:
-    """On one line; the messages of libpq name hosts and users, never passwords."""
+    """The error on one line. Messages of libpq may contain hosts and users, never passwords."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
 _NOW = "extract(epoch FROM clock_timestamp())::float8"
 _KNOWN = "SELECT idem_key, id, state, fingerprint FROM outbox WHERE idem_key = ANY(%s)"
-# A lane that rests goes on resting. A token that begins with the time in microseconds is above
-# those that a forgotten lane of the same user had.
+# A paused lane stays paused. Tokens start with the time in microseconds, so they are higher than
+# those of a deleted lane of the same user.
 _BUMP = f"""
 INSERT INTO lane (user_id, tail, next_at, lease_until, token)
 SELECT user_id, added, {_NOW}, 0, ({_NOW} * 1e6)::bigint
@@ -369,8 +369,8 @@ _PURGE = f"""
 DELETE FROM outbox WHERE seq IN (
     SELECT seq FROM outbox WHERE state = %s AND finished_at < {_NOW} - %s LIMIT %s
     FOR UPDATE SKIP LOCKED)""".encode()
-# An accept sets `next_at` of the row itself, which is looked at again once its lock is free: an
-# idle lane is one that nothing waits in.
+# Safe against a concurrent accept: it sets `next_at` in the row, and the condition is checked again
+# after the lock is free. So a lane with a queued event is never deleted.
 _PURGE_LANES = f"""
 DELETE FROM lane WHERE user_id IN (
     SELECT user_id FROM lane

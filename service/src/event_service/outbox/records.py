@@ -1,4 +1,7 @@
-"""What the outbox keeps and what passes between its store and its relay. Times are Unix time."""
+"""The outbox's records, and what passes between its store and its relay. Times are Unix time.
+
+A lane is the queue of one user's events.
+"""
 
 from collections.abc import Sequence
 from enum import StrEnum
@@ -10,15 +13,15 @@ from msgspec import Struct
 class State(StrEnum):
     QUEUED = "queued"
     DELIVERED = "delivered"
-    REFUSED = "refused"  # the upstream said no for good
+    REFUSED = "refused"  # by the upstream, for good
     DEAD = "dead"  # given up
 
 
 class NewDelivery(Struct, frozen=True, gc=False):
     """An event to be delivered.
 
-    `idem_key` is the client's key, made unique over clients; `fingerprint` tells one body from
-    another; `client` may ask what became of it, anybody if it is empty.
+    `idem_key` is the client's key, made unique over all clients. `fingerprint` is a hash of the
+    body. Only `client` may read the delivery's state; anybody may if it is empty.
     """
 
     id: str
@@ -36,7 +39,7 @@ NEW_COLUMNS = ", ".join(NewDelivery.__struct_fields__)
 
 
 class Delivery(Struct, frozen=True, gc=False):
-    """An event that was accepted. `last_error` is JSON: the problem that its last attempt met."""
+    """An accepted event. `last_error` is JSON: the problem of its last attempt."""
 
     seq: int
     id: str
@@ -61,14 +64,14 @@ _STATE = Delivery.__struct_fields__.index("state")
 
 
 def decode(row: Sequence[Any]) -> Delivery:
-    """The delivery of a row of COLUMNS."""
+    """The delivery in a row of COLUMNS."""
     values = list(row)
     values[_STATE] = State(values[_STATE])
     return Delivery(*values)
 
 
 class Accepted(NamedTuple):
-    """`new` is false for the key of an earlier request, whose delivery this is."""
+    """`new` is False if an earlier request with the same key created this delivery."""
 
     id: str
     state: State
@@ -76,10 +79,10 @@ class Accepted(NamedTuple):
 
 
 class Claim(Struct, frozen=True):
-    """A lane that is ours until its lease ends, with the first of what is queued in it.
+    """A lane that is ours until its lease ends, with the first of its queued events.
 
-    `seen` is how much had been accepted when `queued` was read. `complete`: nothing else was
-    queued then. `resumed`: its last owner did not give it back, so it may have sent the first.
+    `seen` is the lane's tail when `queued` was read. `complete`: `queued` was the whole queue then.
+    `resumed`: the last owner did not release the lane, so it may have sent the first event.
     """
 
     user_id: str
@@ -91,9 +94,9 @@ class Claim(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True, gc=False):
-    """What became of one event; QUEUED if its attempt failed.
+    """The result of one attempt; QUEUED if it failed.
 
-    `attempts` and `failures` are added to those before.
+    `attempts` and `failures` are added to the stored numbers.
     """
 
     seq: int
@@ -105,17 +108,17 @@ class Outcome(Struct, frozen=True, gc=False):
 
 
 class Then(StrEnum):
-    """What its owner does with a lane next."""
+    """What the owner of a lane does with it next."""
 
-    KEEP = "keep"  # and work on
-    REST = "rest"  # come back after a while
-    LEAVE = "leave"  # nothing is queued, if nothing came meanwhile
+    KEEP = "keep"  # continue with it
+    REST = "rest"  # pause it
+    LEAVE = "leave"  # release it, unless an event was accepted meanwhile
 
 
 class Step(Struct, frozen=True, gc=False):
     """A change to a lane by its owner, with the outcome of an event if there is one.
 
-    `rest` is in seconds from now, for REST.
+    `rest`, for REST, is in seconds from now.
     """
 
     user_id: str
@@ -127,21 +130,21 @@ class Step(Struct, frozen=True, gc=False):
 
 
 class Progress(StrEnum):
-    FENCED = "fenced"  # the lane is another's by now: nothing was written
-    KEPT = "kept"  # and its lease begins anew
+    FENCED = "fenced"  # another worker owns the lane now: nothing was written
+    KEPT = "kept"  # and the lease was renewed
     LEFT = "left"
-    MORE = "more"  # kept, not left: something has been accepted meanwhile
+    MORE = "more"  # kept instead of left: an event was accepted meanwhile
 
 
 class Figures(NamedTuple):
-    """`oldest` is the age in seconds of the oldest that is queued, 0 if none is."""
+    """`oldest` is the age in seconds of the oldest queued event, 0 if there is none."""
 
     pending: int
     oldest: float
 
 
 def progress(step: Step, lane: tuple[int, int] | None) -> Progress:
-    """What a step does to its lane, which has this tail and token (None: it is gone)."""
+    """The result of a step on a lane with this tail and token (None: the lane was deleted)."""
     if lane is None or lane[1] != step.token:
         return Progress.FENCED
     if step.then is Then.LEAVE:

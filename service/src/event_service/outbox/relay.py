@@ -1,4 +1,4 @@
-"""Delivers what is queued, each user's events in the order in which they were accepted."""
+"""Delivers queued events, for each user in the order of acceptance."""
 
 import asyncio
 import time
@@ -23,16 +23,16 @@ from event_service.signals import (
 from halfopen import CircuitBreaker, CircuitOpen, StateChanged
 from halfopen import State as Circuit
 
-# Seconds between two looks at what other workers have accepted or left behind.
+# Seconds between two checks for events that other workers have accepted or left behind.
 POLL = 1.0
-# Share of its lease by which a lane must outlast an attempt.
+# Before an attempt, the lease must last for the attempt's limit plus this fraction of the lease.
 MARGIN = 0.03
-# Seconds to wait after there was no room among the calls to the upstream.
+# Seconds to pause after an attempt found no free slot for a call to the upstream.
 CROWDED = 1.0
 
 
 class Lane:
-    """A claim at work: how far it is, and until when it is certainly ours."""
+    """A claim in progress: its next event, and a time until which it is certainly ours."""
 
     def __init__(self, claim: Claim, lease_ends: float) -> None:
         self.claim = claim
@@ -47,7 +47,7 @@ class Lane:
 
     @property
     def at_last(self) -> bool:
-        """Whether nothing that is known comes after the next one."""
+        """Whether the next event is the last known one."""
         return self.claim.complete and self._done + 1 >= len(self.claim.queued)
 
     def go_on(self) -> None:
@@ -59,10 +59,10 @@ class Lane:
 
 
 class Relay:
-    """Claims lanes that are due, has their events delivered and records what became of them.
+    """Claims lanes that are due, delivers their events and records the results.
 
-    While the circuit is open it neither attempts nor writes anything: it holds what it has. Half
-    open, one lane goes on, whose event may be the canary. Use from one event loop.
+    While the circuit is open it keeps its lanes, and makes no attempts and no writes. While the
+    circuit is half-open, one lane continues; its event may be the canary. Use from one event loop.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Relay:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        """`owner` is this relay's alone; `lease` is the store's, longer than `attempt_limit`."""
+        """`owner` must be unique. `lease` is the store's; it must exceed `attempt_limit`."""
         self._store = store
         self._courier = courier
         self._circuit = circuit
@@ -102,17 +102,17 @@ class Relay:
         self._watched: dict[str, set[asyncio.Event]] = {}
 
     def wake(self) -> None:
-        """Something was accepted: look at once."""
+        """Look for due lanes at once, because an event was accepted."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Have `run` return once the attempts under way have ended."""
+        """Let `run` return when the current attempts have ended."""
         self._stopping = True
         self._woken.set()
 
     @contextmanager
     def watched(self, delivery_id: str) -> Iterator[asyncio.Event]:
-        """An event that is set whenever this relay has settled the delivery."""
+        """An asyncio event that is set when this relay has settled the delivery."""
         event = asyncio.Event()
         self._watched.setdefault(delivery_id, set()).add(event)
         try:
@@ -124,11 +124,11 @@ class Relay:
                 del self._watched[delivery_id]
 
     async def run(self) -> None:
-        """Work until `stop`, then give back what is ours."""
+        """Deliver until `stop`, then release our lanes."""
         loop = asyncio.get_running_loop()
 
         def on_state(event: StateChanged) -> None:
-            # An operator's or a client's thread may have changed it.
+            # The state may change in another thread.
             loop.call_soon_threadsafe(self._on_state, event.new)
 
         stop_listening = self._circuit.on(StateChanged, on_state)
@@ -149,7 +149,7 @@ class Relay:
         self._size_seen = self._window.size
         most = self._size_seen if self._circuit.state is Circuit.CLOSED else 1
         room = most - len(self._active)
-        # The fewer attempts it took so far, the better a canary it makes.
+        # Fewest attempts first: such an event is the best canary.
         self._held.sort(key=_attempts)
         while self._held and room > 0:
             self._start(self._held.pop(0), tasks)
@@ -161,7 +161,7 @@ class Relay:
             await self._rest(POLL)
 
     async def _claim(self, limit: int) -> list[Lane]:
-        # Before the call: the lease begins no sooner.
+        # Computed before the call, so that our copy ends before the stored lease.
         lease_ends = self._clock() + self._lease
         try:
             claims = await self._store.claim(self._owner, limit)
@@ -175,7 +175,7 @@ class Relay:
         tasks.create_task(self._work(lane))
 
     async def _rest(self, seconds: float) -> None:
-        """Until something happens, at most so long."""
+        """Wait until something happens, at most so many seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
@@ -198,7 +198,7 @@ class Relay:
             while await self._deliver_next(lane):
                 pass
         except StoreFailed as error:
-            # The lane stays ours until its lease ends, and then is anybody's.
+            # The lane stays ours until its lease ends; then any worker may claim it.
             self._emit(OutboxFailed("record", error))
         finally:
             self._active.discard(lane)
@@ -207,7 +207,7 @@ class Relay:
             self._woken.set()
 
     async def _deliver_next(self, lane: Lane) -> bool:
-        """Whether to go on with the lane."""
+        """Deliver the lane's next event. Returns whether to continue with the lane."""
         delivery = lane.next
         if delivery is None:
             return await self._read_on(lane)
@@ -249,14 +249,14 @@ class Relay:
             event.set()
         lane.go_on()
         if self._window.size > self._size_seen:
-            # There is room for another lane.
+            # The window grew: another lane may start.
             self._woken.set()
         if made is Progress.MORE:
             lane.read_on(await self._store.queued(lane.claim))
         return made is not Progress.LEFT
 
     async def _read_on(self, lane: Lane) -> bool:
-        """Leave the lane if nothing is queued in it any more."""
+        """Read more of the lane, or leave it if nothing is queued. Returns whether to continue."""
         if not lane.claim.complete:
             lane.read_on(await self._store.queued(lane.claim))
             if lane.next is not None:
@@ -278,9 +278,10 @@ class Relay:
         return made
 
     async def _give_back(self) -> None:
-        """Let others go on with the lanes that are held.
+        """Release the held lanes to other workers.
 
-        Not with one whose first event may have been sent: its lease tells them so.
+        A lane whose first event may have been sent is not released: when its lease ends, the next
+        owner knows that it may have been.
         """
         held, self._held = [lane for lane in self._held if not lane.maybe_sent], []
         try:

@@ -1,6 +1,6 @@
 from event_service.outbox.store import LEAST_FREE
 
-# Above this share of the limit each batch counts anew; below, an estimate is near enough.
+# Above this fraction of the limit, count before each batch; below it, an estimate is good enough.
 NEARLY_FULL = 0.9
 FEW = 1_000
 
@@ -8,9 +8,9 @@ FEW = 1_000
 class Room:
     """How many more deliveries may be queued.
 
-    To count a hundred thousand takes milliseconds, so it is done when it matters: few are allowed
-    or nearly all of them are there. Several processes may be over the limit by what they take
-    between two counts.
+    Counting a hundred thousand rows takes milliseconds, so it is done only if the limit is small or
+    nearly reached. Several processes together may exceed the limit by what they accept between two
+    counts.
     """
 
     def __init__(self, limit: int) -> None:
@@ -18,7 +18,7 @@ class Room:
         self._pending = limit  # unknown: count first
 
     def must_count(self, wanted: int) -> bool:
-        """Whether to tell `counted` how many are queued before so many more are let in."""
+        """Whether the caller must count, and call `counted`, before it accepts `wanted` more."""
         return self._limit <= FEW or self._pending + wanted > NEARLY_FULL * self._limit
 
     def left(self) -> int:
@@ -32,5 +32,5 @@ class Room:
 
     @staticmethod
     def enough(free: int) -> bool:
-        """Whether the disk has room."""
+        """Whether the disk has enough free space."""
         return free >= LEAST_FREE

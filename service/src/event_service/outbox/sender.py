@@ -14,15 +14,15 @@ _new_event = msgspec.json.Decoder(NewEvent)
 
 
 class Sink(Protocol):
-    """Where events go: the source that requests use, under the same guards."""
+    """Where events are sent: the guarded source that requests use, too."""
 
     async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str: ...
 
 
 class Sender:
-    """Sends a delivery's event, in a call of its own that goes on with the accepting one's trace.
+    """Sends a delivery's event in a call context of its own, which continues the request's trace.
 
-    That call is the current one of its task until the next, for whoever hears what came of it.
+    It remains the task's current call until the next delivery, for listeners to signals.
     """
 
     def __init__(self, sink: Sink, *, new_id: Callable[[], str], emit: Emit) -> None:

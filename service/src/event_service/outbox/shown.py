@@ -1,4 +1,4 @@
-"""What may be told of a delivery: to whoever may ask for it, and to operators."""
+"""A delivery as JSON, for clients and for operators."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -9,7 +9,7 @@ from event_service.outbox.records import Delivery, State
 
 
 def status_of(delivery: Delivery) -> dict[str, Any]:
-    """What whoever may ask for a delivery is told of it."""
+    """The delivery as its client sees it."""
     failed = delivery.state in {State.REFUSED, State.DEAD} and delivery.last_error is not None
     return {
         "id": delivery.id,
@@ -23,7 +23,7 @@ def status_of(delivery: Delivery) -> dict[str, Any]:
 
 
 def details_of(delivery: Delivery) -> dict[str, Any]:
-    """All that is known of it, for operators."""
+    """All details, for operators."""
     return {
         **status_of(delivery),
         "userId": delivery.user_id,
@@ -37,7 +37,7 @@ def details_of(delivery: Delivery) -> dict[str, Any]:
 
 
 def summary_of(delivery: Delivery) -> dict[str, Any]:
-    """A line of a list, for operators."""
+    """One entry of a list, for operators."""
     return {
         "number": delivery.seq,
         "id": delivery.id,
@@ -50,7 +50,7 @@ def summary_of(delivery: Delivery) -> dict[str, Any]:
 
 
 def problem_of(delivery: Delivery) -> str:
-    """The slug of the problem that its last attempt met; "" if there was none."""
+    """The slug of the problem of the last attempt; "" if there was none."""
     problem = msgspec.json.decode(delivery.last_error or b"{}")
     return str(problem.get("type", "")).removeprefix("/problems/")
 

@@ -44,18 +44,17 @@ from event_service.outbox.store import (
 )
 
 T = TypeVar("T")
-# What is written, as a part of a transaction.
+# One part of a write transaction.
 Work: TypeAlias = Callable[[apsw.Connection], Any]
 
 
 class SqliteStore:
-    """Deliveries in a SQLite file, for the processes of one machine.
+    """Deliveries in an SQLite file, for the processes of one machine.
 
-    One thread writes, another reads. What is written at the same time, of whatever kind, is one
-    transaction. After an error of a write, waiting for a lock aside, its
-    connection is never used again: what a failed fsync left in the log may be lost later although
-    it can be read. A new one moves all that it finds into the file and checks that, or the store
-    stays failed.
+    One thread writes, another reads. Concurrent writes share one transaction. After a failed write,
+    except a wait for a lock, its connection is never used again: data that a failed fsync left in
+    the log can be read, but may be lost later. A new connection checkpoints the log into the file
+    and verifies that; until this succeeds, the store stays failed.
     """
 
     def __init__(
@@ -69,9 +68,9 @@ class SqliteStore:
         vfs: str | None = None,
         free: Callable[[Path], int] = lambda folder: disk_usage(folder).free,
     ) -> None:
-        """`limit` is how many may be queued; `give_up` and `lease` are in seconds.
+        """`limit`: most queued deliveries. `give_up` and `lease` are in seconds.
 
-        `clock` is Unix time, the same for all processes; `free` tells the free bytes of a folder.
+        `clock` is Unix time, the same for all processes. `free` returns the free bytes of a folder.
         """
         self._path = path
         self._give_up = give_up
@@ -106,7 +105,7 @@ class SqliteStore:
         return results
 
     async def claim(self, owner: str, limit: int) -> list[Claim]:
-        # Most polls find nothing: they do not ask for the lock.
+        # Most polls find nothing, so check first without the write lock.
         if not await self._read(_any_due, self._clock()):
             return []
         return await self._write(self._claim, owner, limit)
@@ -143,7 +142,7 @@ class SqliteStore:
         connection = connect(self._path, vfs=self._vfs)
         if self._suspect:
             try:
-                _mend(connection)
+                _repair(connection)
             except BaseException:
                 connection.close()
                 raise
@@ -151,7 +150,7 @@ class SqliteStore:
         return connection
 
     async def _write(self, work: Callable[..., T], *args: Any) -> T:
-        """The result of `work` in a transaction, together with what else is to be written now."""
+        """Run `work` in a transaction, which concurrent writes share, and return its result."""
         result: T = await self._writes.submit(lambda db: work(db, *args))
         return result
 
@@ -266,7 +265,7 @@ def _in_transaction(db: apsw.Connection, works: Sequence[Work]) -> list[Any]:
         db.execute("COMMIT")
     except BaseException:
         if db.in_transaction:
-            # It fails where the disk does; the connection is closed then, which ends it, too.
+            # It may fail if the disk fails. Closing the connection rolls back, too.
             with suppress(apsw.Error):
                 db.execute("ROLLBACK")
         raise
@@ -277,8 +276,8 @@ def _migrate(db: apsw.Connection) -> list[str]:
     return migrate_sqlite(db, "outbox", load("event_service.outbox.migrations_sqlite"))
 
 
-def _mend(db: apsw.Connection) -> None:
-    """Make all that can be read durable in the file itself, and check that."""
+def _repair(db: apsw.Connection) -> None:
+    """Checkpoint the log into the file, and verify that."""
     busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").get
     if busy:
         raise apsw.BusyError("the log of a failed write is still in use")
@@ -302,7 +301,8 @@ def _known(db: apsw.Connection, entry: NewDelivery) -> Accepted | Exception | No
 
 
 def _with_queued(db: apsw.Connection, user_id: str, token: int, *, resumed: bool) -> Claim:
-    # The tail first: what comes between the two is read, and seen to be missing from the tail.
+    # Read the tail first: an event accepted between the two reads is read again later, but never
+    # missed.
     seen = db.execute("SELECT tail FROM lane WHERE user_id = ?", (user_id,)).get
     rows = db.execute(_QUEUED, (user_id, AHEAD + 1)).fetchall()
     queued = tuple(decode(row) for row in rows[:AHEAD])
@@ -355,7 +355,7 @@ def _purge(db: apsw.Connection, now: float, keep: float) -> int:
 _INSERT = f"""
 INSERT INTO outbox ({NEW_COLUMNS}, state, accepted_at, give_up_at)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'queued', ?, ?)"""
-# A lane that rests goes on resting.
+# A paused lane stays paused.
 _BUMP = """
 INSERT INTO lane (user_id, tail, next_at, lease_until, token) VALUES (:user, 1, :now, 0, :token)
 ON CONFLICT (user_id) DO UPDATE SET tail = tail + 1, next_at = coalesce(next_at, :now)"""
@@ -380,7 +380,7 @@ ORDER BY seq DESC LIMIT :limit"""
 _PURGE = """
 DELETE FROM outbox WHERE seq IN (
     SELECT seq FROM outbox WHERE state = ? AND finished_at < ? LIMIT ?)"""
-# An accept sets `next_at` of the row itself, so an idle lane is one that nothing waits in.
+# An accept sets `next_at` in the row, so a lane with a queued event is never deleted.
 _PURGE_LANES = """
 DELETE FROM lane WHERE user_id IN (
     SELECT user_id FROM lane WHERE next_at IS NULL AND owner IS NULL AND lease_until < ? LIMIT ?)"""

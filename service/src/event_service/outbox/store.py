@@ -1,4 +1,4 @@
-"""What the outbox needs of the database behind it."""
+"""What the outbox needs from its database."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -14,55 +14,55 @@ from event_service.outbox.records import (
     Step,
 )
 
-# Seconds that a lane is its owner's after each sign of life.
+# Seconds for which a worker owns a lane after it claims or renews it.
 LEASE = 30.0
-# Events that are read ahead for a lane.
+# Events to read ahead for a lane.
 AHEAD = 32
-# Free bytes below which nothing more is accepted.
+# Bytes. With less free space on the disk, nothing is accepted.
 LEAST_FREE = 64 * 1024 * 1024
-# Events that were refused or are dead are kept so many seconds.
+# Seconds for which refused and dead deliveries are kept.
 KEEP_FAILED = 30 * 86_400.0
 PURGE_BATCH = 1_000
 
 
 class StoreFailed(Exception):
-    """The database failed or cannot be reached. What was to be written may be there or not."""
+    """The database failed or cannot be reached. The data may or may not have been written."""
 
 
 class StoreUnusable(Exception):
-    """The database cannot be used as it is configured, now or later; the text says why."""
+    """The database cannot be used as configured, and trying again cannot help; says why."""
 
 
 class Store(Protocol):
-    """Durable: what a call has returned is on disk. Atomic: each call is one transaction.
+    """Durable: when a call returns, its data is on disk. Atomic: each call is one transaction.
 
-    Each may raise StoreFailed. Any number of processes may have stores on one database; one
-    object is for one event loop.
+    Every call may raise StoreFailed. Any number of processes may share a database; use one object
+    from one event loop.
     """
 
     async def open(self) -> list[str]:
-        """Connect and migrate; the names of the migrations that were applied.
+        """Connect and migrate; returns the names of the applied migrations.
 
-        May be called again after StoreFailed. Raises StoreUnusable for what time does not mend.
+        May be called again after StoreFailed. Raises StoreUnusable if trying again cannot help.
         """
 
     async def close(self) -> None: ...
 
     async def accept(self, entries: Sequence[NewDelivery]) -> list[Accepted | Exception]:
-        """Queue them, in this order within each user.
+        """Queue the entries, in this order for each user; returns one result per entry.
 
-        For an entry whose key is known: the delivery that has it, or IdempotencyKeyReused if that
-        has another fingerprint. Overloaded for what there is no room for.
+        If an entry's key exists: the existing delivery, or IdempotencyKeyReused if that has another
+        fingerprint. If there is no room: Overloaded.
         """
 
     async def claim(self, owner: str, limit: int) -> list[Claim]:
-        """Lanes that are due and nobody's, at most `limit`, now the owner's for LEASE seconds."""
+        """Claim at most `limit` due lanes without an owner, for LEASE seconds."""
 
     async def queued(self, claim: Claim) -> Claim:
-        """The claim with what is queued in its lane now."""
+        """The claim with the events that are queued in its lane now."""
 
     async def advance(self, steps: Sequence[Step]) -> list[Progress]:
-        """Take one step in each of these lanes, of which none may be there twice."""
+        """Apply the steps, at most one for each lane."""
 
     async def find(self, delivery_id: str) -> Delivery | None: ...
 
@@ -71,16 +71,16 @@ class Store(Protocol):
     async def page(
         self, *, state: State | None, user_id: str | None, before: int | None, limit: int
     ) -> list[Delivery]:
-        """The newest first; `before` is the `seq` of the last one of the page before."""
+        """Newest first; `before` is the `seq` of the previous page's last delivery."""
 
     async def retry(self, delivery_id: str) -> bool:
-        """Queue what was refused or is dead again, at its old place; whether it was either."""
+        """Queue a refused or dead delivery again, at its old place. False if it is neither."""
 
     async def drop(self, delivery_id: str) -> bool:
-        """Forget it, whatever its state; whether there was any. An attempt under way goes on."""
+        """Delete a delivery in any state. False if there is none. A current attempt continues."""
 
     async def purge(self, *, keep: float) -> int:
-        """Forget some of what is done: delivered `keep` seconds ago, else KEEP_FAILED; how many.
+        """Delete one batch of old deliveries, and return its size. Also deletes idle lanes.
 
-        Lanes that are idle go with it.
+        Old means delivered `keep` seconds ago, or refused or dead for KEEP_FAILED seconds.
         """
