@@ -1,11 +1,11 @@
-"""What changed between two frames, so that only that is sent.
+"""Differences between two frames, so that only changes are sent.
 
-A change is JSON too, and says how to get from the old value to the new one:
+A change is JSON, too. It describes how to get from the old value to the new one:
 
-- of an object: an object with the changes of the members that changed, or their new values;
-- of a list: `{"drop": n, "add": […]}`, without its first n items and with others at its end; or
-  `{"at": {"3": …}}`, the changes of single items; or the whole new list;
-- of anything else: the new value.
+- for an object: an object with the changes or the new values of the changed members;
+- for a list: `{"drop": n, "add": […]}` to remove the first n items and append others; or
+  `{"at": {"3": …}}` with the changes of single items; or the whole new list;
+- for anything else: the new value.
 """
 
 from collections import deque
@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-# Lists move on by the seconds since the frame before: more than these are sent whole.
+# Lists move by one item per second since the last frame. If they moved further, send them whole.
 _MOST_DROPPED = 8
-# Changes that are kept for those who were held up.
+# Changes to keep for watchers that missed frames.
 _KEPT = 5
 
 _decode = msgspec.json.decode
@@ -24,13 +24,13 @@ _encode = msgspec.json.Encoder().encode
 
 
 class TooDifferent(Exception):
-    """No change says it: send the new value whole."""
+    """The difference cannot be described as a change; send the whole new value."""
 
 
 class Edition(NamedTuple):
-    """A frame as it is sent: `whole` to those who have none, and what changed since to others.
+    """A frame as it is sent: whole, or as the changes since an earlier one.
 
-    `changes` are those that led to it, by number, the oldest first.
+    `changes` are the latest ones up to this frame, by number, oldest first.
     """
 
     number: int
@@ -38,14 +38,14 @@ class Edition(NamedTuple):
     changes: tuple[tuple[int, bytes], ...] = ()
 
     def since(self, number: int) -> Sequence[tuple[int, bytes]]:
-        """The changes for one who has that frame; none if only the whole frame will do."""
+        """The changes since frame `number`; empty if the whole frame must be sent."""
         known = [change for change in self.changes if change[0] > number]
         complete = len(known) == self.number - number
         return known if complete and sum(len(text) for _, text in known) < len(self.whole) else ()
 
 
 class Editions:
-    """Makes the newest frame an edition, once for all who watch. Frames are numbered in turn."""
+    """Encodes each frame once for all watchers. Frames have consecutive numbers."""
 
     def __init__(self) -> None:
         self._frame: Any = None
@@ -75,7 +75,7 @@ class Editions:
 
 
 def change_of(old: Any, new: Any) -> Any:
-    """How to get from one JSON value to the other, which must differ. Raises TooDifferent."""
+    """The change from one JSON value to another; they must differ. Raises TooDifferent."""
     if isinstance(old, dict) and isinstance(new, dict):
         if old.keys() - new.keys():
             raise TooDifferent

@@ -1,4 +1,4 @@
-"""A control: a request that changes something, sent by the page itself, which leaves a log line."""
+"""Controls: requests from the dashboard that change something. Each is logged."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated, NamedTuple
@@ -14,13 +14,13 @@ from event_service.errors import Forbidden, InvalidRequest
 from event_service.http.body import read_json
 from event_service.http.endpoint import Endpoint, Reply
 
-# A page of another site cannot add it without asking us first, which we would not grant.
+# Pages of other sites cannot send this header without a CORS preflight, which we refuse.
 CONTROL_HEADER = "x-dashboard-control"
 Act = Callable[[Request], Awaitable[Reply]]
 
 
 class Wish(msgspec.Struct, forbid_unknown_fields=True):
-    """How long, why and by whom, as the operator says; `seconds` None: as long as usual."""
+    """How long, why and by whom, as the operator entered it. `seconds` None: the usual time."""
 
     seconds: Annotated[float, msgspec.Meta(gt=0, le=86_400)] | None = None
     reason: Annotated[str, msgspec.Meta(max_length=200)] | None = None
@@ -31,7 +31,7 @@ _decode_wish = msgspec.json.Decoder(Wish)
 
 
 class Terms(NamedTuple):
-    """Who may use a control, and whether it `asks` for a reason and a name, for the log."""
+    """Who may use a control, and whether it `asks` for a reason and a name for the log."""
 
     access: OperatorAccess | None
     asks: bool = False
@@ -49,7 +49,7 @@ def control_route(path: str, act: Act, method: str, access: OperatorAccess | Non
 
 
 async def read_wish(request: Request, *, asks: bool) -> Wish:
-    """Raises InvalidRequest without the reason and the name that it `asks` for."""
+    """Raises InvalidRequest if `asks` is set and the reason or the name is missing."""
     has_body = request.headers.get("content-length", "0") != "0"
     wish = await read_json(request, _decode_wish) if has_body else Wish()
     if asks and not ((wish.reason or "").strip() and (wish.by or "").strip()):
@@ -58,7 +58,7 @@ async def read_wish(request: Request, *, asks: bool) -> Wish:
 
 
 def audit(request: Request, action: str, target: str, details: msgspec.Struct) -> None:
-    """The log line of a control that is used, with what is set of its details."""
+    """Log the use of a control, with the details that are set."""
     client = request.client.host if request.client else ""
     told = {k: v for k, v in msgspec.structs.asdict(details).items() if v is not None}
     structlog.get_logger().warning(

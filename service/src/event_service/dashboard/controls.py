@@ -1,4 +1,4 @@
-"""What may be changed from the dashboard: the breakers by hand, the mock upstream's faults."""
+"""What operators can change from the dashboard: breakers, and faults of the mock upstream."""
 
 from http import HTTPStatus
 from typing import Annotated, Literal, Protocol, get_args
@@ -20,7 +20,7 @@ _NOTHING = Wish()
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """A fault of one operation, as the mock's admin API takes it; times in seconds."""
+    """A fault of one operation, as the mock's admin API accepts it; times in seconds."""
 
     delay: Annotated[float, msgspec.Meta(ge=0, le=60)] | None = None
     error_rate: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
@@ -33,14 +33,14 @@ class Fault(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
 
 
 class Cycle(msgspec.Struct, forbid_unknown_fields=True):
-    """How many new events the mock accepts before it refuses how many, and so on round."""
+    """The mock accepts `accept` new events, then refuses `refuse`, and starts again."""
 
     accept: Annotated[int, msgspec.Meta(ge=0, le=1000)]
     refuse: Annotated[int, msgspec.Meta(ge=0, le=1000)]
 
 
 class EventDelay(msgspec.Struct, forbid_unknown_fields=True):
-    """How long the mock takes for a single event."""
+    """The mock's delay for a single event."""
 
     seconds: Annotated[float, msgspec.Meta(ge=0, le=60)]
 
@@ -53,7 +53,7 @@ class AdminReply(Protocol):
 
 
 class MockAdmin(Protocol):
-    """The mock upstream's admin API, by path below its root."""
+    """The mock upstream's admin API; paths are relative to its root."""
 
     async def get(self, path: str) -> AdminReply: ...
     async def put(self, path: str, body: bytes) -> AdminReply: ...
@@ -78,7 +78,7 @@ def breaker_controls(orders: Orders, terms: Terms) -> list[BaseRoute]:
 
 
 def mock_controls(mock: MockAdmin, *, access: OperatorAccess | None) -> list[BaseRoute]:
-    """The mock's faults, its cycle of refusing and its delay. For development only."""
+    """The mock's faults, its accept/refuse cycle and its delay. For development only."""
     decode_fault = msgspec.json.Decoder(Fault)
     decode_cycle = msgspec.json.Decoder(Cycle)
     decode_delay = msgspec.json.Decoder(EventDelay)

@@ -1,4 +1,4 @@
-"""Gathers what the dashboard shows, in fixed memory."""
+"""Collects the dashboard's data in a fixed amount of memory."""
 
 import os
 import time
@@ -53,17 +53,17 @@ from halfopen import CircuitBreaker
 
 OTHER = "other paths"
 
-# In seconds.
+# Seconds. If wall clock and monotonic clock differ by more, the machine was suspended.
 _CLOCKS_DIFFER = 1.0
 _BAD = slice(REFUSED, FAILED + 1)
-_BAD_REQUEST = HTTPStatus.BAD_REQUEST.value  # a member of an enumeration is slow to look up
+_BAD_REQUEST = HTTPStatus.BAD_REQUEST.value  # looking up enum members is slow
 _UPSTREAM_WORKS = {"ok", "refused", "not_found"}
 
 _encode = msgspec.json.Encoder().encode
 
 
 class Identity(NamedTuple):
-    """Whose numbers these are: those of one worker, by its number in the log, of so many."""
+    """The process that a frame describes. `worker` is its number in the log, of `workers`."""
 
     version: str
     environment: str
@@ -74,8 +74,8 @@ class Identity(NamedTuple):
 class LiveFeed:
     """The dashboard's view of this process; use it on one event loop only.
 
-    Requests count for their endpoint; those that no route takes, for "other paths". The
-    service's own pages are left out.
+    Requests are counted by endpoint, and as "other paths" if no route matches. The service's own
+    pages are not counted.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class LiveFeed:
         self._encoded = b""
 
     def add_endpoint(self, route: str, methods: Collection[str]) -> None:
-        """Count requests for this route's template from now on."""
+        """Count requests for this route template from now on."""
         self._endpoints[route] = RollingStats(len(OUTCOMES))
         self._methods[route] = " ".join(sorted(set(methods) - {"HEAD"}))
 
@@ -183,7 +183,7 @@ class LiveFeed:
         self._counts[type(signal)] += 1
 
     def frame(self) -> tuple[int, bytes]:
-        """The number and the JSON of the newest frame, made anew at most once a second."""
+        """The number and the JSON of the newest frame, which is updated at most once a second."""
         now = self._clock()
         if int(now) != self._framed_second:
             self._close_seconds(now)
@@ -193,7 +193,7 @@ class LiveFeed:
         return self._frame_number, self._encoded
 
     def read(self) -> Frame:
-        """Everything as it is now."""
+        """The current frame."""
         now, epoch = self._clock(), self._unix_epoch()
         self._close_seconds(now)
         endpoints = [
@@ -235,14 +235,12 @@ class LiveFeed:
             self._closed += 1
             for stats in all_stats:
                 stats.close_second()
-        # They all end a stretch at the same second.
+        # All statistics end a stretch in the same second.
         self._stretch = second - self._closed % RECENT
         self._second = second
 
     def _unix_epoch(self) -> float:
-        """What the clock counts from. Kept, as long as the two clocks agree: after a sleep of the
-        machine they do not.
-        """
+        """The Unix time at which the clock was 0. Updated if the machine was suspended."""
         epoch = self._wall_clock() - self._clock()
         if abs(epoch - self._epoch) > _CLOCKS_DIFFER:
             self._epoch = epoch

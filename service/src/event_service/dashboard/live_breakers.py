@@ -1,4 +1,4 @@
-"""What the dashboard shows of the circuit breakers."""
+"""The circuit breakers on the dashboard."""
 
 from collections import deque
 from collections.abc import Callable
@@ -21,9 +21,9 @@ from halfopen import (
 )
 
 TRANSITIONS_KEPT = 60
-# As many as can be told apart on the window's track.
+# As many as the page can show as separate marks.
 _FAILURES_KEPT = 60
-# An attempt that ended and a call that failed so close to each other are one; in seconds.
+# Seconds. A failed attempt and a failed call within this time are the same failure.
 _TOGETHER = 0.01
 
 
@@ -42,12 +42,12 @@ class _LastFailure(NamedTuple):
 
 
 class LiveBreakers:
-    """Remembers the latest transitions of all breakers, and of each when it last failed."""
+    """Remembers the latest transitions of all breakers, and the latest failures of each."""
 
     def __init__(
         self, clock: Callable[[], float], release_at: Callable[[str], float | None]
     ) -> None:
-        """`release_at`: when the isolation of a breaker ends by itself, in Unix seconds."""
+        """`release_at`: returns when a breaker's isolation ends automatically, in Unix seconds."""
         self._clock = clock
         self._release_at = release_at
         self._breakers: list[CircuitBreaker] = []
@@ -65,7 +65,7 @@ class LiveBreakers:
         breaker.on(StateChanged, self._state_changed)
 
     def attempt_failed(self, breaker: str, duration: float) -> None:
-        """One of the attempts that this breaker guards failed; it took `duration` seconds."""
+        """Record that an attempt behind this breaker failed after `duration` seconds."""
         now = self._clock()
         self._last_attempts[breaker] = (now, duration)
         last = self._last_failures.get(breaker)
@@ -73,11 +73,11 @@ class LiveBreakers:
             self._last_failures[breaker] = last._replace(duration=duration)
 
     def read(self, now: float, epoch: float) -> list[Breaker]:
-        """`epoch` is what `now` counts from, in Unix seconds."""
+        """`epoch`: the Unix time at which the clock of `now` was 0."""
         return [self._breaker(breaker, now, epoch) for breaker in self._breakers]
 
     def transitions(self, epoch: float) -> list[Transition]:
-        """The latest, the oldest first."""
+        """The latest transitions, oldest first."""
         return [
             Transition(
                 number=change.number,

@@ -1,4 +1,4 @@
-"""The latest failed requests, and refusals in runs, for the dashboard."""
+"""The latest failed requests, and refusals grouped into runs, for the dashboard."""
 
 from collections import deque
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from halfopen import CircuitOpen
 
 FAILURES_KEPT = 40
 RUNS_KEPT = 40
-# A refusal that comes so many seconds after the one before belongs to the same run.
+# Seconds. A refusal belongs to the same run if it comes within this time after the previous one.
 RUN_ENDS = 10.0
 OK, REFUSED, TIMEOUT, LIMITED, FAILED, CLIENT = range(len(OUTCOMES))
 _LONGEST_TEXT = 200
@@ -46,9 +46,9 @@ class _Run:
 
 
 class LiveFailures:
-    """Remembers what failed, each by itself, and what was refused, counted.
+    """Remembers the latest failures one by one, and counts refusals.
 
-    Refusals come by the thousand when a circuit is open: they take no room from failures.
+    An open circuit causes thousands of refusals; they must not push out the failures.
     """
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class LiveFailures:
         self._runs: dict[tuple[int, str, str, str], _Run] = {}
 
     def keep(self, record: RequestDone, outcome: int, now: float) -> None:
-        # Texts alone: an error would keep its traceback, and with it the request, alive.
+        # Keep only texts: an error would keep its traceback, and with that the request, alive.
         if outcome in {REFUSED, LIMITED}:
             self._count_refusal(record, outcome, now)
             return
@@ -80,11 +80,11 @@ class LiveFailures:
         )
 
     def failures(self, epoch: float) -> list[FailedRequest]:
-        """The latest, the oldest first; `epoch` is what `now` counts from, in Unix seconds."""
+        """The latest failures, oldest first. `epoch`: the Unix time at which the clock was 0."""
         return [_failed_request(failure, epoch) for failure in self._failures]
 
     def refusals(self, epoch: float) -> list[Refusals]:
-        """The latest runs, the one that began first coming first."""
+        """The latest runs, ordered by their beginning."""
         return [
             Refusals(
                 began=round(epoch + run.began, 3),

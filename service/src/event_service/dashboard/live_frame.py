@@ -1,13 +1,13 @@
-"""What the dashboard shows of a second. Times are in Unix seconds, durations in seconds.
+"""The dashboard's data for one second. Times are in Unix seconds, durations in seconds.
 
-Nothing in it counts on by itself: of a service where nothing happens hardly anything changes.
+No value changes just because time passes, so frames of an idle service hardly differ.
 """
 
 from msgspec import Struct
 
 OUTCOMES = ("ok", "refused", "timeout", "limited", "failed", "client")
-"""How a request ended: well; refused by a breaker; too late; turned away by one of our own limits;
-failed; or it was the client's mistake, or the client left."""
+"""How a request ended. `refused`: by a breaker. `limited`: by one of our own limits. `client`: the
+client made a mistake or left."""
 
 
 class Transition(Struct, frozen=True, rename="camel"):
@@ -37,9 +37,9 @@ class FailedRequest(Struct, frozen=True, rename="camel"):
 
 
 class Refusals(Struct, frozen=True, rename="camel"):
-    """Requests refused for one reason, by a circuit or a limit, one soon after the other.
+    """A run of requests that were refused for the same reason, by a circuit or a limit.
 
-    The first came at `began`, the last at `last`, with the id `request_id`.
+    The first one was at `began`. The last one was at `last`; its id is `request_id`.
     """
 
     began: float
@@ -54,7 +54,7 @@ class Refusals(Struct, frozen=True, rename="camel"):
 
 
 class LastFailure(Struct, frozen=True, rename="camel"):
-    """`duration` is None, and `request_id` "", where they are not known."""
+    """`duration` is None and `request_id` is "" if they are unknown."""
 
     what: str
     at: float
@@ -63,9 +63,9 @@ class LastFailure(Struct, frozen=True, rename="camel"):
 
 
 class Rule(Struct, frozen=True, rename="camel"):
-    """When a breaker opens: `text` for people; `value` against `threshold`, as halfopen reads it.
+    """When a breaker opens: `text` for people; `value` and `threshold` as halfopen reports them.
 
-    `window` is None where the rule looks at calls rather than at a time.
+    `window` is None if the rule counts calls instead of time.
     """
 
     text: str
@@ -78,10 +78,10 @@ class Rule(Struct, frozen=True, rename="camel"):
 
 
 class Breaker(Struct, frozen=True, rename="camel"):
-    """`since`: in this state. `troubled_since`: not closed, through however many states; None when
-    it is. `retry_at`: when the next call may be let in, None unless it is open. `workers`: in how
-    many workers it is in which state; empty where there is one. `release_at`: when its isolation
-    ends by itself.
+    """`since`: start of this state. `troubled_since`: when it stopped being closed; None if it is
+    closed. `retry_at`: when the next call may be admitted; None unless it is open. `workers`: the
+    number of workers by state; empty with one worker. `release_at`: when its isolation ends
+    automatically.
     """
 
     name: str
@@ -108,10 +108,10 @@ class Latency(Struct, frozen=True, rename="camel"):
 
 
 class Endpoint(Struct, frozen=True, rename="camel"):
-    """`requests` and `errors` are counts by second, the oldest first, and by stretch of time in
-    `long_requests` and `long_errors`; `counts` sums two minutes by outcome; `rate` and `refused`
-    (a second), `error_share` and `latency` are of the last seconds. What was refused counts as an
-    error and has no latency.
+    """`requests` and `errors` are counts per second, oldest first; `long_requests` and
+    `long_errors` are counts per stretch. `counts` are sums over two minutes by outcome. `rate` and
+    `refused` (both per second), `error_share` and `latency` cover the last `recent` seconds.
+    Refused requests count as errors and have no latency.
     """
 
     method: str
@@ -128,9 +128,9 @@ class Endpoint(Struct, frozen=True, rename="camel"):
 
 
 class Operation(Struct, frozen=True, rename="camel"):
-    """Attempts at one operation of the upstream. `p50` and `p95` are by second, the oldest first,
-    `long_p50` and `long_p95` by stretch of time; None where there were no attempts. `normal` is the
-    usual p95 of the last quarter of an hour.
+    """Attempts at one operation of the upstream. `p50` and `p95` are per second, oldest first;
+    `long_p50` and `long_p95` are per stretch; None if there were no attempts. `normal` is the usual
+    p95 of the last quarter of an hour.
     """
 
     name: str
@@ -145,7 +145,7 @@ class Operation(Struct, frozen=True, rename="camel"):
 
 
 class Upstream(Struct, frozen=True, rename="camel"):
-    """`retries_left`: what the retry budget grants now. The four after it count since the start."""
+    """`retries_left`: what the retry budget allows now. The next four count since the start."""
 
     in_flight: int
     limit: int
@@ -161,8 +161,8 @@ class Upstream(Struct, frozen=True, rename="camel"):
 class Service(Struct, frozen=True, rename="camel"):
     """The requests to the API, and the processes that answer them.
 
-    `shed` and `limited` are a second; `cpu` is in cores, `memory` in bytes. `loop_lag` is the worst
-    of late, `steady_lag` what it came to more than once or twice.
+    `shed` and `limited` are per second; `cpu` is in cores, `memory` in bytes. `loop_lag` is the
+    highest recent value; `steady_lag` leaves out single peaks.
     """
 
     in_flight: int
@@ -183,21 +183,21 @@ class Outbox(Struct, frozen=True, rename="camel"):
 
 
 class Cluster(Struct, frozen=True, rename="camel"):
-    """`joined`: all workers are."""
+    """`joined`: whether all workers have joined."""
 
     joined: bool
     nodes: int
 
 
 class Frame(Struct, frozen=True, rename="camel"):
-    """Of one worker, or of all together. `worker` is the process that tells it, `worker_number`
-    what the log calls it: another process may have had that number before.
+    """The data of one worker or of all workers. `worker` is the process id of its sender,
+    `worker_number` its number in the log, which an earlier process may have had.
 
-    `recent` says how many "the last seconds" are, and how long a stretch of time is. What is told
-    by second ends at `second`, what is told by stretch at `stretch`.
+    `recent` is the length of "the last seconds" and of a stretch. Series per second end at
+    `second`, series per stretch at `stretch`.
 
-    `transitions` and `failures` are the newest ones, the oldest first, numbered from 1 since the
-    start by each worker; `failed` is how many failures there have been, refusals aside.
+    `transitions` and `failures` are the newest ones, oldest first; each worker numbers its own from
+    1. `failed` is the number of failures since the start, without refusals.
     """
 
     number: int

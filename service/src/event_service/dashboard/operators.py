@@ -1,4 +1,4 @@
-"""Who may see what is for operators: holders of a token, and browsers that have shown it."""
+"""Access for operators: by bearer token, or by a browser session that was opened with it."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from event_service.libs.window_counts import WindowCounts
 
 COOKIE = "event_service_operator"
 LIFETIME = 12 * 3600
-# Wrong tokens that an address may send in a minute.
+# Wrong tokens that an address may send per minute.
 GUESSES = 10
 GUESS_WINDOW = 60.0
 ADDRESSES = 10_000
@@ -26,7 +26,7 @@ class OperatorAccess:
 
     The cookie is an expiry and its HMAC under a key derived from the token; the server keeps
     nothing. Every process with the same token accepts it, and a new token ends all sessions.
-    Comparisons take the same time whatever they compare.
+    Secrets are compared in constant time.
     """
 
     def __init__(
@@ -43,10 +43,10 @@ class OperatorAccess:
         self._wrong = WindowCounts(ADDRESSES, clock=clock)
 
     def knows(self, token: str, *, client: str) -> bool:
-        """Whether it is the token.
+        """Whether the token is right.
 
-        Raises RateLimited for an address that sent too many wrong ones within a minute: whoever
-        guesses learns nothing from then on, not even with the right token.
+        Raises RateLimited if the address sent too many wrong tokens within a minute. Then even the
+        right token is refused, so that guessing reveals nothing.
         """
         if self._wrong.get(client) >= GUESSES:
             wait = self._wrong.get_expiry(client) - self._clock()
@@ -57,7 +57,7 @@ class OperatorAccess:
         return known
 
     def issue(self) -> str:
-        """A session of `LIFETIME` seconds, fit for a cookie's value."""
+        """A cookie value for a session of `LIFETIME` seconds."""
         ends = str(int(self._wall_clock()) + LIFETIME)
         return f"{ends}.{self._sign(ends)}"
 
@@ -73,8 +73,8 @@ class OperatorAccess:
         return False
 
     def _holds_session(self, cookies: str) -> bool:
-        # As RFC 6265, 5.4 has browsers write them: whatever the others hold, pairs end at ";".
-        # The browser sends the cookie of each path that matches; one of them is ours.
+        # Browsers separate cookies by ";" (RFC 6265, 5.4), whatever the values contain. They may
+        # send several cookies of this name, set for different paths; one of them is ours.
         for pair in cookies.split(";"):
             name, _, value = pair.partition("=")
             if name.strip() == COOKIE and self._is_valid(value.strip()):
@@ -92,7 +92,7 @@ class OperatorAccess:
 
 
 class OperatorsOnly:
-    """Lets operators through to `app`; raises Unauthorized for everybody else."""
+    """Passes operators' requests to `app`; raises Unauthorized for all others."""
 
     def __init__(self, app: ASGIApp, access: OperatorAccess | None) -> None:
         self._app = app

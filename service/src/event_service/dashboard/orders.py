@@ -1,4 +1,4 @@
-"""What operators order the breakers to do, in all workers of the server."""
+"""Operators' orders to the breakers, carried out in all workers of the server."""
 
 import asyncio
 import time
@@ -14,16 +14,16 @@ from event_service.libs.board import Board
 from halfopen import CircuitBreaker, Isolation
 
 Action = Literal["trip", "isolate", "release", "reset"]
-# How soon the other workers do as they are told, in seconds.
+# Seconds between two checks for orders given in other workers.
 POLL = 0.2
-# Orders that a worker keeps on show: a worker that starts later reads what is in force.
+# Orders that a worker leaves on the board, so that a worker that starts later can read them.
 KEPT = 40
 SIZE = 64 * 1024
 
 
 class Order(msgspec.Struct, frozen=True):
-    """`at` is in nanoseconds since 1970 and orders what several workers were told; `seconds` is
-    for how long, None for as long as usual.
+    """`at`, in Unix nanoseconds, gives the sequence of orders from several workers. `seconds` is
+    the duration; None means the usual one.
     """
 
     at: int
@@ -46,10 +46,10 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Orders:
-    """Carries out what operators order, here and in the other workers.
+    """Carries out operators' orders, in this worker and in the others.
 
-    The worker that is asked does it at once and puts it up on the board; the others look there.
-    Operators isolate a breaker once at most, however often they ask.
+    The worker that receives an order carries it out at once and posts it to the board, which the
+    others poll. Isolating an isolated breaker again only changes its end.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Orders:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         later: Callable[[float, Callable[[], None]], Timer] | None = None,
     ) -> None:
-        """`board` is None where there is one worker. `later` calls a function after so many
-        seconds; None: on the running event loop.
+        """`board` is None with one worker. `later` calls a function after a number of seconds; by
+        default it uses the running event loop.
         """
         self._breakers = breakers
         self._board = board
@@ -80,7 +80,7 @@ class Orders:
         return breaker in self._breakers
 
     def release_at(self, breaker: str) -> float | None:
-        """When its isolation ends by itself, in Unix seconds; None if it does not."""
+        """When the breaker's isolation ends automatically, in Unix seconds, or None."""
         release = self._releases.get(breaker)
         return None if release is None else release.at
 
@@ -92,7 +92,7 @@ class Orders:
             self._board.put(self._place, _encode(list(self._given)))
 
     async def follow(self) -> None:
-        """Do as the other workers were told, without end where there are others."""
+        """Carry out the orders of other workers, forever. Returns at once if there are none."""
         if self._board is None:
             return
         self._adopt(self._board)
@@ -103,8 +103,8 @@ class Orders:
                     self._carry_out(order)
 
     def _adopt(self, board: Board) -> None:
-        """A worker that starts finds old orders: only an isolation is still in force."""
-        # The place may have been another's, whose orders are still to be shown.
+        """Read the orders from before this worker started; only an isolation still applies."""
+        # An earlier worker may have had our place on the board: keep its orders there.
         for post in board.read():
             if post.place == self._place:
                 self._given.extend(_decode(post.text))
@@ -139,13 +139,13 @@ class Orders:
                 breaker.reset()
 
     def _isolate(self, name: str, order: Order) -> None:
-        """Until the time that was asked for last, or until it is released."""
+        """Isolate until the end that was ordered last, or until released."""
         self._forget_release(name)
         if order.seconds is not None:
             ends = order.at / 1e9 + order.seconds
             left = ends - self._now() / 1e9
             if left <= 0:
-                return  # a worker that starts finds an order that is long over
+                return  # an old order, found at the start, that has ended
             later = self._later or asyncio.get_running_loop().call_later
             timer = later(left, partial(self._release_by_itself, name))
             self._releases[name] = _Release(ends, timer)

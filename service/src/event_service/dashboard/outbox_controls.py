@@ -1,4 +1,4 @@
-"""The deliveries of the outbox for operators: look at them, retry and drop them."""
+"""The outbox's deliveries for operators: list, show, retry and drop them."""
 
 from typing import Literal, get_args
 
@@ -17,7 +17,7 @@ from event_service.outbox.shown import details_of, summary_of
 
 MOST = 200
 _USUAL = 25
-# The largest number that SQLite and PostgreSQL count to.
+# The largest integer in SQLite and PostgreSQL.
 _LAST = 2**63 - 1
 Action = Literal["retry", "drop"]
 
@@ -25,8 +25,8 @@ _encode = msgspec.json.Encoder().encode
 
 
 def outbox_pages(outbox: Outbox, *, access: OperatorAccess | None) -> list[BaseRoute]:
-    """`?state=`, `?user=` and `?limit=` choose deliveries, the newest first; `?before=`: only those
-    that came before the one with this number.
+    """`?state=`, `?user=` and `?limit=` select deliveries, newest first; `?before=` selects those
+    accepted before the one with this number.
     """
 
     async def get_list(request: Request) -> Reply:
@@ -53,7 +53,7 @@ def outbox_pages(outbox: Outbox, *, access: OperatorAccess | None) -> list[BaseR
 
 
 def outbox_controls(outbox: Outbox, terms: Terms) -> list[BaseRoute]:
-    """Retry and drop, as `event-service outbox` does it."""
+    """Retry and drop, as in `event-service outbox`."""
 
     async def act(request: Request) -> Reply:
         delivery_id, action = parse_id(request.path_params["id"]), request.path_params["action"]

@@ -1,4 +1,4 @@
-"""The live dashboard: its page, its assets, its feed, and the way in."""
+"""The live dashboard: page, assets, feed and sign-in."""
 
 import hashlib
 from collections.abc import Mapping
@@ -40,7 +40,7 @@ _PAGE_HEADERS = {
     ),
     "cache-control": "no-store",
 }
-# The folder's name changes with its contents.
+# Cached forever: the URL contains a hash of all assets.
 _ASSET_HEADERS = {"cache-control": "public, max-age=31536000, immutable"}
 
 
@@ -52,13 +52,13 @@ _sign_in = msgspec.json.Decoder(_SignIn)
 
 
 class Page(NamedTuple):
-    """What the page offers beside looking: controls of breakers, of the mock's faults."""
+    """Which controls and links the page offers."""
 
     breaker_controls: bool
     mock_controls: bool
-    asks: bool = False  # for a reason and a name before a breaker is touched
+    asks: bool = False  # for a reason and a name before a control is used
     outbox_controls: bool = False
-    # Their addresses, `trace` with {trace_id} in it; the service has a run-book of its own.
+    # URLs. `trace` contains {trace_id}; an empty `runbook` means the built-in one.
     runbook: str = ""
     grafana: str = ""
     trace: str = ""
@@ -67,7 +67,7 @@ class Page(NamedTuple):
 def dashboard_routes(
     page: Page, stream: ASGIApp, *, access: OperatorAccess | None
 ) -> list[BaseRoute]:
-    """`access` None: everybody may look."""
+    """`access` None: anybody may see the dashboard."""
     assets = _assets()
     digest = hashlib.sha256(b"".join(assets[name] for name in sorted(assets))).hexdigest()[:16]
     offers = {
@@ -146,7 +146,7 @@ def _media_type(name: str) -> str:
 
 
 def _with_session(request: Request, session: str, lifetime: int) -> Reply:
-    # Behind a proxy that ends TLS the scheme is what the proxy says, if it is trusted.
+    # Behind a trusted proxy that terminates TLS, this is the scheme that the proxy reports.
     secure = "; Secure" if request.scope["scheme"] == "https" else ""
     cookie = f"{COOKIE}={session}; Path=/; Max-Age={lifetime}; HttpOnly; SameSite=Strict{secure}"
     return Reply(b"{}", headers={"set-cookie": cookie})

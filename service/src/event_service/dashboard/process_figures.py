@@ -1,4 +1,4 @@
-"""What this process takes of its machine."""
+"""The resources that this process uses."""
 
 import os
 import resource
@@ -10,7 +10,7 @@ _STATM = Path("/proc/self/statm")
 
 
 class ProcessFigures:
-    """The processor time and the memory that this process takes."""
+    """The CPU time and the memory of this process."""
 
     def __init__(
         self, clock: Callable[[], float], *, cpu_clock: Callable[[], float] = time.process_time
@@ -22,7 +22,7 @@ class ProcessFigures:
         self._cpu = 0.0
 
     def cpu(self) -> float:
-        """Cores in use since it was asked before, or the second before that."""
+        """Cores in use since the last call; within half a second of it, the same value again."""
         now = self._clock()
         if now - self._looked_at >= 0.5:  # noqa: PLR2004  shorter stretches say little
             used = self._cpu_clock()
@@ -32,7 +32,7 @@ class ProcessFigures:
 
 
 def memory() -> int:
-    """Bytes in use; where the system does not tell, the most there ever were."""
+    """Bytes in use, or the peak if the system does not report the current value."""
     try:
         pages = int(_STATM.read_text().split()[1])
     except OSError:

@@ -1,4 +1,4 @@
-"""Counts and latencies of the last seconds, in memory that does not depend on the traffic."""
+"""Counts and latencies of the last seconds, in a fixed amount of memory."""
 
 from bisect import bisect_left
 from collections import deque
@@ -10,22 +10,22 @@ from typing import NamedTuple
 HISTORY = 120
 """Seconds for which counts, and percentiles of each second, are kept."""
 RECENT = 10
-"""Seconds over which the percentiles of `RollingStats.recent` are taken."""
+"""Seconds covered by `RollingStats.recent`, and the length of a stretch."""
 LONG = 90
-"""Stretches of `RECENT` seconds for which counts and percentiles are kept: a quarter of an hour."""
-# As many stretches with calls tell what is usual; the latest ones do not belong to it yet.
+"""Number of stretches for which counts and percentiles are kept: a quarter of an hour."""
+# Stretches with calls that are needed to tell what is usual; the latest ones are left out.
 _ENOUGH = 6
 _LATEST = 2
 
-# Upper bounds of the latency bins, in seconds: 0.2 ms to about a minute, each a sixth above the one
-# before, so a percentile read from them is at most that much too high.
+# Upper bounds of the latency bins, in seconds, from 0.2 ms to about a minute. Each is a sixth above
+# the previous one, so a percentile is at most a sixth too high.
 _STEP = 7 / 6
 _BOUNDS = [0.0002 * _STEP**n for n in range(84)]
 _BINS = len(_BOUNDS) + 1
 
 
 class Percentiles(NamedTuple):
-    """Seconds; None where nothing was measured."""
+    """In seconds; None if nothing was measured."""
 
     p50: float | None
     p95: float | None
@@ -33,7 +33,7 @@ class Percentiles(NamedTuple):
 
 
 class Stretch(NamedTuple):
-    """`counts` by kind, and the latency of all of them, over some time."""
+    """`counts` by kind and the `latency` of all calls, over a period."""
 
     counts: list[int]
     latency: Percentiles
@@ -43,9 +43,9 @@ _NOTHING = Percentiles(None, None, None)
 
 
 class RollingStats:
-    """What happened, by kind (an index below `kinds`), and how long it took.
+    """Counts calls by kind (an index below `kinds`), and their latencies.
 
-    It has no clock: its owner calls `close_second` at the end of each second.
+    It has no clock: its owner must call `close_second` at the end of each second.
     """
 
     __slots__ = ("_closed", "_counts", "_empty", "_histogram", "_histograms", "_long", "_seconds")
@@ -60,7 +60,7 @@ class RollingStats:
         self._closed = 0
 
     def add(self, kind: int, duration: float | None) -> None:
-        """Count one, which took `duration` seconds; None: it was not carried out."""
+        """Count a call that took `duration` seconds, or was refused (None)."""
         if self._counts is None:
             self._counts = [0] * len(self._empty.counts)
             self._histogram = [0] * _BINS
@@ -76,8 +76,10 @@ class RollingStats:
             self._long.append(self._empty if quiet else self.recent())
 
     def usual(self) -> float | None:
-        """The usual p95, in seconds: the lower quartile of the last quarter of an hour, so that a
-        source that has been slow for ten minutes is still told from its better days.
+        """The usual p95, in seconds.
+
+        It is the lower quartile over the last quarter of an hour, so that it stays low even if
+        calls have been slow for ten minutes.
         """
         earlier = list(self._long)[:-_LATEST]
         known = [each.latency.p95 for each in earlier if each.latency.p95 is not None]
@@ -93,19 +95,19 @@ class RollingStats:
         self._counts = None
 
     def counts_by_second(self) -> list[list[int]]:
-        """Of each closed second, the oldest first."""
+        """For each complete second, oldest first."""
         return [second.counts for second in self._seconds]
 
     def latency_by_second(self) -> list[Percentiles]:
-        """Of each closed second, the oldest first."""
+        """For each complete second, oldest first."""
         return [second.latency for second in self._seconds]
 
     def counts_by_stretch(self) -> list[list[int]]:
-        """Of each of the last `LONG` stretches of `RECENT` seconds, the oldest first."""
+        """For each of the last `LONG` stretches of `RECENT` seconds, oldest first."""
         return [stretch.counts for stretch in self._long]
 
     def latency_by_stretch(self) -> list[Percentiles]:
-        """Of each of the last `LONG` stretches of `RECENT` seconds, the oldest first."""
+        """For each of the last `LONG` stretches of `RECENT` seconds, oldest first."""
         return [stretch.latency for stretch in self._long]
 
     def recent(self) -> Stretch:
@@ -120,13 +122,13 @@ class RollingStats:
 
 
 def recent_of(all_stats: Iterable[RollingStats]) -> Percentiles:
-    """The percentiles of several together, over the last `RECENT` seconds."""
+    """The percentiles over all of them, for the last `RECENT` seconds."""
     found = [histogram for each in all_stats if (histogram := each._recent_histogram())]  # noqa: SLF001  of this file
     return _percentiles([sum(column) for column in zip(*found, strict=True)])
 
 
 def _percentiles(histogram: list[int]) -> Percentiles:
-    """The upper bounds of the bins in which the nearest ranks lie."""
+    """Nearest-rank percentiles, rounded up to the bounds of the bins."""
     total = sum(histogram)
     if not total:
         return _NOTHING

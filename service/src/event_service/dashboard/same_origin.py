@@ -5,11 +5,11 @@ from event_service.errors import Forbidden
 
 
 def require_same_origin(headers: Mapping[str, str]) -> None:
-    """Raise Forbidden for a request that a browser sends on behalf of another site.
+    """Raise Forbidden if a browser sent the request on behalf of another site.
 
-    Browsers say so in `Sec-Fetch-Site`, which decides where it is sent: a proxy may have changed
-    `Host`. Older ones send `Origin` alone; what is no browser sends neither. Ports do not matter:
-    a proxy seldom listens on ours.
+    `Sec-Fetch-Site` decides if it is sent, because a proxy may change `Host`. Older browsers send
+    only `Origin`; clients that are not browsers send neither. Ports are ignored, because a proxy
+    rarely uses the same port as this service.
     """
     site = headers.get("sec-fetch-site")
     if site is None:
@@ -22,7 +22,7 @@ def require_same_origin(headers: Mapping[str, str]) -> None:
 
 
 def _host(origin: str) -> str:
-    """The host in lower case, "" where there is none."""
+    """The host in lower case, or "" if there is none."""
     try:
         return urlsplit(origin).hostname or ""
     except ValueError:

@@ -11,23 +11,22 @@ from event_service.errors import Overloaded
 from event_service.signals import STREAMED
 
 MAX_WATCHERS = 100
-# A watcher that takes longer to take in a frame is cut off; its browser comes back by itself.
+# Seconds. A watcher that takes longer to receive a frame is disconnected; browsers reconnect.
 SLOWEST = 10.0
 _LAST_WORDS = 0.25
 
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store, no-transform"),  # a proxy that compresses would collect frames
-    (b"x-accel-buffering", b"no"),  # a proxy that buffers would hold the frames back
+    (b"cache-control", b"no-store, no-transform"),  # a compressing proxy would delay frames
+    (b"x-accel-buffering", b"no"),  # a buffering proxy would, too
 ]
 
 
 class DashboardStream:
-    """An endless response that sends a frame, and about each second what has changed since.
+    """An endless response: first a whole frame, then about once a second what has changed.
 
-    A watcher asks for the newest frame when it has room for one, so one that is slow for long skips
-    frames, gets the next one whole, and nothing piles up for it. `close` ends all watchers at once
-    and for good.
+    A slow watcher skips frames, so nothing accumulates for it; if it missed too many, it gets a
+    whole frame. `close` ends all watchers and refuses new ones.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ async def _send(send: Send, body: bytes) -> None:
 
 
 async def _end(send: Send) -> None:
-    # Whoever does not read will not read this either.
+    # A client that has stopped reading will not read this either.
     try:
         async with asyncio.timeout(_LAST_WORDS):
             await send({"type": "http.response.body", "body": b""})

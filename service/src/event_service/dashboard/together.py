@@ -1,4 +1,4 @@
-"""The figures of all workers of a server as one."""
+"""Merges the figures of all workers of a server."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -26,9 +26,9 @@ from event_service.dashboard.live_frame import (
 )
 from event_service.libs.board import Board
 
-SIZE = 512 * 1024  # bytes of one worker's frame at the most
+SIZE = 512 * 1024  # bytes: limit for one worker's frame
 EVERY = 1.0  # seconds
-# What is older is of a worker that hangs or has ended.
+# Seconds. An older frame belongs to a worker that hangs or has ended.
 STALE = 3.5
 KEPT = 60
 _WORST_FIRST = ("isolated", "open", "half_open", "closed")
@@ -46,7 +46,7 @@ class Feed(Protocol):
 
 
 class AllWorkers:
-    """The figures of this worker and of those that show theirs on the board, as one frame."""
+    """One frame for this worker and all others that post theirs to the board."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class AllWorkers:
         place: int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`board` is None where there is one worker."""
+        """`board` is None with one worker."""
         self._feed = feed
         self._board = board
         self._place = place
@@ -66,14 +66,14 @@ class AllWorkers:
         self._editions = Editions()
 
     async def publish(self) -> None:
-        """Show this worker's figures to the others, without end where there are others."""
+        """Post this worker's figures to the board, forever. Returns at once without a board."""
         while self._board is not None:
             _, text = self._feed.frame()
             self._board.put(self._place, text)
             await self._sleep(EVERY)
 
     def newest(self) -> Edition:
-        """The newest frame, made anew at most once a second."""
+        """The newest frame, which is updated at most once a second."""
         return self._editions.of(*self._frame())
 
     def _frame(self) -> tuple[int, bytes]:
@@ -93,7 +93,7 @@ class AllWorkers:
 
 
 def merged(own: Frame, others: Sequence[Frame]) -> Frame:
-    """One frame of several workers: counts and rates add up, of percentiles the worst is shown."""
+    """One frame for several workers: the sum of counts and rates, the worst of percentiles."""
     frames = [own, *others]
     return replace(
         own,
@@ -121,7 +121,7 @@ def _named(breakers: Iterable[Breaker], name: str) -> Breaker | None:
 
 
 def _breaker(name: str, found: Sequence[Breaker | None]) -> Breaker:
-    """The worst of them, with how many are in which state."""
+    """The worst of them, with the number of workers in each state."""
     breakers = [breaker for breaker in found if breaker is not None]
     worst = min(breakers, key=lambda each: (_WORST_FIRST.index(each.state), each.since))
     states = {
@@ -215,7 +215,7 @@ def _service(frames: Sequence[Frame]) -> Service:
 
 
 def _outbox(found: Sequence[Outbox]) -> Outbox | None:
-    """Each worker tells of the whole outbox, one of them may be a moment late."""
+    """Each worker reports the whole outbox; some reports may be slightly older than others."""
     if not found:
         return None
     return Outbox(max(each.pending for each in found), max(each.oldest for each in found))
@@ -228,7 +228,7 @@ def _cluster(found: Sequence[Cluster]) -> Cluster | None:
 
 
 def _refusals(found: Iterable[Refusals]) -> list[Refusals]:
-    """Runs of the same refusals in several workers at the same time are one."""
+    """Merge simultaneous runs of the same refusals in several workers."""
     together: list[Refusals] = []
     for run in sorted(found, key=lambda each: each.began):
         for index, other in enumerate(together):
@@ -250,7 +250,7 @@ def _kind(run: Refusals) -> tuple[str, str, str, str]:
 
 
 def _newest(found: Iterable[tuple[Frame, Sequence[T]]]) -> list[T]:
-    """The newest of all workers, the oldest first, each with its worker."""
+    """The newest entries of all workers, oldest first, each with its worker."""
     together = [
         replace(each, worker=frame.worker, worker_number=frame.worker_number)
         for frame, listed in found
