@@ -18,6 +18,7 @@ class Row(NamedTuple):
 
 UPSTREAM_ERROR = Row(502, "upstream-error", "The upstream failed")
 UPSTREAM_TIMEOUT = Row(504, "upstream-timeout", "The upstream took too long")
+CIRCUIT_OPEN = Row(503, "circuit-open", "Circuit open")
 INTERNAL_ERROR = Row(500, "internal-error", "Internal error")
 NOT_FOUND = Row(404, "not-found", "Not found")
 
@@ -38,7 +39,7 @@ TABLE: dict[type[Exception], Row] = {
     errors.UpstreamRejected: Row(422, "upstream-rejected", "The upstream refused the event"),
     errors.UpstreamConflict: Row(409, "upstream-conflict", "The event conflicts with another"),
     errors.UpstreamUnavailable: Row(503, "upstream-unavailable", "The upstream is unavailable"),
-    CircuitOpen: Row(503, "circuit-open", "Circuit open"),
+    CircuitOpen: CIRCUIT_OPEN,
     errors.Overloaded: Row(503, "overloaded", "Overloaded"),
     errors.UpstreamTimeout: UPSTREAM_TIMEOUT,
     errors.DeadlineExceeded: UPSTREAM_TIMEOUT,
@@ -68,22 +69,16 @@ class Problem(NamedTuple):
 
 def problem_for(error: Exception) -> Problem:
     """What a client may know about the error: its row, its own members, its headers."""
+    if isinstance(error, CircuitOpen):
+        return _circuit_open(error)  # apart: an outage asks for it thousands of times a second
     row = _row(error)
-    members: dict[str, Any] = {
-        "type": f"/problems/{row.slug}",
-        "title": row.title,
-        "status": row.status,
-        "detail": _detail(error, row),
-    }
+    members = _members(row, _detail(error, row))
     headers: dict[str, str] = {}
     match error:
         case errors.ValidationFailed():
             members["errors"] = [{"path": path, "message": text} for path, text in error.errors]
         case errors.UpstreamRejected():
             members["upstream_status"] = error.upstream_status
-        case CircuitOpen():
-            members["breaker"] = error.name
-            headers["retry-after"] = _whole_seconds(error.retry_after)
         case errors.Overloaded() | errors.RateLimited():
             headers["retry-after"] = _whole_seconds(error.retry_after)
         case errors.OutboxUnavailable():
@@ -101,6 +96,24 @@ def problem_for(error: Exception) -> Problem:
     return Problem(row, members, headers)
 
 
+def _circuit_open(error: CircuitOpen) -> Problem:
+    name, wait = error.name, _whole_seconds(error.retry_after)
+    members = _members(
+        CIRCUIT_OPEN, f"The {name} circuit is {error.state}; the next try is in {wait} s."
+    )
+    members["breaker"] = name
+    return Problem(CIRCUIT_OPEN, members, {"retry-after": wait})
+
+
+def _members(row: Row, detail: str) -> dict[str, Any]:
+    return {
+        "type": f"/problems/{row.slug}",
+        "title": row.title,
+        "status": row.status,
+        "detail": detail,
+    }
+
+
 def _row(error: Exception) -> Row:
     if isinstance(error, HTTPException):
         return _ROUTING.get(error.status_code, INTERNAL_ERROR)
@@ -112,11 +125,6 @@ def _row(error: Exception) -> Row:
 
 def _detail(error: Exception, row: Row) -> str:
     match error:
-        case CircuitOpen():
-            seconds = _whole_seconds(error.retry_after)
-            return (
-                f"The {error.name} circuit is {error.state.value}; the next try is in {seconds} s."
-            )
         case errors.EventServiceError():
             return str(error)
         case HTTPException(status_code=404):

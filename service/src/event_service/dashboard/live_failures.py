@@ -134,7 +134,7 @@ def _cause(error: Exception | None) -> str:
         case UpstreamError():
             return f"{error.operation}: {error.reason}"[:_LONGEST_TEXT]
         case CircuitOpen():
-            return f"{error.name} is {error.state.value.replace('_', '-')}"
+            return f"{error.name} is {error.state.replace('_', '-')}"
         case RateLimited():
             return "over the client's rate"
         case Overloaded():

@@ -209,9 +209,10 @@ async def _send_problem(error: Exception, scope: Scope, call: CallContext, send:
     body = problem.body(instance=scope["raw_path"].decode("latin-1"), request_id=call.request_id)
     headers = [
         (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        (b"content-length", b"%d" % len(body)),
     ]
+    for name, value in problem.headers.items():
+        headers.append((name.encode(), value.encode()))
     await send({"type": "http.response.start", "status": problem.row.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 

@@ -15,7 +15,7 @@ from event_service.services.source import EventsSource
 
 _encode = msgspec.json.Encoder().encode
 _new_event = msgspec.json.Decoder(NewEvent)
-_is_key = re.compile(r"[\x21-\x7e]{1,255}\Z").match
+_is_key = re.compile(rb"[\x21-\x7e]{1,255}\Z").match
 
 
 def event_routes(
@@ -50,16 +50,20 @@ def event_routes(
         return request.headers.get(api_key_header, "") if api_key_header else None
 
     return [
-        Route("/api/getEvents", Endpoint(get_events), methods=["GET"]),
+        # The router asks one after the other, and most requests are for this one.
         Route("/api/addEvent", Endpoint(post_add_event), methods=["POST"]),
+        Route("/api/getEvents", Endpoint(get_events), methods=["GET"]),
         *(deliveries.routes(api_key) if deliveries is not None else []),
     ]
 
 
 def _idempotency_key(request: Request) -> str | None:
-    keys = request.headers.getlist("idempotency-key")
-    if not keys:
-        return None
-    if len(keys) > 1 or not _is_key(keys[0]):
-        raise InvalidRequest("An Idempotency-Key is 1 to 255 visible ASCII characters, given once.")
-    return keys[0]
+    key: bytes | None = None
+    for name, value in request.scope["headers"]:
+        if name == b"idempotency-key":
+            if key is not None or not _is_key(value):
+                raise InvalidRequest(
+                    "An Idempotency-Key is 1 to 255 visible ASCII characters, given once."
+                )
+            key = value
+    return None if key is None else key.decode()

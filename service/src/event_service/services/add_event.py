@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 from event_service.errors import IdempotencyKeyReused
@@ -38,8 +38,8 @@ class AddEvent:
         with self._alone(event, (api_key or "", idempotency_key)):
             return await self._send(event, identity)
 
-    async def _send(self, event: NewEvent, identity: EventIdentity) -> str:
-        return await self._source.add_event(
+    def _send(self, event: NewEvent, identity: EventIdentity) -> Awaitable[str]:
+        return self._source.add_event(
             event, event_id=identity.event_id, idempotency_key=identity.idempotency_key
         )
 

@@ -36,6 +36,7 @@ _LEVEL_NAMES = {
 # Plain numbers: Python takes as long to look up a member of an enumeration as for all else here.
 _BUG = HTTPStatus.INTERNAL_SERVER_ERROR.value
 _REFUSED = HTTPStatus.SERVICE_UNAVAILABLE.value
+_REASONED = (UpstreamError, DeadlineExceeded, UserNotFound)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -120,7 +121,7 @@ class LogLines:
         error = record.error
         if error is not None:
             line.error = type(error).__name__
-            if isinstance(error, UpstreamError | DeadlineExceeded | UserNotFound):
+            if isinstance(error, _REASONED):
                 line.operation, line.reason = error.operation, error.reason
             elif isinstance(error, Overloaded):
                 line.reason = error.reason
