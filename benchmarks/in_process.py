@@ -9,6 +9,7 @@ from typing import TypeAlias
 from unittest.mock import patch
 
 import event_service.app
+import event_service.wiring.sources
 from benchmarks import data
 from event_service.routes.users import EVENTS_BY_USER_ID
 from event_service.settings import Settings
@@ -138,7 +139,7 @@ async def whole_requests(settings: Settings) -> AsyncIterator[dict[str, Work]]:
     full_after_one = settings.model_copy(
         update={"max_in_flight": 1, "upstream_timeout": settings.request_deadline}
     )
-    with patch.object(event_service.app, "build_client", lambda *_, **__: Client()):
+    with patch.object(event_service.wiring.sources, "build_client", lambda *_, **__: Client()):
         app = event_service.app.create_app(settings)
     full = event_service.app.create_app(full_after_one, source=Unanswering())
     for _ in range(settings.breaker_failures):

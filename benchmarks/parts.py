@@ -12,7 +12,6 @@ from starlette.routing import Router
 
 from benchmarks import data
 from benchmarks.in_process import BY_USER, Client, Work, answer, nothing, scope
-from event_service.app import build_breakers, build_policies
 from event_service.dashboard.live import Identity, LiveFeed
 from event_service.http.request_watch import RequestWatches
 from event_service.libs.bulkhead import Bulkhead
@@ -31,6 +30,7 @@ from event_service.sources.policy import Guard, Read
 from event_service.telemetry.cells import Cells
 from event_service.telemetry.log_lines import LogLines
 from event_service.telemetry.metrics import Metrics
+from event_service.wiring.policies import build_breakers, build_policies
 
 CALLS = 5000  # in one round of a row
 IN_A_TURN = 10  # calls in one turn of the event loop: so many log lines share a write

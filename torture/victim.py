@@ -16,8 +16,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.server.embed import Server
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from event_service import durable_writes
-from event_service.app import build_http_events, create_app
+from event_service.app import create_app
 from event_service.libs.sqlite import path_of
 from event_service.models import NewEvent
 from event_service.outbox.records import Accepted, Claim, NewDelivery
@@ -26,6 +25,8 @@ from event_service.outbox.store import Store
 from event_service.settings import Settings, load_settings
 from event_service.sources.http_events import HttpEvents
 from event_service.telemetry.logs import configure_logging
+from event_service.wiring import durable_writes
+from event_service.wiring.sources import build_http_events
 from torture.fault_vfs import Disk, FaultVFS, Operation
 
 POINTS = ("before-commit", "after-commit", "after-202", "claimed", "sent", "answered")

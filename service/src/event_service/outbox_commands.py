@@ -95,7 +95,7 @@ def prepare(settings: Settings) -> None:
 
 
 def _store(settings: Settings) -> Store:
-    from event_service.durable_writes import build_store  # noqa: PLC0415
+    from event_service.wiring.durable_writes import build_store  # noqa: PLC0415
 
     return build_store(settings)
 

@@ -10,12 +10,12 @@ import psycopg
 import pytest
 
 import mock_upstream.data as upstream
-from event_service.app import build_http_events
 from event_service.models import Event, User
 from event_service.settings import Settings
 from event_service.sources.data_file import checked
 from event_service.sources.postgres_events import PostgresEvents
 from event_service.sources.sqlite_events import SqliteEvents
+from event_service.wiring.sources import build_http_events
 from mock_upstream import run_mock
 
 # Opens a source that holds these users and events and nothing else.

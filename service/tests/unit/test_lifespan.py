@@ -4,8 +4,8 @@ import pytest
 from starlette.routing import Router
 from structlog.testing import capture_logs
 
-from event_service.app import Lifetimes, lifespan
 from event_service.settings import Settings
+from event_service.wiring.lifetimes import Lifetimes, lifespan
 
 pytestmark = pytest.mark.anyio
 
