@@ -1,6 +1,5 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from itertools import islice
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -17,7 +16,7 @@ async def fan_out(fn: Callable[[K], Awaitable[V]], keys: Sequence[K], *, limit: 
         return []
     if len(keys) == 1:
         return [await fn(keys[0])]
-    return await _FanOut(fn, keys).run(limit)
+    return await _FanOut(fn, keys, limit).run()
 
 
 async def fan_out_settled(
@@ -41,9 +40,10 @@ class _FanOut(Generic[K, V]):
     for a success, wrap the error in a group, and want a task for what is a future already.
     """
 
-    def __init__(self, fn: Callable[[K], Awaitable[V]], keys: Sequence[K]) -> None:
+    def __init__(self, fn: Callable[[K], Awaitable[V]], keys: Sequence[K], limit: int) -> None:
         self._fn = fn
         self._todo: Iterator[K] = iter(keys)
+        self._limit = limit
         self._calls: list[asyncio.Future[V]] = []  # in the order of the keys
         self._running: set[asyncio.Future[V]] = set()
         self._failed: asyncio.Future[V] | None = None
@@ -51,9 +51,8 @@ class _FanOut(Generic[K, V]):
         self._loop = asyncio.get_running_loop()
         self._over = asyncio.Event()
 
-    async def run(self, limit: int) -> list[V]:
-        for key in islice(self._todo, limit):
-            self._begin(key)
+    async def run(self) -> list[V]:
+        self._begin_more()
         await self._all_ended()
         try:
             if self._cancelled is not None:
@@ -74,6 +73,12 @@ class _FanOut(Generic[K, V]):
                 self._cancelled = exc
                 self._stop()
 
+    def _begin_more(self) -> None:
+        for key in self._todo:
+            self._begin(key)
+            if len(self._running) >= self._limit:
+                break
+
     def _begin(self, key: K) -> None:
         call: asyncio.Future[V]
         try:
@@ -84,9 +89,11 @@ class _FanOut(Generic[K, V]):
         else:
             # Waiting for a future needs no task.
             call = begun if isinstance(begun, asyncio.Future) else asyncio.ensure_future(begun)
+        self._calls.append(call)
+        if call.done() and not call.cancelled() and call.exception() is None:
+            return  # from a cache, say: its end needs no turn of the loop
         call.add_done_callback(self._on_end)
         self._running.add(call)
-        self._calls.append(call)
 
     def _on_end(self, call: asyncio.Future[V]) -> None:
         self._running.discard(call)
@@ -94,9 +101,7 @@ class _FanOut(Generic[K, V]):
         if (call.cancelled() or call.exception() is not None) and self._failed is None:
             self._failed = call
             self._stop()
-        for key in self._todo:
-            self._begin(key)
-            break
+        self._begin_more()
         if not self._running:
             self._over.set()
 

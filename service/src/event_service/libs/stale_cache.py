@@ -2,7 +2,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from weakref import WeakValueDictionary
 
 K = TypeVar("K", bound=Hashable)
@@ -15,8 +15,7 @@ class Fetch:
     __slots__ = ("__weakref__",)
 
 
-@dataclass(frozen=True, slots=True)
-class Entry(Generic[V]):
+class Entry(NamedTuple, Generic[V]):
     value: V
     age: float  # seconds
     fresh: bool

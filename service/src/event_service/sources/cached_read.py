@@ -1,6 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
-from math import inf
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import msgspec
@@ -52,31 +52,39 @@ class CachedRead(Generic[T]):
     def __call__(self, *key: str) -> asyncio.Future[T]:
         """Raise what `Read` raises, unless the upstream is down and there is a stale value."""
         entry = self._cache.get((self._operation, *key))
-        if entry is not None and entry.fresh:
+        if entry is None:
+            asked = self._read(*key)
+            status = _status()
+            if status is not None:
+                asked.add_done_callback(partial(_tell_missed, status))
+            return asked
+        if entry.fresh:
             served: asyncio.Future[T] = asyncio.get_running_loop().create_future()
             served.set_result(self._serve(entry))
             return served
-        return asyncio.ensure_future(self._ask(*key, stale=entry is not None))
+        return asyncio.ensure_future(self._ask_with_stale(*key))
 
     def forget(self, *key: str) -> None:
         """Reads that start after this never see older data."""
         self._cache.invalidate((self._operation, *key))
         self._read.forget(*key)
 
-    async def _ask(self, *key: str, stale: bool) -> T:
-        limit = self._limits(context.answer_by() if stale else inf)
+    async def _ask_with_stale(self, *key: str) -> T:
+        """Ask the source; a stale value takes the place of an error."""
+        status = _status()
         try:
-            with limit:
-                value = await self._read(*key, attempts=1 if stale else None)
+            with self._limits(context.answer_by()):
+                value = await self._read(*key, attempts=1)
         except _UPSTREAM_DOWN as error:
-            if isinstance(error, UpstreamFault):
-                _tell_forwarded(stale=stale)
+            if status is not None and isinstance(error, UpstreamFault):
+                status.forwarded(stale=True)
             # Look again: the value may have been invalidated, or become too old to serve.
             entry = self._cache.get((self._operation, *key))
             if entry is None:
                 raise
             return self._serve(entry)
-        _tell_forwarded(stale=stale)
+        if status is not None:
+            status.forwarded(stale=True)
         return value
 
     def _serve(self, entry: Entry[Any]) -> T:
@@ -99,10 +107,13 @@ class CachedRead(Generic[T]):
         return value
 
 
-def _tell_forwarded(*, stale: bool) -> None:
-    status = _status()
-    if status is not None:
-        status.forwarded(stale=stale)
+def _tell_missed(status: CacheStatus, asked: asyncio.Future[Any]) -> None:
+    """Nothing was forwarded if the circuit, or a limit of ours, refused the call."""
+    if asked.cancelled():
+        return
+    error = asked.exception()
+    if error is None or isinstance(error, UpstreamFault):
+        status.forwarded(stale=False)
 
 
 def _status() -> CacheStatus | None:

@@ -209,6 +209,22 @@ async def test_a_future_is_waited_for_without_a_task():
     assert await task == ["a", "b"]
 
 
+async def test_what_is_there_already_takes_no_turn_of_the_loop_and_no_place_of_others():
+    loop = asyncio.get_running_loop()
+    answers = {key: loop.create_future() for key in range(1000)}
+    for key, answer in answers.items():
+        if key != 998:
+            answer.set_result(key)
+    task = asyncio.create_task(fan_out(answers.__getitem__, range(1000), limit=1))
+    loop.call_soon(answers[998].set_result, 998)
+    await turns(1)
+    assert not task.done()
+    await turns(3)
+
+    assert task.done()
+    assert await task == list(range(1000))
+
+
 async def test_an_error_of_a_call_being_cancelled_does_not_replace_the_first():
     async def fail(key):
         if key == "first":

@@ -1,6 +1,10 @@
+from contextlib import nullcontext
+
 import pytest
 
-from event_service.errors import UpstreamFailed
+from event_service import context
+from event_service.context import CacheStatus, CallContext
+from event_service.errors import Overloaded, UpstreamFailed
 from event_service.libs.stale_cache import StaleCache
 from event_service.sources.cached_read import CachedRead
 from event_service.sources.policy import ReplyCache
@@ -64,3 +68,29 @@ async def test_a_forgotten_key_is_asked_for_again():
     await read("k")
     read.forget("k")
     assert await read("k") == "k 2"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (None, "event-service; fwd=miss"),
+        (UpstreamFailed("op", "It failed.", reason="test"), "event-service; fwd=miss"),
+        (Overloaded("No room."), None),
+    ],
+)
+async def test_a_miss_is_told_if_the_source_was_asked(error: Exception | None, told: str | None):
+    async def fetch(key: str) -> str:
+        if error is not None:
+            raise error
+        return key
+
+    cache: ReplyCache = StaleCache(10.0, 60.0, 100, Clock())
+    read = CachedRead("op", fetch, policies(cache=cache), cache)
+    call = CallContext("request")
+    status = call.cache_status = CacheStatus("event-service")
+    context.current.set(call)
+    with pytest.raises(type(error)) if error is not None else nullcontext():
+        await read("k")
+
+    headers = dict(status.headers())
+    assert headers.get(b"cache-status") == (None if told is None else told.encode())
