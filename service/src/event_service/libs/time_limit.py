@@ -61,7 +61,10 @@ class TimeLimit:
 
     def ends(self) -> float:
         """When, as far as is known now."""
-        return self.until if self._bound is None else min(self.until, self._bound.latest)
+        until = self.until
+        if self._bound is not None and self._bound.latest < until:
+            return self._bound.latest
+        return until
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
         """Have a timer of its own."""

@@ -6,7 +6,7 @@ limit, time limit of an attempt.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
 from math import inf
@@ -281,15 +281,13 @@ class Read(Generic[T]):
         `attempts` overrides the configured number. A caller that joins a call in progress gets
         its result; the call may run until the latest deadline of its callers.
         """
-        run, attempt = self._retries.run, self._guard.attempt
-        options = {} if attempts is None else {"attempts": attempts}
         if self._flights is None:
-            return asyncio.ensure_future(run(attempt, self._fetch, *key, **options))
-        return self._flights.run(key, run, attempt, self._fetch, *key, **options)
+            return asyncio.ensure_future(self.unshared(*key, attempts=attempts))
+        return self._flights.run(key, self.unshared, *key, attempts=attempts)
 
-    def unshared(self, *key: str) -> Awaitable[T]:
+    def unshared(self, *key: str, attempts: int | None = None) -> Coroutine[Any, Any, T]:
         """As `__call__`, in the caller's own task, for a caller whose whole work is shared."""
-        return self._retries.run(self._guard.attempt, self._fetch, *key)
+        return self._retries.run(self._guard.attempt, self._fetch, *key, attempts=attempts)
 
     def forget(self, *key: str) -> None:
         """Reads that start after this do not join a call that began before it."""
