@@ -1,4 +1,4 @@
-"""`make docs`: writes the pages that the code itself knows best, API and configuration."""
+"""`make docs`: generates the pages about API and configuration, and the run-book, from the code."""
 
 import json
 import re
@@ -27,20 +27,20 @@ HERE = Path(__file__).parent
 NOTE = "<!-- Written by `make docs`; change the code instead. -->"
 
 API_INTRODUCTION = (
-    "A running service has the same as [`/openapi.json`](http://127.0.0.1:3000/openapi.json), "
-    "as a page to try it at [`/docs`](http://127.0.0.1:3000/docs), and a page for each problem "
+    "A running service serves this as [`/openapi.json`](http://127.0.0.1:3000/openapi.json) and as "
+    "an interactive page at [`/docs`](http://127.0.0.1:3000/docs), and has a page for each problem "
     "under `/problems/`. In production the operations marked with a key need "
-    "`Authorization: Bearer` and the token of `EVENT_SERVICE_OPS_TOKEN`; without one they do "
-    "not exist."
+    "`Authorization: Bearer` with the token in `EVENT_SERVICE_OPS_TOKEN`; without that setting "
+    "they do not exist."
 )
 CONFIGURATION_INTRODUCTION = f"""\
-Every setting is an environment variable that begins with `{PREFIX}`. A wrong or unknown one stops the start with one message that lists every fault: what must be, what is, and the nearest name of an unknown one. Secrets are never shown. `serve` and `dev` take `--host`, `--port` and `--upstream-url` as flags, too.
+Every setting is an environment variable that begins with `{PREFIX}`. If any is wrong or unknown, the service does not start, and one message lists every fault: the accepted values, the given value, and the nearest name of an unknown one. Secrets are never shown. `serve` and `dev` also accept the options `--host`, `--port` and `--upstream-url`.
 
-In development `.env` in the working directory is read as well. What the environment says goes before it, even where it is empty: an empty variable is the default. The file is UTF-8, a line a variable, `NAME=value`, in quotes where it has spaces at its ends, ` #` or line breaks; `${{NAME}}` stands for another variable. A line that cannot be read is a fault. It cannot choose production or testing, which do not read it.
+In development `.env` in the working directory is read, too. Environment variables override it, even empty ones: an empty variable means the default. The file is UTF-8 with one `NAME=value` per line. Quote a value that has spaces at its ends, ` #` or line breaks; `${{NAME}}` is replaced by another variable. A line that cannot be read is a fault. The file cannot choose production or testing, because these do not read it.
 
-Kubernetes makes up variables for each Service of a namespace; for one named `event-service` they begin with `{PREFIX}` (`{PREFIX}PORT=tcp://…`). They are ignored, with a line that says so; `enableServiceLinks: false` in the pod's spec keeps them out.
+Kubernetes generates variables for each Service of a namespace; for one named `event-service` they begin with `{PREFIX}` (`{PREFIX}PORT=tcp://…`). The service ignores them and logs a line; `enableServiceLinks: false` in the pod's spec prevents them.
 
-A default that depends on another setting follows it: the timeout of an attempt is at most 0.9 of the request's deadline. What cannot work together is refused, such as a timeout not below the deadline, or settings of HTTP beside a database."""
+Some defaults depend on other settings: the timeout of an attempt is at most 0.9 of the request's deadline. Combinations that cannot work are refused, such as a timeout that is not below the deadline, or settings of HTTP together with a database."""
 
 # Where the default is more than a value.
 DEFAULTS = {
@@ -221,7 +221,7 @@ def configuration_page() -> str:
         "",
         "```sh",
         ". .venv/bin/activate                         # in a clone; else the environment that you installed into",
-        "event-service check-config                  # what is in force, as a .env file, secrets masked",
+        "event-service check-config                  # the settings in effect, as a .env file, secrets masked",
         "EVENT_SERVICE_WORKERS=2 event-service check-config",
         "```",
         "",
@@ -233,7 +233,7 @@ def configuration_page() -> str:
 
 
 def settings_table() -> list[str]:
-    lines = ["| variable | default | meaning | turn it when |", "|---|---|---|---|"]
+    lines = ["| variable | default | meaning | change it when |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         meaning = " ".join((field.description or "").split())
         variable = f"`{PREFIX}{name.upper()}`"

@@ -98,14 +98,14 @@ class Settings(BaseSettings):
     port: int = Field(default=3000, ge=1, le=65535)
     """Port to listen on."""
     workers: int = Field(default=1, ge=1, le=64)
-    """Processes. Each has breakers, limits and a cache of its own; about one for each core."""
+    """Worker processes, about one per core. Each has its own breakers, limits and cache."""
 
     request_deadline: Seconds = _Default(5.0)
-    """Seconds that a request may take, with everything that it waits for."""
+    """Seconds that a request may take, including all waiting."""
 
     upstream_url: str = Field(default="", validate_default=True)
-    """Base address of the events API, required in production; or `sqlite:///relative`,
-    `sqlite:////absolute` or `postgresql://…`: then that database holds users and events.
+    """Base URL of the events API, required in production. With `sqlite:///relative`,
+    `sqlite:////absolute` or `postgresql://…`, that database stores users and events instead.
     """
     upstream_headers: Annotated[
         dict[str, SecretStr],
@@ -113,38 +113,38 @@ class Settings(BaseSettings):
         BeforeValidator(values.json_object),
         AfterValidator(values.headers),
     ] = {}
-    """Sent with every upstream call, as a JSON object. For credentials."""
+    """Headers sent with every upstream call, as a JSON object; for credentials."""
     upstream_paths: Annotated[
         dict[str, str], NoDecode, BeforeValidator(values.json_object), AfterValidator(values.paths)
     ] = UPSTREAM_PATHS
-    """Paths of an upstream that differ, as a JSON object from operation to template.
-    `getEventsByUserId` is there for an upstream that gives all events of a user in one call.
+    """The upstream's paths that differ from the defaults, as a JSON object from operation to
+    template. Set `getEventsByUserId` if the upstream returns all events of a user in one call.
     """
     upstream_timeout: Seconds = Field(default_factory=_attempt)
-    """Seconds that one attempt at the upstream may take; never more than 0.9 of
+    """Seconds that one upstream attempt may take. The default is at most 0.9 of
     `REQUEST_DEADLINE`.
     """
     upstream_keep_alive: SecondsOrOff = 4.0
-    """Seconds for which an idle connection to the upstream is used again; less than the upstream
-    keeps it. 0: a new one for each call.
+    """Seconds for which an idle connection to the upstream is reused; must be shorter than the
+    upstream keeps it open. 0: a new connection for each call.
     """
     upstream_ca_file: Annotated[Path, AfterValidator(values.ca_file)] | None = None
-    """PEM file of the authorities that may sign the upstream's certificate, in place of the
+    """PEM file with the certificate authorities for the upstream's certificate, instead of the
     system's.
     """
     upstream_client_cert: Annotated[Path, AfterValidator(values.file)] | None = None
-    """PEM file of the certificate that we show the upstream."""
+    """PEM file with the client certificate for the upstream."""
     upstream_client_key: Annotated[Path, AfterValidator(values.file)] | None = None
-    """PEM file of its key, if it is not in the same file."""
+    """PEM file with the client certificate's key, if it is not in the same file."""
     upstream_proxy: Annotated[str, AfterValidator(values.proxy)] = ""
-    """`http://…` address of a proxy on the way to the upstream; empty: none. `HTTP_PROXY` and the
-    like are not read.
+    """URL of a proxy for upstream calls, `http://…`; empty: none. `HTTP_PROXY` and similar
+    variables are ignored.
     """
     upstream_max_body: int = Field(default=8 * 1024 * 1024, ge=1024, le=1024**3)
-    """Bytes of the largest upstream reply that is read."""
+    """Largest upstream reply, in bytes."""
     upstream_concurrency: int = Field(default_factory=_concurrency, ge=1, le=65535)
-    """Upstream calls under way at once; ten times as many may wait. Of a database, the connections
-    of each process: 16, at most 100.
+    """Limit for concurrent upstream calls; ten times as many may wait. With a database, the number
+    of connections of each process: 16, at most 100.
     """
 
     breaker_failures: int = Field(default=3, ge=1, le=10_000)
@@ -152,98 +152,98 @@ class Settings(BaseSettings):
     breaker_window: Seconds = 30.0
     """Seconds for which such a failure counts."""
     breaker_cooldown: Seconds = 10.0
-    """Seconds that a circuit stays open before one canary is let through."""
+    """Seconds for which a circuit stays open before it admits one canary."""
     retry_attempts: int = Field(default=3, ge=1, le=10)
-    """Attempts at a read, the first included; 1 turns retries off. Writes are never retried."""
+    """Attempts of a read, including the first; 1 turns retries off. Writes are never retried."""
     retry_budget: float = Field(default=0.1, ge=0, le=1)
     """Retries allowed as a fraction of reads, plus 10 every 10 s. 0 turns retries off."""
     single_flight: bool = True
-    """Identical reads under way at the same time share one upstream call."""
+    """Concurrent identical reads share one upstream call."""
     cache_ttl: LongSecondsOrOff = 0.0
-    """Seconds for which a reply is served again without an upstream call; 0 turns it off."""
+    """Seconds for which a reply is served from the cache; 0 turns the cache off."""
     stale_if_error: LongSecondsOrOff = 0.0
-    """Seconds for which an expired reply stands in while the upstream fails; 0 turns it off."""
+    """Seconds for which an expired reply is served while the upstream fails; 0 turns it off."""
 
     rate_limit: Annotated[str, AfterValidator(values.rate)] = ""
-    """Requests that a client may send, such as `100/second` or `5000/hour`; empty turns it off."""
+    """Rate limit for each client, such as `100/second` or `5000/hour`; empty turns it off."""
     api_key_header: Annotated[str, AfterValidator(values.header_name)] = ""
-    """Header that tells clients apart for the rate limit; empty means by address."""
+    """Header with a client's API key, which identifies it for the rate limit; empty: its address
+    does.
+    """
     trusted_proxies: Annotated[
         list[Annotated[str, BeforeValidator(values.network)]],
         NoDecode,
         BeforeValidator(values.listed),
     ] = []
-    """Addresses or networks of proxies that are believed about who a client is, with commas
-    between them.
-    """
+    """Addresses or networks of trusted proxies, separated by commas."""
     forwarded_header: Annotated[
         Literal["x-forwarded-for", "forwarded"], BeforeValidator(values.lower)
     ] = "x-forwarded-for"
-    """The header in which those proxies name the client: `X-Forwarded-For` (with
+    """The header in which the trusted proxies name the client: `X-Forwarded-For` (with
     `X-Forwarded-Proto`) or `Forwarded`. The other one is ignored.
     """
     keep_alive: Seconds = 75.0
-    """Seconds for which an idle connection of a client stays open; more than a proxy in front
-    keeps it.
+    """Seconds for which an idle client connection stays open; must be longer than a proxy in front
+    keeps it open.
     """
     drain: SecondsOrOff = 0.0
-    """Seconds after SIGTERM in which new connections are still taken, while `/readyz` says no."""
+    """Seconds after SIGTERM during which new connections are accepted while `/readyz` says 503."""
     max_in_flight: int = Field(default=4096, ge=1, le=1_000_000)
-    """Requests in hand at once; what is over it is refused with 503."""
+    """Limit for requests in flight; further ones are refused with 503."""
     cors_origins: Annotated[
         list[str], NoDecode, BeforeValidator(values.listed), AfterValidator(values.origins)
     ] = []
-    """Web origins that may call from a browser, with commas between them."""
+    """Web origins whose pages may call the API, separated by commas."""
 
     outbox_url: Annotated[str, AfterValidator(values.database_or_off)] = ""
-    """Where events wait for the upstream that were sent with `Prefer: respond-async`:
+    """Database for events sent with `Prefer: respond-async`, until they are delivered:
     `sqlite:///relative`, `sqlite:////absolute` or `postgresql://…`; empty: no outbox.
     """
     outbox_limit: int = Field(default=100_000, ge=1, le=1_000_000_000)
-    """Events that may wait; above it new ones are refused with 503."""
+    """Limit for queued events; further ones are refused with 503."""
     outbox_give_up: LongSeconds = 259_200.0
-    """Seconds after which an event that could not be delivered is given up."""
+    """Seconds after which an undelivered event is given up."""
     outbox_keep: LongSecondsOrOff = 86_400.0
-    """Seconds for which a delivered event can be asked for; others for 30 days."""
+    """Seconds for which a delivered event is kept; refused and dead ones are kept for 30 days."""
 
     cluster_url: Annotated[str, AfterValidator(values.redis)] = ""
     """Redis or Valkey through which several servers share circuits and rate limits: `redis://…`
-    or `rediss://…`; empty: alone.
+    or `rediss://…`; empty: no cluster.
     """
     cluster_name: Annotated[str, AfterValidator(values.cluster_name)] = "event-service"
-    """Servers with the same name act as one."""
+    """Name of the cluster; servers with the same name belong to it."""
     cluster_quorum: int = Field(default=1, ge=1, le=1000)
-    """Servers that must see failures before a circuit opens for all."""
+    """Number of nodes (workers) that must see failures before a circuit opens for all."""
 
     ops_token: Annotated[SecretStr, AfterValidator(values.token)] | None = None
-    """Bearer token of operators, at least 16 characters; without one, production has no
-    `/metrics` and no `/dashboard`.
+    """Operators' bearer token, at least 16 characters. Without one, production has no `/metrics`
+    and no `/dashboard`.
     """
     dashboard_controls: bool = False
-    """The dashboard may trip, isolate and reset breakers, and retry and drop what is in the outbox,
-    in production, as it may elsewhere.
+    """Enable the dashboard's controls in production, where they are off by default: trip, isolate
+    and reset breakers, retry and drop the outbox's deliveries.
     """
     runbook_url: Annotated[str, AfterValidator(values.page)] = ""
-    """Address of your own run-book, to whose sections (`#…`) the dashboard links. Empty: the
-    service's own, at `/dashboard/runbook`.
+    """URL of your own run-book, to whose sections (`#…`) the dashboard links. Empty: the built-in
+    one at `/dashboard/runbook`.
     """
     grafana_url: Annotated[str, AfterValidator(values.page)] = ""
-    """Address of the Grafana dashboard, to which the dashboard links; empty: none."""
+    """URL of the Grafana dashboard, to which the dashboard links; empty: no link."""
     trace_url: Annotated[str, AfterValidator(values.page_of_trace)] = ""
-    """Address of a trace with `{trace_id}` in it; the dashboard's trace ids link there.
-    Empty: no link.
+    """URL of a trace, with `{trace_id}` in it; the dashboard's trace ids link there. Empty: no
+    link.
     """
     slow_request: Seconds = 1.0
     """Seconds after which a request is logged as slow."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Minimum log level."""
     log_format: Literal["json", "console", "auto"] = "auto"
-    """`auto` is `console` on a terminal and `json` elsewhere."""
+    """`auto` means `console` on a terminal, otherwise `json`."""
 
     @field_validator("*", mode="before")
     @classmethod
     def _is_text(cls, value: Any) -> Any:
-        # What it is not, neither files nor messages can have in them.
+        # Otherwise neither files nor messages could contain it.
         if isinstance(value, str) and not values.is_utf_8(value):
             raise ValueError("must be text in UTF-8")
         return value
