@@ -3,6 +3,8 @@
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
+# Tests start hundreds of processes. Each would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 # Tests run in so many processes at once; 0 is one after the other, in this one. Two more than there
 # are cores: many tests wait for servers and clients.

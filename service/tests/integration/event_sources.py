@@ -82,7 +82,7 @@ def postgres(request: pytest.FixtureRequest) -> Holding:
     return holding
 
 
-DATABASES = [sqlite, postgres]
+DATABASES = [sqlite, pytest.param(postgres, marks=pytest.mark.needs("initdb"))]
 SOURCES = [http, *DATABASES]
 
 

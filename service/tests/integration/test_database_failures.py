@@ -171,7 +171,9 @@ async def test_what_the_data_say_is_no_failure(start: Start, postgres_url):
     assert 'circuit_breaker_state{breaker="getEventsByUserId",state="closed"} 1.0' in text
 
 
-@pytest.mark.parametrize("dialect", ["sqlite", "postgres"])
+@pytest.mark.parametrize(
+    "dialect", ["sqlite", pytest.param("postgres", marks=pytest.mark.needs("initdb"))]
+)
 async def test_a_constraint_is_no_failure_and_takes_no_other_event_along(
     start: Start, request, tmp_path, dialect
 ):

@@ -310,7 +310,9 @@ async def test_it_works_on_postgres_too(start, mock, postgres_url):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("database", ["sqlite", "postgres"])
+@pytest.mark.parametrize(
+    "database", ["sqlite", pytest.param("postgres", marks=pytest.mark.needs("initdb"))]
+)
 async def test_the_same_key_a_hundred_times_over_four_workers_is_one_event(
     request, mock, tmp_path, database
 ):

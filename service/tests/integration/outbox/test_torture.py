@@ -20,7 +20,7 @@ async def test_a_disk_that_fails_for_a_while_is_used_again_afterwards():
     assert await failing_disk("EIO", "sync", 2, length=6, most=3) == 3
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.needs("initdb"))])
 def outbox_url(request, tmp_path):
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/outbox.db"
