@@ -148,7 +148,7 @@ bench-outbox: $(VENV)/.dev ## Measure accepting events for later beside adding t
 bench-reads: $(VENV)/.dev ## Measure reads from SQLite and PostgreSQL beside SQLAlchemy, without HTTP; a minute
 	@$(BIN)/python -m benchmarks.reads
 
-bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; under a minute
+bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; three minutes
 	@$(BIN)/python -m benchmarks.layers --server
 
 $(VENV)/.breakers: $(VENV)/.build benchmarks/breaker/requirements.txt

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import held, threads
+from benchmarks import held, shares, threads
 from benchmarks.__main__ import stop
+from benchmarks.client_parts import FOREVER, client_parts
 from benchmarks.contenders import OPS_TOKEN, OURS
 from benchmarks.in_process import PASS_THROUGH, TEN_EVENTS, whole_requests
 from benchmarks.parts import parts
@@ -21,7 +22,6 @@ from event_service.libs.garbage import make_collection_rare
 from event_service.settings import Settings
 from event_service.telemetry.logs import configure_logging
 
-FOREVER = 3600.0  # seconds
 WIDTH = 50
 
 
@@ -54,6 +54,11 @@ def measure_server(rounds: int) -> None:
     head(*threads.KINDS, "in all")
     for title, spent in threads.measure(rounds, **cores):
         show(title, *spent, sum(spent))
+    if shares.possible():
+        print("\n% of the server's CPU time by whose machine code it is, under the same load")
+        head(*shares.COLUMNS)
+        for title, found in shares.measure(**cores):
+            show(title, *found)
     print(f"\n{held.IN_FLIGHT} requests in flight, each with one call that takes {held.DELAY} s")
     head("kB each", "µs of CPU")
     contenders = {
@@ -74,7 +79,7 @@ async def measure(rounds: int) -> dict[str, float]:
         request_deadline=FOREVER,
     )
     async with whole_requests(settings) as requests:
-        rows = requests | parts(settings)
+        rows = requests | parts(settings) | await client_parts()
         figures = dict.fromkeys(rows, inf)
         make_collection_rare()
         for _ in range(rounds):

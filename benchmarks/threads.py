@@ -8,10 +8,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from benchmarks.__main__ import missing
-from benchmarks.contenders import HERE, OURS, Contender, Server, Tuning, start
+from benchmarks.contenders import HERE, OURS, Contender, EventService, Server, Tuning, start
 from benchmarks.load import LoadFailed, closed
 from benchmarks.processes import Process
-from benchmarks.throughput import ADD_EVENT
+from benchmarks.throughput import ADD_EVENT, HOT_USERS
 from benchmarks.upstreams import Fast
 
 SECONDS = 1  # of load in one round of a row
@@ -23,13 +23,27 @@ BARE = Contender(
     Path(sys.executable),
     (),
 )
+
+
+class _Cached(EventService):
+    def environment(self, port: int, upstream: str, tuning: Tuning) -> dict[str, str]:
+        return super().environment(port, upstream, tuning) | {"EVENT_SERVICE_CACHE_TTL": "1"}
+
+
+CACHED = _Cached("cached", "Event Service, CACHE_TTL=1", OURS.command, OURS.needs, ())
 # What is asked of whom, and the share of it that is refused.
 LOADS = {
     OURS: {
         "GET /livez": (("path", "/livez"), 0),
         "GET, a user without events": (("distinct", "u", 0), 0),
         "GET, a user with ten events": (("distinct", "u", 10), 0),
+        "GET, hot users without events": (("hot", HOT_USERS, 0), 0),
+        "GET, hot users with ten events": (("hot", HOT_USERS, 10), 0),
         "POST, breaker open": (ADD_EVENT, 1),
+    },
+    CACHED: {
+        "CACHE_TTL=1: hot users without events": (("hot", HOT_USERS, 0), 0),
+        "CACHE_TTL=1: hot users with ten events": (("hot", HOT_USERS, 10), 0),
     },
     BARE: {
         "bare: an empty reply": (("path", "/livez"), 0),

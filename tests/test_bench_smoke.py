@@ -41,10 +41,12 @@ def test_a_small_run_measures_every_row_and_writes_its_results(tmp_path):
 def test_the_layers_and_threads_of_a_request_have_their_figures():
     command = [sys.executable, "-m", "benchmarks.layers", "--server", "--rounds", "1"]
 
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
+    run = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=150, check=False
+    )
 
     assert run.returncode == 0, run.stdout + run.stderr
-    in_process, under_load, in_flight = run.stdout.split("\n\n")
+    in_process, under_load, *shares, in_flight = run.stdout.split("\n\n")
     layers = dict(re.findall(r"^(\S.*?) {2,}(\S+)$", in_process, re.MULTILINE))
     assert layers.keys() >= {
         "GET /livez",
@@ -56,11 +58,13 @@ def test_the_layers_and_threads_of_a_request_have_their_figures():
     }
     assert all(float(figure) > 0 for figure in layers.values())
     threads = [line.split()[-3:] for line in under_load.splitlines()[2:]]
-    assert len(threads) == 7
+    assert len(threads) == 11
     for python, server, total in threads:
         assert float(python) > 0
         assert float(server) > 0
         assert float(total) == pytest.approx(float(python) + float(server), rel=0.05)
+    for line in [line for table in shares for line in table.splitlines()[2:]]:
+        assert 90 < sum(map(float, line.split()[-6:])) < 101
     held = [line.split()[-2:] for line in in_flight.splitlines()[2:]]
     assert len(held) == 2
     assert all(float(figure) > 0 for row in held for figure in row)
