@@ -1,4 +1,4 @@
-// Asks for what goes into the log with a control: for how long, why, and by whom.
+// Asks for the details that are logged with a control: duration, reason and name.
 
 import { el, setText } from "./dom.js";
 
@@ -12,8 +12,8 @@ const DURATIONS = [
 ];
 
 /**
- * A dialog that asks and then calls `act(wish)`. It closes when that has worked, and says why when
- * it has not. `usual` is what happens without a duration; "" asks for none.
+ * A dialog that asks and then calls `act(wish)`. It closes on success, and shows the error on
+ * failure. `usual` describes what happens without a duration; with "" it does not ask for one.
  */
 export function ask({ title, about, usual, verb, act }) {
   const seconds = el("select", { name: "seconds" }, el("option", { value: "" }, usual), ...DURATIONS.map(([value, text]) => el("option", { value }, text)));

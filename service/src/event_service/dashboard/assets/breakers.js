@@ -4,7 +4,7 @@ import { longTrouble, where } from "./sentence.js";
 
 const CHANGES_SHOWN = 3;
 
-/** The tile of one breaker. `act(name, action)` is null where there are no controls. */
+/** The tile of one breaker. `act(name, action)` is null without controls. */
 export function breakerTile(first, act) {
   const use = icon(first.state);
   const word = el("span");
@@ -42,7 +42,7 @@ export function breakerTile(first, act) {
 
   function tick(now) {
     setText(since, sentence(breaker, now));
-    // A closed circuit without failures takes no more room than its name.
+    // A closed circuit without failures shows only its name.
     node.classList.toggle("quiet-circuit", breaker.state === "closed" && !breaker.rules[0].bad && !breaker.failedAt.length);
     why.tick(now);
     show[breaker.state](breaker, now, fact, track);
@@ -61,7 +61,7 @@ function sentence(breaker, now) {
 
 const workersOf = (breaker) => Object.values(breaker.workers).reduce((sum, each) => sum + each, 0);
 
-/** What failed last, how long it took, when, and whose request it was. */
+/** The last failure: what, after how long, when, and in which request. */
 function lastFailure() {
   const text = el("span");
   const id = el("span");
@@ -144,7 +144,7 @@ function meter(value, colour) {
   return el("div", { class: "meter", "aria-hidden": "true" }, bar);
 }
 
-/** Where each failure stands in the window: at the right it happened now, at the left it leaves. */
+/** The position of each failure in the window: new ones are at the right, and leave at the left. */
 function windowTrack(breaker, rule, now) {
   if (!rule.window) return null;
   const box = el("div", { class: "window", "aria-hidden": "true" });

@@ -1,4 +1,4 @@
-/** The value that a change, as the service tells it, makes of the old one. */
+/** Applies a change from the service to the old value, and returns the new one. */
 export function applied(old, change) {
   if (!isObject(change)) return change;
   if (Array.isArray(old)) {

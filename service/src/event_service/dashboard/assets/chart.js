@@ -1,15 +1,15 @@
-// Lines over time. The pointer shows the values of a moment, with its time of day.
+// Lines over time. The pointer shows the values at a moment, and its time of day.
 
 import { el, setAttribute, setText, svg } from "./dom.js";
 import { STATES, clockTime } from "./format.js";
 
 const HEIGHT = 40;
-// A mark is told of by a pointer so near, as a share of the chart's width.
+// The pointer describes a mark within this distance, as a fraction of the chart's width.
 const NEAR = 0.015;
 
 /**
- * `lines`: { name, shape, text(value) }, drawn in their order; a line without a name has no value
- * to show. `shape` is a class of the style sheet.
+ * `lines`: { name, shape, text(value) }, drawn in this order; lines without a name show no value.
+ * `shape` is a class of the style sheet.
  */
 export function chart(lines) {
   const ground = svg("path", { class: "ground" });
@@ -74,7 +74,7 @@ export function chart(lines) {
   return { node, draw };
 }
 
-/** What the lines mean, for all charts of a section. */
+/** The legend for all charts of a section. */
 export function legend(lines) {
   const items = lines.map(([shape, text]) => el("li", {}, el("i", { class: `key ${shape}`, "aria-hidden": "true" }), text));
   return el("ul", { class: "legend" }, ...items);

@@ -1,22 +1,22 @@
-// What is not well, circuits aside: each with a sentence and its section of the run-book.
+// Problems other than circuits, each with a sentence and its section of the run-book.
 
 import { count, latency, rate, share, span } from "./format.js";
 
-// Below this share, and this many a second, failures are no news.
+// Failures below this share, or below this rate per second, are not reported.
 const WORTH_SAYING = 0.05;
 const ENOUGH = 0.5;
-// So much longer than usual, in seconds and as a factor, in so many of the last ten seconds.
+// Slow means longer than usual by these seconds and this factor, in so many of the last ten seconds.
 const SLOWER_BY = 0.1;
 const SLOWER_TIMES = 2;
 const SLOW_SECONDS = 3;
 const LATELY = 10;
-// What is usual is known from so many seconds with calls.
+// Seconds with calls that are needed to know what is usual.
 const KNOWN = 10;
 const FULL = 0.8;
 const LATE = 0.1;
 const OLD = 60;
 
-/** The worst first. */
+/** All problems, worst first. */
 export function concerns(frame) {
   return [
     ...saturation(frame),
@@ -51,7 +51,7 @@ function saturation({ service, upstream }) {
   return found;
 }
 
-/** The worst error share: of requests that were carried out, or of attempts behind retries. */
+/** The worst error share, of requests that were carried out or of attempts hidden by retries. */
 function errors(frame) {
   const open = new Set(frame.breakers.filter((each) => each.state !== "closed").map((each) => each.name));
   const routes = frame.endpoints.map((each) => {
@@ -89,7 +89,7 @@ function isSlow(operation, usual) {
   return operation.latency.p95 > limit && slowSeconds >= SLOW_SECONDS;
 }
 
-/** The usual p95: of the last quarter of an hour, or what these two minutes say of it. */
+/** The usual p95 of the last quarter of an hour, or an estimate from the last two minutes. */
 function usual(operation) {
   if (operation.normal !== null) return operation.normal;
   const known = operation.p95.slice(0, -LATELY).filter((each) => each !== null).sort((a, b) => a - b);

@@ -1,9 +1,9 @@
-// Controls exist where the service says so: in development, and in production where they are
-// enabled. There they ask for how long, why, and by whom.
+// The service decides whether controls exist: in development, and in production if they are
+// enabled. In production they ask for duration, reason and name.
 
 import { ask } from "./ask.js";
 
-/** The answer of a control, or an Error with what the service says of it. */
+/** The answer of a control, or an Error with the service's message. */
 export async function control(method, path, body) {
   const response = await fetch(`/dashboard/controls${path}`, {
     method,
@@ -26,12 +26,12 @@ const DELIVERY = {
   drop: { about: "It is forgotten, whatever its state. An attempt that is under way goes on.", usual: "" },
 };
 
-/** `act(name, action)` for circuits. `say(text)` is told what went wrong where nothing is asked. */
+/** `act(name, action)` for circuits. `say(text)` shows errors of controls without a dialog. */
 export function breakerActions(say, asks) {
   return (name, action) => act(`/breakers/${encodeURIComponent(name)}/${action}`, { ...BREAKER[action], verb: verbOf(action), name }, say, asks);
 }
 
-/** `act(id, action)` for deliveries; it returns once that is done or given up. */
+/** `act(id, action)` for deliveries; it returns when that is done or was cancelled. */
 export function deliveryActions(say, asks, done) {
   return (id, action) => act(`/outbox/${encodeURIComponent(id)}/${action}`, { ...DELIVERY[action], verb: verbOf(action), name: id }, say, asks, done);
 }

@@ -1,4 +1,4 @@
-// Text goes into the page as text only: nothing here takes HTML.
+// Only text goes into the page; nothing here accepts HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -16,7 +16,7 @@ export function icon(name) {
   return svg("svg", { class: "icon", "aria-hidden": "true" }, use);
 }
 
-/** An id that is copied at a click. `shown` is what the button reads, by default the id itself. */
+/** An id that a click copies. `shown` is the button's text, by default the id itself. */
 export function copied(id, name, shown = id) {
   const node = el("button", { type: "button", class: "copy", title: `Copy the ${name} ${id}`, "aria-label": `Copy the ${name} ${id}` }, shown);
   node.addEventListener("click", async () => {
@@ -27,7 +27,7 @@ export function copied(id, name, shown = id) {
   return node;
 }
 
-/** Whether it is in the clipboard now. Without TLS there is the old way only. */
+/** Copies the text and returns whether that worked. Without TLS only the old API is available. */
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
@@ -53,7 +53,7 @@ export function setAttribute(node, name, value) {
   if (node.getAttribute(name) !== value) node.setAttribute(name, value);
 }
 
-/** One child of `parent` for each item, made by `create(item)` as { node, update } and kept.
+/** Keeps one child of `parent` for each item, created by `create(item)` as { node, update }.
  * `update` is called with the item and `more`. */
 export function each(parent, items, keyOf, create, ...more) {
   const known = (parent.parts ??= new Map());
@@ -75,13 +75,13 @@ export function each(parent, items, keyOf, create, ...more) {
   }
 }
 
-/** Puts the parts that `each` keeps into this order. */
+/** Puts the children that `each` keeps into this order. */
 export function arrange(parent, keys) {
   let before = null;
   for (const key of keys) {
     const { node } = parent.parts.get(key);
     const next = before ? before.nextSibling : parent.firstChild;
-    // A node that is moved loses the focus: leave alone what stands right.
+    // A moved node loses the focus, so do not move one that is already in place.
     if (next !== node) parent.insertBefore(node, next);
     before = node;
   }

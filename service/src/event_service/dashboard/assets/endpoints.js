@@ -2,9 +2,9 @@ import { chart } from "./chart.js";
 import { el, setAttribute, setText } from "./dom.js";
 import { OUTCOMES, count, latency, rate, share } from "./format.js";
 
-// From this share on, errors are shown in the colour of failure.
+// From this share on, errors have the colour of failure.
 const ALARMING = 0.05;
-// Whose circuits are marked in the chart; of other routes all are.
+// The circuits that are marked in a route's chart; other routes show all.
 const CALLS = {
   "/api/getUsers": ["getUsers"],
   "/api/getEvents": ["getEvents"],

@@ -23,7 +23,7 @@ export const numberWord = (number) => words[number] ?? String(number);
 
 export const count = (number) => number.toLocaleString("en", { maximumFractionDigits: 0 });
 
-/** Requests a second: enough digits for slow traffic, none for fast. */
+/** Requests per second, with decimals only for low rates. */
 export function rate(number) {
   return number.toLocaleString("en", { maximumFractionDigits: number < 10 ? 1 : 0 });
 }
@@ -42,7 +42,7 @@ export function latency(seconds) {
   return seconds < 1 ? unit(digits(seconds * 1000), "ms") : unit(digits(seconds), "s");
 }
 
-/** How long ago, or how long still. */
+/** The time since or until a moment. */
 export function span(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   if (whole < 60) return unit(whole, "s");

@@ -16,7 +16,7 @@ import { viewChoice } from "./view.js";
 
 const byId = (id) => document.getElementById(id);
 const FAULT_SHOWN = 8000;
-// So many requests in two minutes for paths that do not exist are more than a stray one.
+// With so many requests for unknown paths in two minutes, these paths get a tile.
 const STRAY = 5;
 const circuits = byId("circuits");
 const page = document.body.dataset;
@@ -74,15 +74,15 @@ function drawCharts() {
 
 const WORST_FIRST = ["open", "half_open", "isolated", "closed"];
 
-/** The worst first; equals stay in the order in which the service names them. */
+/** Worst first; equal ones stay in the service's order. */
 function inOrder(breakers) {
   const rank = (breaker) => WORST_FIRST.indexOf(breaker.state);
-  // Whoever is about to press a button finds it where it was.
+  // Do not move a button that somebody is about to press.
   const busy = circuits.matches(":hover") || circuits.querySelector(":focus-visible");
   if (!busy) arrange(circuits, breakers.toSorted((a, b) => rank(a) - rank(b)).map((breaker) => breaker.name));
 }
 
-/** Paths that nobody serves get a tile while many ask for them, not for a stray one. */
+/** Shows a tile for unknown paths while there are many requests for them. */
 function worthATile(endpoint) {
   return endpoint.method !== "" || endpoint.requests.reduce((sum, each) => sum + each, 0) >= STRAY;
 }
@@ -95,7 +95,7 @@ function onLink(next) {
   tick();
 }
 
-/** What moves between two frames: ages, countdowns, the draining window. */
+/** Updates what changes between two frames: ages, countdowns, the failure window. */
 function tick() {
   const age = stream.age();
   const fresh = byId("fresh");
@@ -138,12 +138,12 @@ function announceChanges() {
   speak(moved.map((breaker) => announce(breaker, reason(breaker))).join(" "));
 }
 
-/** For screen readers: changes of state and of the stream, and nothing that ticks. */
+/** For screen readers: changes of state and of the stream, but no counting numbers. */
 function speak(text) {
   setText(byId("announcement"), text);
 }
 
-/** What a control was answered when it did not work. */
+/** Shows the error of a control. */
 function say(text) {
   const fault = byId("fault");
   fault.hidden = false;

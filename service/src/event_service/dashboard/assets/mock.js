@@ -1,4 +1,4 @@
-// The panel of the mock upstream, in development: what goes wrong now, and what is to.
+// The panel of the mock upstream, in development: shows and sets its faults.
 
 import { control } from "./controls.js";
 import { el, setText } from "./dom.js";
@@ -17,7 +17,7 @@ const MODES = {
 };
 const STATUSES = [503, 500, 502, 504, 429, 404, 401];
 const TRAFFIC_EVERY = 250;
-// Others may set faults, too.
+// Other programs may set faults, too.
 const LOOK_EVERY = 5000;
 
 export function mockPanel(box) {
@@ -49,7 +49,7 @@ export function mockPanel(box) {
   setInterval(() => document.hidden || look(), LOOK_EVERY);
 }
 
-/** What the mock does at the moment, with a button to heal each fault. */
+/** The mock's current faults, with a button to heal each. */
 function whatIsSet(act) {
   const list = el("ul", { class: "set" });
   let shown = "";
@@ -183,7 +183,7 @@ function group(title, ...children) {
 }
 
 function labelled(text, input) {
-  // The options of a select are no part of its name.
+  // The options of a select are not part of its name.
   input.setAttribute("aria-label", text);
   return el("label", {}, text, input);
 }

@@ -1,4 +1,4 @@
-// The deliveries that wait, are refused or dead: looked at when the reader opens the section.
+// Queued, refused and dead deliveries; loaded when the section is opened.
 
 import { copied, el, setText } from "./dom.js";
 import { count, span } from "./format.js";
@@ -6,7 +6,8 @@ import { count, span } from "./format.js";
 const STATES = { "": "All", queued: "Queued", refused: "Refused", dead: "Dead", delivered: "Delivered" };
 const PAGE = 25;
 
-/** `act(id, action)` is null where nothing may be changed; it is made with what to do afterwards. */
+/** `act(id, action)` is null if nothing may be changed; it is created with a function to call
+ * afterwards. */
 export function outboxPanel(section, makeAct) {
   const summary = el("summary", {}, "Deliveries");
   const state = el("select", { "aria-label": "State" }, ...Object.entries(STATES).map(([value, text]) => el("option", { value }, text)));
@@ -39,7 +40,7 @@ export function outboxPanel(section, makeAct) {
     try {
       const response = await fetch(`/dashboard/outbox?${query}`);
       const answer = await response.json();
-      // A later look may have been answered sooner.
+      // A later request may have been answered first.
       if (mine !== newest) return;
       if (!response.ok) throw new Error(answer.detail);
       const rows = answer.deliveries.map((each) => row(each, act));
@@ -64,7 +65,7 @@ export function outboxPanel(section, makeAct) {
     if (!frame.outbox) return;
     const { pending: queued, oldest } = frame.outbox;
     setText(summary, queued ? `${count(queued)} queued, the oldest for ${span(oldest)}` : "Nothing is queued");
-    // Who reads a row, or is about to press its button, finds it where it was.
+    // Do not move a row that somebody reads, or whose button somebody is about to press.
     const busy = list.contains(document.activeElement) || list.querySelector("details[open]");
     // A delivery that ends between two counts changes no count.
     const stale = queued !== pending || list.querySelector("li[data-status=queued]");

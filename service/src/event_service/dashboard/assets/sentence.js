@@ -1,11 +1,11 @@
 import { concerns } from "./concerns.js";
 import { numberWord, rate, remaining, span } from "./format.js";
 
-// As many as people take in at a glance.
+// As many as people can read at a glance.
 const TOLD = 3;
 
-/** The state of things, in one sentence, one of the states that have a colour and an icon, and the
- * section of the run-book about the worst of it. */
+/** The banner: one sentence, a state with a colour and an icon, and the section of the run-book for
+ * the worst problem. */
 export function describe(frame, now) {
   const others = concerns(frame);
   const troubled = frame.breakers.filter((breaker) => breaker.state !== "closed");
@@ -29,18 +29,18 @@ function listed(others) {
   return told.length ? `${told.join(", ")} and ${last}` : last;
 }
 
-/** What a screen reader is told when a breaker changes its state: no numbers that tick. */
+/** The text for screen readers when a breaker changes its state, without counting numbers. */
 export function announce(breaker, reason) {
   const word = { closed: "closed", open: "open", half_open: "half-open", isolated: "isolated" };
   return `${breaker.name} is now ${word[breaker.state]}${reason ? `: ${reason}` : ""}.`;
 }
 
-/** When the next call is let in, or null if that cannot be said. */
+/** When the next call is admitted, or null if that is unknown. */
 export function nextCanary(breaker, now) {
   return breaker.retryAt === null ? null : Math.max(0, breaker.retryAt - now);
 }
 
-/** " in 1 of 2 workers"; nothing where there is one worker. */
+/** " in 1 of 2 workers"; empty with one worker. */
 export function where(breaker) {
   const workers = Object.values(breaker.workers).reduce((sum, each) => sum + each, 0);
   return workers > 1 ? ` in ${breaker.workers[breaker.state]} of ${workers} workers` : "";
@@ -65,7 +65,7 @@ function one(breaker, now) {
   }
 }
 
-/** A circuit that opened again has been in trouble for longer than it is open. */
+/** A circuit that opened again has been in trouble for longer than it has been open. */
 export function longTrouble(breaker, now) {
   if (breaker.troubledSince === null || breaker.troubledSince > breaker.since - 1) return "";
   return ` (in trouble for ${span(now - breaker.troubledSince)})`;

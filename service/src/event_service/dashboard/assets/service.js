@@ -6,7 +6,7 @@ const FULL = 0.8;
 const LATE = 0.1;
 const MIB = 1024 * 1024;
 
-/** The row of the service itself; the outbox and the cluster show where they are on. */
+/** The row of the service itself, with outbox and cluster if they are on. */
 export function serviceRow(box) {
   const requests = plain("Requests");
   const times = plain("Latency");

@@ -1,8 +1,9 @@
-// The feed of frames, which come as changes to the one before: says whether its news is live, stale or lost, and reconnects by itself.
+// Receives frames, as changes to the previous one. Reports whether they are live, stale or lost, and
+// reconnects.
 
 import { applied } from "./changes.js";
 
-// In seconds. A connection that has been silent for so long may be dead without knowing.
+// Seconds. A connection that is silent for longer may be dead.
 const STALE_AFTER = 2.5;
 const DEAD_AFTER = 10;
 const RETRY_AFTER = 1.5;
@@ -37,7 +38,7 @@ export function follow(path, { onFrame, onLink }) {
     source.onerror = async () => {
       if (link !== "waiting") become("lost");
       if (source.readyState !== EventSource.CLOSED) return;
-      // The browser gives up for good on an answer other than a stream.
+      // After an answer that is not a stream, the browser does not reconnect by itself.
       if (await signedOut()) location.reload();
       setTimeout(connect, RETRY_AFTER * 1000);
     };

@@ -1,13 +1,13 @@
 import { copied, el, icon, setText } from "./dom.js";
 import { OUTCOMES, STATES, clockTime, count, latency, span } from "./format.js";
 
-// Of each kind: a flood of one leaves room for the others.
+// Limits for each kind, so that one kind does not push out the others.
 const KEPT = { transition: 150, failure: 200, refusal: 40, note: 20 };
-// As in the service: a refusal so many seconds after the last one begins a run of its own.
+// As in the service: a refusal so many seconds after the last one begins a new run.
 const RUN_ENDS = 10;
 
-/** The latest transitions, failed requests and runs of refusals, the newest first. `traceUrl` is
- * where a trace is, with {trace_id} in it, or "". */
+/** The latest transitions, failed requests and runs of refusals, newest first. `traceUrl` is the URL
+ * of a trace, with {trace_id} in it, or "". */
 export function tail(traceUrl) {
   const list = document.getElementById("tail");
   const empty = document.getElementById("tail-empty");
@@ -38,7 +38,7 @@ export function tail(traceUrl) {
     tell(frame);
   }
 
-  /** Each worker numbers what it tells. */
+  /** Each worker numbers its own entries. */
   function fresh(items, kind, frame) {
     const made = [];
     for (const [worker, told] of Map.groupBy(items, (item) => item.worker)) {
@@ -58,7 +58,7 @@ export function tail(traceUrl) {
     return made;
   }
 
-  /** One row for each run, which counts on while the run lasts. */
+  /** One row for each run; it is updated while the run lasts. */
   function freshRuns(frame) {
     const made = [];
     const now = new Map();

@@ -1,4 +1,4 @@
-// The system's colours, unless the reader chose.
+// The system's colours, unless the user chose a theme.
 
 const KEY = "event-service-theme";
 const ORDER = ["system", "light", "dark"];

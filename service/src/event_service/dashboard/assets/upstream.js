@@ -5,7 +5,7 @@ import { count, latency, rate, share } from "./format.js";
 
 const ALARMING = 0.05;
 
-/** The retry budget, and the calls that were not made. */
+/** The retry budget, and the calls that were saved. */
 export function gauges(box) {
   const retries = plain("Retry budget left");
   const shared = plain("Saved by single flight");

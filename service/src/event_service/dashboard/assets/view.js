@@ -1,5 +1,5 @@
-// The stretch of time that the charts show: two minutes by second, or a quarter of an hour by ten
-// seconds. The reader's choice is remembered.
+// The period that the charts show: two minutes in steps of a second, or a quarter of an hour in steps
+// of ten seconds. The user's choice is remembered.
 
 import { el } from "./dom.js";
 import { clockTime } from "./format.js";
@@ -27,7 +27,7 @@ export function viewChoice(onChange) {
   return { node, of: (frame) => viewOf(frame, chosen === LONG) };
 }
 
-/** How to place what the frame tells on a chart. `by(short, long)` is what to draw. */
+/** How to place a frame's data on a chart. `by(short, long)` selects the data to draw. */
 function viewOf(frame, long) {
   const step = long ? frame.recent : 1;
   const length = long ? 90 : 120;
@@ -38,7 +38,7 @@ function viewOf(frame, long) {
     name: long ? "15 minutes" : "two minutes",
     step,
     by: (short, longer) => (long ? longer : short),
-    // A value stands at the end of the time that it is of; so do marks.
+    // A value is drawn at the end of its period; so are marks.
     share: (at) => (at - begins - step) / (step * (length - 1)),
     timeOf: (index) => {
       const to = begins + step * (index + 1);
