@@ -26,21 +26,21 @@ from event_service.settings import PREFIX, Settings, is_database
 SOURCES = [Path(__file__).parent, Path(halfopen.__file__).parent]
 FOLDER = Path(".event-service")
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
-ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  to be shown, not to be listened on
-# The last one comes when the terminal is closed.
+ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  shown, not listened on
+# SIGHUP is sent when the terminal is closed.
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PR_SET_PDEATHSIG = 1  # Linux's number
 _libc = ctypes.CDLL(None)
-# Milliseconds between looks at the children.
+# Milliseconds between two checks of the child processes.
 GLANCE = 250
-# The mock's outage, in cooldowns. Above one, so that whoever types its three refusals by hand has
-# the time; below two, so that the second canary at the latest closes the circuit.
+# The mock's outage, in cooldowns. Above one, so that there is time to type the three refused
+# requests by hand; below two, so that the first or second canary closes the circuit.
 OUTAGE = 1.2
 ADD = """-H 'content-type: application/json' -d '{"userId":"1","title":"Standup"}'"""
 
 
 def wants_mock(settings: Settings) -> bool:
-    """Whether the upstream is the mock's to be: no other was named, or none runs where it would."""
+    """Whether to start the mock: no upstream is set, or nothing listens at its loopback address."""
     if "upstream_url" not in settings.model_fields_set:
         return True
     if not settings.upstream_url.startswith("http://"):
@@ -58,7 +58,7 @@ def _is_served(host: str, port: int) -> bool:
 
 
 def run(settings: Settings, *, mocked: bool) -> int:
-    """Run the service, and the mock if it is to be `mocked`, until a signal; the exit code."""
+    """Run the service, with the mock if `mocked`, until a signal. Returns the exit code."""
     typer.echo(_addresses(settings, mocked=mocked))
     asked = _AskedToEnd()
     with ExitStack() as stack:
@@ -89,9 +89,9 @@ def _run(
 
 
 class _AskedToEnd:
-    """Whether a signal came. It interrupts nothing: a child that is being started would be lost.
+    """Whether a signal came. The signal only sets a flag, so that no starting child gets lost.
 
-    No lock, as in an Event: one signal may come while another is being handled.
+    It is not an Event, because that has a lock: a signal may arrive while another is handled.
     """
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class _AskedToEnd:
         return self._came
 
     def ignore(self) -> None:
-        """Further ones, too: handlers in Python are gone at its very end, and they would kill."""
+        """Ignore further signals: at exit Python removes its handlers, and a signal would kill."""
         for number in ENDS:
             signal.signal(number, signal.SIG_IGN)
 
@@ -137,7 +137,7 @@ def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None, asked: 
 
 
 class Restartable:
-    """A module of ours that runs as a program, between entering and leaving."""
+    """A context manager that runs one of our modules as a child process."""
 
     def __init__(self, module: str, *arguments: str, environ: Mapping[str, str]) -> None:
         self._command = (module, *arguments)
@@ -162,8 +162,8 @@ class Restartable:
 
 
 def _outbox(settings: Settings) -> dict[str, str]:
-    """An outbox, unless the settings say something else: one for each upstream, so that none gets
-    what was meant for another. Its folder keeps itself out of version control.
+    """The variable for an outbox, unless the settings name one. Each upstream has its own outbox,
+    so that no upstream gets events meant for another. Git ignores the outbox's folder.
     """
     variable = f"{PREFIX}OUTBOX_URL"
     if settings.outbox_url or variable in os.environ or is_database(settings.upstream_url):
@@ -186,7 +186,7 @@ def _mock(settings: Settings) -> AbstractContextManager[subprocess.Popen[bytes]]
 def _child(
     module: str, *arguments: str, environ: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    # A session of its own: Ctrl-C reaches us alone, and we stop our children in order.
+    # In a new session, so that Ctrl-C reaches only us, and we stop our children in order.
     with subprocess.Popen(  # noqa: S603  our own modules under our own interpreter
         [sys.executable, "-m", module, *arguments],
         env=environ,
@@ -201,13 +201,13 @@ def _child(
 
 
 def _end_with_parent() -> None:
-    """Have the system end this process should its parent be killed; only Linux can."""
+    """Let the kernel end this process if its parent is killed; works only on Linux."""
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM))
 
 
 def _answers(service: Restartable, settings: Settings, asked: _AskedToEnd) -> bool:
-    """Waits until the service answers; whether it does, or has ended, or is asked to."""
+    """Wait until the service answers. False if it ended, or if a signal came first."""
     while not service.ended and not asked.is_set():
         connection = http.client.HTTPConnection(_reachable(settings), settings.port, timeout=1)
         try:

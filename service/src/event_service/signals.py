@@ -117,8 +117,8 @@ class AttemptEnded(Signal, frozen=True, gc=False):
 
 
 class AttemptRefused(Signal, frozen=True, gc=False):
-    """The breaker let an attempt not begin. It tells nobody itself: that would cost it more than
-    to refuse.
+    """The breaker refused an attempt. It emits no event of its own, because that would cost more
+    than the refusal.
     """
 
     operation: str

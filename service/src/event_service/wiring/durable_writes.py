@@ -50,7 +50,7 @@ def build_outbox(
     cells: Cells,
     new_id: Callable[[], str],
 ) -> Outbox:
-    """Durable writes, delivered through the sink while the circuit lets them."""
+    """The outbox. Events are delivered to `sink` while the circuit admits calls."""
     for listener in (OutboxLines(), OutboxMetrics(cells)):
         listener.listen(signals)
     window = Window(min(MOST_LANES, max(1, settings.upstream_concurrency // 2)))
@@ -88,7 +88,7 @@ def build_outbox(
 
 
 def _describe(delivery_id: str, error: Exception) -> bytes:
-    """The problem that a delivery met, as shown to whoever asks for the delivery."""
+    """The problem of a delivery as JSON, as clients and operators see it."""
     call = context.current.get()
     return problem_for(error).body(
         instance=f"/api/addEvent/{delivery_id}", request_id="" if call is None else call.request_id
