@@ -140,3 +140,11 @@ def test_behind_nginx_the_service_sees_its_clients_and_the_dashboard_its_stream(
     clients = re.findall(r'"path":"/api/getUsers".*?"client":"([^"]*)"', told.output)
     # Not what the client itself claimed.
     assert clients == ["127.0.0.2"]
+
+
+def test_nginx_ends_an_idle_connection_before_the_service_does():
+    """The other way round a request may meet the end of its connection, and a POST is lost."""
+    config = (DEPLOY / "nginx/event-service.conf").read_text()
+    (seconds,) = re.findall(r"^ *keepalive_timeout (\d+)s;", config, re.MULTILINE)
+
+    assert float(seconds) < Settings.model_fields["keep_alive"].default
