@@ -34,10 +34,10 @@ async def fan_out_settled(
 
 
 class _FanOut(Generic[K, V]):
-    """Starts as many calls as may run at once, and the next one whenever one ends.
+    """Starts as many calls as may run concurrently, and the next one whenever one ends.
 
-    A TaskGroup would lose a cancellation that meets an error, take a call cancelled from within
-    for a success, wrap the error in a group, and want a task for what is a future already.
+    A TaskGroup would lose a cancellation that coincides with an error, treat a call that cancelled
+    itself as a success, wrap the error in a group, and need a task for each future.
     """
 
     def __init__(self, fn: Callable[[K], Awaitable[V]], keys: Sequence[K], limit: int) -> None:
@@ -91,7 +91,7 @@ class _FanOut(Generic[K, V]):
             call = begun if isinstance(begun, asyncio.Future) else asyncio.ensure_future(begun)
         self._calls.append(call)
         if call.done() and not call.cancelled() and call.exception() is None:
-            return  # from a cache, say: its end needs no turn of the loop
+            return  # already done, for example from a cache: this needs no turn of the loop
         call.add_done_callback(self._on_end)
         self._running.add(call)
 

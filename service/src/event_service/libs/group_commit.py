@@ -38,7 +38,7 @@ class GroupCommit(Generic[T, R]):
         result: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._waiting.append((item, result))
         if len(self._tasks) < self._at_once:
-            # It ends when nobody waits any more, so it outlives only callers that were cancelled
+            # The task ends when no item waits, so it outlives only callers that were cancelled
             # during the commit; `drain` waits for it.
             self._tasks.add(asyncio.create_task(self._run()))
         return await result
@@ -59,7 +59,7 @@ class GroupCommit(Generic[T, R]):
             self._waiting.clear()
             raise
         finally:
-            # In the same step in which nobody waits: who comes next begins another.
+            # In the same step in which the queue is empty, so that the next item starts a new task.
             self._tasks -= {asyncio.current_task()}
 
     def _next_batch(self) -> list[tuple[T, asyncio.Future[R]]]:

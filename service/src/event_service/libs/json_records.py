@@ -1,4 +1,4 @@
-"""Reads an array within a JSON object that is too large to be held, record by record."""
+"""Reads an array within a JSON object record by record, for files that do not fit in memory."""
 
 import codecs
 import json
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Protocol
 
 PIECE = 64 * 1024
-# The most that a token lacks where a piece of the file ends within it, strings aside.
+# The longest token other than a string: so much may be missing at the end of a piece of the file.
 LONGEST_TOKEN = 16
 _space = re.compile(r"[ \t\n\r]*").match
 _scan = json.JSONDecoder().raw_decode
@@ -19,13 +19,13 @@ class Readable(Protocol):
 
 
 class NotRecords(ValueError):
-    """The file is not JSON, or no object with such an array; the text says where and why."""
+    """The file is not JSON, or not an object with such an array; the text says where and why."""
 
 
 def records(file: Readable, name: str) -> Iterator[bytes]:
-    """The elements of the object's array of this name, each as it is written.
+    """The elements of the object's array `name`, each as its original text.
 
-    The file is read from its beginning to its end. Raises NotRecords, and OSError of the file.
+    Reads the whole file. Raises NotRecords, and OSError from the file.
     """
     file.seek(0)
     text = _Text(file)
@@ -48,7 +48,7 @@ def records(file: Readable, name: str) -> Iterator[bytes]:
 
 
 class _Text:
-    """The text of a file from where it was read to; `path` is the place for whoever is told."""
+    """The unread text of a file. `path` is the place in the JSON, for messages."""
 
     def __init__(self, file: Readable) -> None:
         self._file = file
@@ -59,7 +59,7 @@ class _Text:
         self.path = "$"
 
     def members(self) -> Iterator[str]:
-        """The names of an object; whoever takes one must take its value before the next."""
+        """The names of an object. After each name, the caller must read its value."""
         self._take("{", "an object")
         while self.peek() != "}":
             if self.peek() != '"':
@@ -85,7 +85,7 @@ class _Text:
         self._take("]", "an array")
 
     def pass_over(self) -> None:
-        """A value, in parts if it is an array."""
+        """Skip a value; an array in parts."""
         if self.peek() != "[":
             self._value()
             return
@@ -93,7 +93,7 @@ class _Text:
             pass
 
     def peek(self) -> str:
-        """The next character that is no space; "" at the end."""
+        """The next character that is not white space; "" at the end."""
         while True:
             space = _space(self._read, self._at)
             if space is not None:
@@ -103,7 +103,7 @@ class _Text:
             self._read_on()
 
     def _goes_on(self, end: str) -> bool:
-        """Pass a comma, after which something must come."""
+        """Whether a comma, and so another element, follows; skips the comma."""
         if self.peek() != ",":
             return False
         self._at += 1
@@ -136,7 +136,7 @@ class _Text:
 
     def _read_on(self) -> None:
         left = self._read[self._at :]
-        # As much again as is held, or a long record would be scanned a piece at a time.
+        # Read as much again as is held; small pieces would rescan a long record many times.
         piece = self._file.read(max(PIECE, len(left)))
         self._ended = not piece
         try:

@@ -11,9 +11,9 @@ class ShutdownNotice:
 
     def __init__(self) -> None:
         self.leaving = False
-        """The process takes no more requests than it must: each reply ends its connection."""
+        """The process stops taking requests: each reply closes its connection."""
         self.stopping = False
-        """The whole service ends, and is to get no more traffic; implies `leaving`."""
+        """The whole service stops and must get no more traffic; implies `leaving`."""
         self.in_flight = 0
         self._listeners: list[Callable[[], None]] = []
 
@@ -32,6 +32,6 @@ class ShutdownNotice:
             listener()
 
     def stop(self) -> None:
-        """The whole service ends. Calling it again does nothing."""
+        """The whole service stops. Calling it again does nothing."""
         self.stopping = True
         self.leave()

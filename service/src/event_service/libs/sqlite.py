@@ -115,8 +115,8 @@ def sync_folder(folder: Path) -> None:
 
 def _configure(connection: apsw.Connection, synchronous: str) -> None:
     connection.set_busy_timeout(BUSY_TIMEOUT_MS)
-    # Before a new file turns to WAL: the journal of that very change, brought back by a power
-    # cut, would take the whole log with it.
+    # Before a new file is switched to WAL: if a power cut restored the journal of that change, the
+    # whole log would be lost.
     connection.pragma("synchronous", "EXTRA")
     wanted: dict[str, Any] = {
         "journal_mode": "wal",
@@ -130,16 +130,16 @@ def _configure(connection: apsw.Connection, synchronous: str) -> None:
     for name, value in wanted.items():
         connection.pragma(name, value)
         found = connection.pragma(name)
-        # A VFS without memory mapping does not know the size at all.
+        # A VFS without memory mapping reports no size.
         if found != value and not (name == "mmap_size" and found is None):
             raise SqliteUnusable(f"SQLite says {name}={found} where {value} was set")
 
 
 class SqliteThread:
-    """One connection that lives in a thread of its own.
+    """One connection with its own thread.
 
     `run` may be called from any task of one event loop; calls run one after another. A call that
-    is cancelled while it runs runs to its end all the same: a transaction is never cut in two.
+    is cancelled while it runs still runs to its end, so no transaction is interrupted.
     """
 
     def __init__(self, open_connection: Callable[[], apsw.Connection]) -> None:
@@ -153,7 +153,7 @@ class SqliteThread:
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """`work(connection, …)` in the thread; opens the connection if there is none.
+        """Run `work(connection, …)` in the thread; opens the connection if there is none.
 
         Raises what `work` and `open_connection` raise.
         """

@@ -30,10 +30,10 @@ class _Stored(Generic[V]):
 
 class StaleCache(Generic[K, V]):
     """Values are fresh for `ttl` seconds and usable when the source fails for `stale_for` more
-    (RFC 5861, stale-if-error); whether a stale value may be served is for the caller to say.
+    (RFC 5861, stale-if-error); the caller decides whether to serve a stale value.
 
-    Never more than `max_entries` values, nor values whose sizes add up to more than `max_size`;
-    the least recently used go first. Use from one thread.
+    It holds at most `max_entries` values, with a total size of at most `max_size`; the least
+    recently used are removed first. Use from one thread.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StaleCache(Generic[K, V]):
         return Entry(stored.value, age, age < self.ttl)
 
     def begin(self, key: K) -> Fetch:
-        """Call before fetching a value, and hand the token to `put` with what was fetched."""
+        """Call this before fetching a value, and pass the token to `put` with the value."""
         fetch = self._fetches.get(key)
         if fetch is None:
             fetch = self._fetches[key] = Fetch()
@@ -89,7 +89,7 @@ class StaleCache(Generic[K, V]):
             self._size -= evicted.size
 
     def invalidate(self, key: K) -> None:
-        """Forget the value, and do not keep the results of fetches that are under way."""
+        """Remove the value, and ignore the results of fetches in progress."""
         self._remove(key)
         self._fetches.pop(key, None)
 

@@ -1,7 +1,7 @@
-"""Keeps worker processes running: starts, replaces and ends them, and hears the signals.
+"""Keeps worker processes running: starts, replaces and ends them, and handles signals.
 
-It is one loop in one thread that waits for whatever comes next, so that nothing, a replacement
-under way least of all, keeps a signal waiting.
+It is one loop in one thread that waits for the next thing to happen, so nothing delays a signal,
+not even a replacement in progress.
 """
 
 import multiprocessing
@@ -20,22 +20,22 @@ from typing import Protocol
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SIGNALS = frozenset({*STOP_SIGNALS, signal.SIGHUP})
-# Ends a worker that has not begun to serve.
+# Ends a worker that does not serve yet.
 DROP = signal.SIGUSR1
-# A worker that ends by itself within so many seconds has come to nothing.
+# A worker that ends by itself within so many seconds counts as failed.
 SHORT_LIFE = 5.0
-# With no worker left, so many in a row that came to nothing end it all.
+# After so many failed workers in a row, with no other worker left, the server ends.
 MOST_SHORT_LIVES = 5
 FIRST_DELAY, LONGEST_DELAY = 0.1, 1.0
-# select() and the like take no longer ones.
+# Longer timeouts are not accepted by select() and similar calls.
 LONGEST_WAIT = 3600.0
 
 
 class Ask(StrEnum):
-    """What the supervisor asks of a worker; a closed connection says STOP."""
+    """A request from the supervisor to a worker; a closed connection means STOP."""
 
     LEAVE = "leave"
-    """Another one has taken your place."""
+    """Another worker has taken this one's place."""
     STOP = "stop"
     """The whole server ends."""
 
@@ -47,16 +47,16 @@ class Link:
         self._connection = connection
 
     def fileno(self) -> int:
-        """Readable as soon as there is something asked."""
+        """A descriptor that is readable when there is a request."""
         return self._connection.fileno()
 
     def serving(self) -> None:
-        """Say that this worker does its work from now on."""
+        """Report that this worker serves now."""
         with suppress(OSError):
             self._connection.sendall(b"serving")
 
     def asked(self) -> Ask:
-        """What was asked; the supervisor's end asks for our own. Blocks while there is nothing."""
+        """The request; STOP if the supervisor has ended. Blocks until there is one."""
         try:
             found = self._connection.recv(64)
         except ConnectionError:
@@ -64,37 +64,37 @@ class Link:
         return Ask.LEAVE if found == Ask.LEAVE.encode() else Ask.STOP
 
 
-# Called in a process of its own with the worker's number, from 1, and its place, from 0, which no
-# other process of the supervisor has as long as this one lives. SIGTERM is blocked, so it waits for
-# the worker to handle it. Before the worker says that it serves, it handles SIGTERM and DROP as it
-# does Ask.STOP; until then DROP ends it. SIGINT and SIGHUP are ignored: a terminal sends them to
-# all processes, and the supervisor answers them.
+# Called in a new process with the worker's number, from 1, and its place, from 0. No other living
+# process of the supervisor has the same place. SIGTERM is blocked until the worker unblocks it.
+# Before a worker reports that it serves, it must handle SIGTERM and DROP like Ask.STOP; until it
+# does, DROP ends it. SIGINT and SIGHUP are ignored, because a terminal sends them to all processes
+# and the supervisor handles them.
 Work = Callable[[int, int, Link], None]
 
 
 class Events(Protocol):
-    """What is told of workers, by their numbers."""
+    """Callbacks about workers, by number."""
 
     def ended(self, worker: int, code: int) -> None:
-        """It ended by itself; below 0, by that signal."""
+        """The worker ended by itself; a negative `code` is the signal that killed it."""
 
     def killed(self, worker: int) -> None:
-        """It did not end in time."""
+        """The worker was killed because it did not end in time."""
 
     def not_replaced(self, worker: int) -> None:
-        """Its replacement did not start; it goes on, and so do those after it."""
+        """Its replacement did not start; it continues, and the reload ends."""
 
     def given_up(self) -> None:
-        """No worker is left, and new ones come to nothing."""
+        """No worker is left, and new ones fail."""
 
     def may_be_dropped(self, worker: int) -> bool:
-        """Whether nobody waits for this worker, which has not begun to serve when all end."""
+        """Whether a worker that does not serve yet may be ended at once when all are to end."""
 
     def gone(self, place: int) -> None:
-        """The process of this place has ended, whatever ended it."""
+        """The process in this place has ended, for whatever reason."""
 
     def stopping(self) -> None:
-        """All workers are asked to end; what only they need can be closed here."""
+        """All workers were asked to end. Resources that only they need can be closed."""
 
 
 class _Worker:
@@ -107,7 +107,7 @@ class _Worker:
         self.connection = connection
         self.serving = False
         self.started = time.monotonic()
-        # When it is killed, once it was asked to end.
+        # When to kill it; set once it was asked to end.
         self.until: float | None = None
 
     def ask(self, what: Ask, *, patience: float) -> None:
@@ -117,7 +117,7 @@ class _Worker:
             self.connection.sendall(what.encode())
 
     def drop(self) -> None:
-        """End one that has not served yet. If it does by now, it takes this as Ask.STOP."""
+        """End a worker that does not serve yet. If it serves by now, this means Ask.STOP."""
         if self.process.pid is not None:
             os.kill(self.process.pid, DROP)
 
@@ -125,11 +125,11 @@ class _Worker:
 class Supervisor:
     """Runs `work` in `count` processes until SIGINT or SIGTERM; SIGHUP replaces each of them.
 
-    It ends the process that it runs in: from then on these signals are blocked.
+    The process should exit when `run` returns; from then on these signals are blocked.
 
-    A worker that ends by itself is started again: at once, and after a growing delay if it keeps
-    ending. `patience` is how many seconds a worker may take to end when it is asked to. Workers
-    end when the supervisor does, whatever ended it. For the main thread.
+    A worker that ends by itself is replaced at once, or after a growing delay if that happens
+    repeatedly. `patience`: seconds that a worker may take to end after it was asked to. Workers end
+    when the supervisor does, for whatever reason. Use from the main thread.
     """
 
     def __init__(self, work: Work, *, count: int, patience: float, events: Events) -> None:
@@ -137,13 +137,13 @@ class Supervisor:
         self._patience = patience
         self._events = events
         self._count = count
-        # By number; those that are to take a worker's place; those that are to end.
+        # Workers and starting replacements, by number; workers that were asked to end.
         self._workers: dict[int, _Worker] = {}
         self._successors: dict[int, _Worker] = {}
         self._leaving: list[_Worker] = []
-        # Numbers of workers that SIGHUP replaces, one after the other.
+        # Numbers of the workers that SIGHUP has yet to replace, one after the other.
         self._to_replace: list[int] = []
-        # By number, when a worker is started again, and how many came to nothing in a row.
+        # By number: when to start a worker again, and its failures in a row.
         self._due: dict[int, float] = {}
         self._short_lives: dict[int, int] = {}
         self._ever_served = False
@@ -151,7 +151,7 @@ class Supervisor:
         self._code = 0
 
     def run(self) -> int:
-        """Returns the exit code once all workers have ended: 0 after a signal, else 1."""
+        """Run until all workers have ended. Returns the exit code: 0 after a signal, else 1."""
         with self._hearing() as signals:
             for number in range(1, self._count + 1):
                 if not self._stopping:
@@ -167,7 +167,7 @@ class Supervisor:
 
     @contextmanager
     def _hearing(self) -> Iterator[int]:
-        """Hear the signals; yields what is readable when one came."""
+        """Handle signals; yields a descriptor that is readable when one has arrived."""
         reader, writer = os.pipe()
         for end in (reader, writer):
             os.set_blocking(end, False)
@@ -178,7 +178,7 @@ class Supervisor:
         try:
             yield reader
         finally:
-            # All has ended, so what comes now must not end the process in another way.
+            # Everything has ended; a late signal must not change how the process exits.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
             signal.set_wakeup_fd(wakeup)
             os.close(reader)
@@ -200,7 +200,7 @@ class Supervisor:
         process = multiprocessing.get_context("fork").Process(
             target=self._in_worker, args=(number, place, ours, theirs), name=f"worker-{number}"
         )
-        # Until the child has handlers of its own a signal would run ours there, and be lost.
+        # Until the child has its own handlers, a signal would run ours in it, and get lost.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         try:
             process.start()
@@ -218,7 +218,7 @@ class Supervisor:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS - {signal.SIGTERM})
-        # The supervisor's ends are its alone: they close when it ends.
+        # Only the supervisor keeps its ends, so they close when it ends.
         ours.close()
         for each in self._all():
             each.connection.close()
@@ -248,7 +248,7 @@ class Supervisor:
         except OSError:
             serving = False
         if not serving:
-            # It ends; its sentinel says so.
+            # The worker is ending; its sentinel reports that.
             return
         worker.serving = self._ever_served = True
         if self._successors.get(worker.number) is worker:
@@ -281,7 +281,7 @@ class Supervisor:
             self._events.gone(worker.place)
 
     def _lost(self, worker: _Worker, code: int) -> None:
-        """A worker ended by itself."""
+        """Handle a worker that ended by itself."""
         self._events.ended(worker.number, code)
         number, now = worker.number, time.monotonic()
         lived = worker.serving and now - worker.started >= SHORT_LIFE
@@ -315,7 +315,7 @@ class Supervisor:
             self._successors[number] = self._start(number)
 
     def _stop(self) -> None:
-        """Ask all to end, those that another one has replaced as well."""
+        """Ask all workers to end, including those that were replaced."""
         self._told = True
         self._due.clear()
         self._to_replace.clear()
@@ -324,7 +324,7 @@ class Supervisor:
         self._successors.clear()
         served = {each.number for each in self._leaving if each.serving}
         for worker in self._leaving:
-            # One that is not there yet finds this as soon as it is.
+            # A worker that is still starting finds this request later.
             worker.ask(Ask.STOP, patience=self._patience)
             if not worker.serving and (
                 worker.number in served or self._events.may_be_dropped(worker.number)

@@ -2,23 +2,23 @@ import asyncio
 from types import TracebackType
 from typing import Protocol, Self
 
-# Seconds from one look at all limits to the next.
+# Seconds between two checks of all limits.
 TICK = 0.05
 
 
 class Bound(Protocol):
-    """What a block must not outlast, in seconds on the event loop's clock."""
+    """Something with a `latest` time, in seconds on the event loop's clock."""
 
     @property
     def latest(self) -> float: ...
 
 
 class TimeLimit:
-    """Ends the block it stands around with TimeoutError, at `until` or at the bound's `latest`.
+    """A context manager that ends its block with TimeoutError at `until` or at `bound.latest`.
 
-    Both are in seconds on the event loop's clock, and may move to a later moment meanwhile. A
-    cancellation from elsewhere stays one. `expired` tells the limit's TimeoutError from one that
-    the block raised itself.
+    Both are in seconds on the event loop's clock, and may be moved to a later time meanwhile. Any
+    other cancellation passes through. `expired` tells the limit's TimeoutError from one that the
+    block raised itself.
     """
 
     __slots__ = ("_bound", "_cancelling", "_limits", "_task", "_timer", "expired", "until")
@@ -47,7 +47,7 @@ class TimeLimit:
         _traceback: TracebackType | None,
     ) -> None:
         task = self._task
-        # An error holds the frame that holds this limit: a cycle, if the limit held its task.
+        # An error references its frame, and that this limit: do not close a cycle with the task.
         del self._task
         if self._timer is None:
             self._limits.far.discard(self)
@@ -60,14 +60,14 @@ class TimeLimit:
                 raise TimeoutError
 
     def ends(self) -> float:
-        """When, as far as is known now."""
+        """When the block must end, as known now."""
         until = self.until
         if self._bound is not None and self._bound.latest < until:
             return self._bound.latest
         return until
 
     def arm(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Have a timer of its own."""
+        """Set a timer for this limit alone."""
         self._timer = loop.call_at(self.ends(), self._look, loop)
 
     def _look(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -79,15 +79,15 @@ class TimeLimit:
 
 
 class TimeLimits:
-    """Makes time limits, for one event loop.
+    """Creates time limits, for one event loop.
 
-    Most blocks are over long before their limit, and a timer for each would cost more than the
-    rest. So all share one, which looks every `TICK` for those that end before the next look, and
-    only these get timers of their own.
+    Most blocks end long before their limit, and a timer for each would cost more than everything
+    else. So all share one timer, which checks every `TICK` for limits that end before the next
+    check. Only these get their own timers.
     """
 
     def __init__(self) -> None:
-        self.far: set[TimeLimit] = set()  # without a timer of their own
+        self.far: set[TimeLimit] = set()  # without their own timers
         self._ticking = False
 
     def __call__(self, until: float, bound: Bound | None = None) -> TimeLimit:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-# A later version may have more behind the flags; version ff is none.
+# A later version may have more text after the flags; version ff is invalid.
 _traceparent = re.compile(
     r"(?:00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})"
     r"|(?!00|ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?)\Z"
@@ -15,7 +15,7 @@ _is_member = re.compile(
 ).match
 _SAMPLED = 0x01
 MOST_MEMBERS = 32
-# What every implementation must pass on; longer ones are not.
+# Characters that every implementation must pass on; longer values are dropped.
 LONGEST_STATE = 512
 
 
@@ -28,15 +28,15 @@ class Parent(NamedTuple):
     state: str | None
 
     def child(self, span_id: str) -> str:
-        """The `traceparent` of a span of ours below it; flags that nobody defined are not set."""
+        """The `traceparent` for a child span of ours; undefined flags are not set."""
         return f"00-{self.trace_id}-{span_id}-{_SAMPLED if self.sampled else 0:02x}"
 
 
 def parse(traceparents: Sequence[str], tracestates: Sequence[str]) -> Parent | None:
-    """The parent that the lines of these two headers name, None without a valid one.
+    """The parent in the lines of these two headers; None without a valid `traceparent`.
 
-    Two `traceparent` lines mean none. Several `tracestate` lines are one, in their order; one that
-    is malformed or longer than LONGEST_STATE is left out.
+    Two `traceparent` lines are invalid. Several `tracestate` lines are joined in their order; the
+    result is dropped if it is malformed or longer than LONGEST_STATE.
     """
     if len(traceparents) != 1:
         return None

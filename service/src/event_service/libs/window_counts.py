@@ -13,12 +13,12 @@ class _Window:
 
 
 class WindowCounts(Storage):
-    """A storage for `limits` that counts in fixed windows, each begun by a key's first hit.
+    """A storage for `limits` that counts in fixed windows, each started by a key's first hit.
 
-    It never holds more than `max_windows`: over that, those begun first are forgotten, whose
-    keys may then start anew. What has ended goes by itself as others begin. (The library's own
-    memory storage has no bound, and a thread that walks all of it a hundred times a second.)
-    Times are those of `clock`. Use from one thread.
+    It holds at most `max_windows`: above that, the oldest are forgotten, and their keys start
+    again. Ended windows are removed as new ones start. (The library's own memory storage has no
+    limit, and a thread that walks all of it a hundred times per second.) Times are those of
+    `clock`. Use from one thread.
     """
 
     STORAGE_SCHEME = None
@@ -27,7 +27,7 @@ class WindowCounts(Storage):
         super().__init__()
         self._max_windows = max_windows
         self._clock = clock
-        # In the order they began, which for one length of window is that of their end.
+        # In order of their start, which is also the order of their end if all have the same length.
         self._windows: OrderedDict[str, _Window] = OrderedDict()
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class WindowCounts(Storage):
         return 0 if window is None or window.ends <= self._clock() else window.count
 
     def get_expiry(self, key: str) -> float:
-        """When the key's window ends; now, if it has none."""
+        """When the key's window ends; now if it has none."""
         window = self._windows.get(key)
         return self._clock() if window is None else window.ends
 
@@ -68,7 +68,7 @@ class WindowCounts(Storage):
         self._windows.pop(key, None)
 
     def _make_room(self, now: float) -> None:
-        # Two for each that begins: what has ended shrinks faster than it grows.
+        # Remove two for each new one, so that ended windows do not accumulate.
         for _ in range(2):
             oldest = next(iter(self._windows), None)
             if oldest is None:

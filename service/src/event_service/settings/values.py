@@ -54,7 +54,7 @@ def json_object(value: object) -> object:
 
 def rate(value: str) -> str:
     if value:
-        # What is not switched on is not loaded: this takes a tenth of the start.
+        # Imported only if needed: this takes a tenth of the start.
         from event_service.libs.rates import parse_rates  # noqa: PLC0415
 
         try:
@@ -139,7 +139,7 @@ def token(value: SecretStr) -> SecretStr:
 
 
 def is_utf_8(text: str) -> bool:
-    """False for what the system made of bytes that are no UTF-8."""
+    """False if the text contains surrogates, which Python uses for bytes that are not UTF-8."""
     return all(not "\ud800" <= each <= "\udfff" for each in text)
 
 
@@ -166,13 +166,13 @@ def base_url(value: str) -> str:
 
 
 def _with_small_scheme(url: str) -> str:
-    """Schemes are the same in capitals (RFC 3986, 3.1); others need not know that."""
+    """The URL with its scheme in lower case; capitals mean the same (RFC 3986, 3.1)."""
     scheme, separator, rest = url.partition("://")
     return f"{scheme.lower()}{separator}{rest}"
 
 
 def page(value: str) -> str:
-    """Raises ValueError for what no link can lead to."""
+    """Raises ValueError if the value cannot be a link."""
     if not value:
         return value
     parts = urlsplit(value)
@@ -182,7 +182,7 @@ def page(value: str) -> str:
 
 
 def page_of_trace(value: str) -> str:
-    """Raises ValueError where no trace id can be put in, or no link can lead to it."""
+    """Raises ValueError if the value has no place for a trace id, or cannot be a link."""
     if value and "{trace_id}" not in value:
         raise ValueError("must have {trace_id} where the id belongs")
     return page(value)
@@ -193,7 +193,7 @@ def database(value: str) -> str:
     value = _with_small_scheme(value)
     if not is_database(value):
         raise ValueError("must be sqlite:///relative, sqlite:////absolute or postgresql://…")
-    # What is not switched on is not loaded.
+    # Imported only if needed.
     if value.startswith("sqlite:"):
         from event_service.libs.sqlite import path_of  # noqa: PLC0415
 
