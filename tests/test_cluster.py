@@ -1,5 +1,8 @@
 """Two services of two workers each behind nginx, with one Redis: one circuit and one rate."""
 
+import contextlib
+import hashlib
+import http.client
 import json
 import os
 import time
@@ -9,9 +12,13 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
+from redis import Redis
+
+from halfopen.redis import scripts
 
 from .processes import event_service, free_port, mock_upstream, running
 
@@ -145,6 +152,60 @@ def test_two_services_behind_nginx_are_one(cluster):
         statuses = Counter(crowd.map(lambda _: call(f"{front}/api/getUsers")[0], range(500)))
     assert statuses[429] > 0
     assert statuses[200] <= 440
+
+
+HEALTHY_REQUESTS = int(os.environ.get("HEALTHY_REQUESTS", "2000"))
+
+
+def test_healthy_requests_send_redis_nothing_but_one_look_a_second_and_node(redis):
+    with (
+        mock_upstream("--event-delay", "0", "--refuse", "0") as upstream,
+        event_service(upstream, CLUSTER_URL=redis, WORKERS="2") as (service, _),
+        Redis.from_url(redis) as watcher,
+        Redis.from_url(redis) as other,
+    ):
+        until(lambda: "cluster_nodes 2.0" in call(f"{service}/metrics")[1])
+        other.ping()  # its connection is made before
+        with watcher.monitor() as monitor, ThreadPoolExecutor(8) as crowd:
+            statuses = Counter(
+                status for part in crowd.map(healthy_requests, [service] * 8) for status in part
+            )
+            other.echo("now")
+            sent = list(commands_until_echo(monitor))
+
+    assert statuses == {200: HEALTHY_REQUESTS // 8 * 8}
+    look = hashlib.sha1(scripts.LOOK.encode()).hexdigest()
+    assert {command for _, _, command in sent} <= {f"EVALSHA {look}"}
+    by_node = Counter(connection for _, connection, _ in sent)
+    assert len(by_node) <= 2
+    if sent:
+        assert max(by_node.values()) <= sent[-1][0] - sent[0][0] + 2
+
+
+def healthy_requests(service: str) -> list[int]:
+    """The statuses of an eighth of the requests, on one connection."""
+    connection = http.client.HTTPConnection(service.removeprefix("http://"), timeout=10)
+    # What is added makes no reply of these longer.
+    add = json.dumps({"userId": "2", "title": "Standup"})
+    requests = [("GET", "/api/getEventsByUserId/1", None), ("POST", "/api/addEvent", add)]
+    statuses = []
+    with contextlib.closing(connection):
+        for method, path, body in islice(cycle(requests), HEALTHY_REQUESTS // 8):
+            connection.request(method, path, body, {"content-type": "application/json"})
+            response = connection.getresponse()
+            response.read()
+            statuses.append(response.status)
+    return statuses
+
+
+def commands_until_echo(monitor) -> Iterator[tuple[float, str, str]]:
+    """What clients have sent since `monitor` began: when, on which connection, and what."""
+    for seen in monitor.listen():
+        words = seen["command"].split()
+        if words[0] == "ECHO":
+            return
+        if seen["client_type"] != "lua":
+            yield seen["time"], seen["client_port"], " ".join(words[:2])
 
 
 def test_each_line_of_a_nodes_log_names_the_node(redis):

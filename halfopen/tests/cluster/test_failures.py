@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
+import hashlib
 import subprocess
 import sys
 import time
+from collections import Counter
 
 import pytest
 from redis.asyncio import Redis
@@ -13,7 +15,7 @@ from test_redis_circuits import COOLDOWN, Upstream, call, eventually, nodes
 
 import halfopen.redis
 from halfopen import CircuitBreaker, FailureCount, State
-from halfopen.redis import RedisCircuits
+from halfopen.redis import RedisCircuits, scripts
 
 pytestmark = pytest.mark.anyio
 
@@ -122,7 +124,7 @@ async def test_a_cancelled_canary_is_granted_anew_at_once(server):
 HOLDER = """
 import asyncio, sys
 from halfopen import CircuitBreaker, FailureCount
-from halfopen.redis import RedisCircuits
+from halfopen.redis import RedisCircuits, scripts
 
 async def main():
     async with RedisCircuits(sys.argv[1], "killed", lease=0.4) as circuits:
@@ -165,14 +167,49 @@ async def test_the_canary_of_a_killed_holder_goes_to_another_once_its_lease_is_o
         assert time.monotonic() - started < 3 * 0.4
 
 
-async def test_a_healthy_call_never_goes_to_redis(server):
-    async with nodes(server, 1, "healthy") as ((breaker,), (circuits,)):
+HEALTHY_CALLS = 10_000
+
+
+async def test_healthy_calls_send_redis_nothing_but_one_look_a_second_and_node(server):
+    async with (
+        nodes(server, 2, "healthy") as (breakers, circuits),
+        Redis.from_url(server.url) as client,
+        Redis.from_url(server.url) as watcher,
+    ):
+        await client.ping()  # its connection is made before
         upstream = Upstream()
         upstream.down = False
-        before = circuits.figures().round_trips
-        started = time.monotonic()
-        for _ in range(10_000):
-            await breaker.acall(upstream)
-        looks = time.monotonic() - started + 2
+        before = [each.figures().round_trips for each in circuits]
 
-        assert circuits.figures().round_trips - before <= looks
+        def looked_on() -> bool:
+            now = [each.figures().round_trips for each in circuits]
+            return all(after >= old + 3 for old, after in zip(before, now, strict=True))
+
+        async with watcher.monitor() as monitor, asyncio.timeout(30):
+            while upstream.calls < HEALTHY_CALLS or not looked_on():
+                for breaker in breakers:
+                    for _ in range(100):
+                        await breaker.acall(upstream)
+                await asyncio.sleep(0.005)
+            await client.echo("now")
+            sent = await commands_until_echo(monitor)
+
+    look = hashlib.sha1(scripts.LOOK.encode()).hexdigest()
+    assert {command for _, _, command in sent} == {f"EVALSHA {look}"}
+    took = sent[-1][0] - sent[0][0]
+    by_node = Counter(connection for _, connection, _ in sent)
+    assert len(by_node) == 2
+    # The first look is followed by one more at once.
+    assert max(by_node.values()) <= took + 2
+
+
+async def commands_until_echo(monitor):
+    """What clients have sent since `monitor` began: when, on which connection, and what."""
+    sent = []
+    async for seen in monitor.listen():
+        if seen["command"].startswith("ECHO"):
+            return sent
+        if seen["client_type"] != "lua":
+            words = seen["command"].split()
+            sent.append((seen["time"], seen["client_port"], " ".join(words[:2])))
+    raise AssertionError
