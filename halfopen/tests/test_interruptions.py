@@ -98,9 +98,14 @@ class Story:
         self.check()
 
 
+def nonsense():
+    # int("nonsense") runs signal handlers, and raises its own error in place of theirs.
+    raise ValueError
+
+
 def fail(story):
     with contextlib.suppress(ValueError, CircuitOpen):
-        story.breaker.call(int, "nonsense")
+        story.breaker.call(nonsense)
 
 
 def outage(story):
@@ -278,12 +283,14 @@ def test_a_signal_handler_may_use_the_breaker_at_any_time(rule):
 def test_a_handler_that_raises_leaves_one_of_the_two_states():
     story = Story()
     interrupted = 0
+    on_the_way = []
 
     def once_more():
         signal.setitimer(signal.ITIMER_REAL, 0.0003)
 
     def handler(_signal, frame):
         if HERE in frame.f_code.co_filename and not in_a_finalizer(frame):
+            on_the_way.append(frame.f_lineno)
             raise Stop
         once_more()  # nothing but the package is interrupted, whatever it calls
 
@@ -296,8 +303,10 @@ def test_a_handler_that_raises_leaves_one_of_the_two_states():
                 once_more()
                 while interrupted <= 3 or time.monotonic() < end:
                     outage(story)
+                    assert not on_the_way  # or nothing would interrupt it again
             except Stop:
                 interrupted += 1
+                on_the_way.clear()
                 with story.breaker.isolate():
                     story.breaker.snapshot()
                 story.check()
