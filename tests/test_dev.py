@@ -79,6 +79,8 @@ def test_it_names_its_addresses_first_says_what_to_try_and_stops_both(number: si
         f"http://127.0.0.1:{upstream_port}",
     ]
     assert f"curl {base}/api/getEventsByUserId/1" in process.output
+    assert "/livez" not in process.output
+    assert [each for each in lines if each.startswith("  ") and len(each) > 100] == []
     assert "Traceback" not in process.output
     for each in (port, upstream_port):
         assert_nothing_listens(each)

@@ -1,7 +1,6 @@
 """`event-service dev`: the service, restarted when its source changes, and a mock upstream."""
 
 import ctypes
-import http.client
 import os
 import re
 import signal
@@ -36,7 +35,8 @@ GLANCE = 250
 # The mock's outage, in cooldowns. Above one, so that there is time to type the three refused
 # requests by hand; below two, so that the first or second canary closes the circuit.
 OUTAGE = 1.2
-ADD = """-H 'content-type: application/json' -d '{"userId":"1","title":"Standup"}'"""
+ADD = r"""\
+    -H 'content-type: application/json' -d '{"userId":"1","title":"Standup"}'"""
 
 
 def wants_mock(settings: Settings) -> bool:
@@ -209,17 +209,17 @@ def _end_with_parent() -> None:
 def _answers(service: Restartable, settings: Settings, asked: _AskedToEnd) -> bool:
     """Wait until the service answers. False if it ended, or if a signal came first."""
     while not service.ended and not asked.is_set():
-        connection = http.client.HTTPConnection(_reachable(settings), settings.port, timeout=1)
-        try:
-            connection.request("GET", "/livez")
-            connection.getresponse()
-        except (OSError, http.client.HTTPException):
-            time.sleep(0.05)
-        else:
-            return True
-        finally:
-            connection.close()
+        with suppress(OSError), socket.create_connection(_address(settings), timeout=1) as server:
+            # The server refuses this itself. A request would be in the log, as the user's first.
+            server.sendall(b"?\r\n\r\n")
+            if server.recv(1):
+                return True
+        time.sleep(0.05)
     return False
+
+
+def _address(settings: Settings) -> tuple[str, int]:
+    return _reachable(settings), settings.port
 
 
 def _addresses(settings: Settings, *, mocked: bool) -> str:

@@ -27,8 +27,8 @@ _word = re.compile(r"(?<=[a-z])(?=[A-Z])")
 class ConsoleLines:
     """Renders an event as one line of text, with an exception below it.
 
-    A request takes at most `WIDTH` columns. Ids are shown where something failed. It is structlog's
-    last processor.
+    A request takes at most `WIDTH` columns; other lines go on below themselves. Ids are shown where
+    something failed. It is structlog's last processor.
     """
 
     def __init__(self, *, colours: bool) -> None:
@@ -78,13 +78,32 @@ class ConsoleLines:
         loud = _LOUD.get(line["level"])
         if loud:
             yield self._paint(line["level"], loud)
-        yield printable(str(line["event"]))
+        event = printable(str(line["event"]))
         left_out = _LEFT_OUT if loud else _LEFT_OUT | _IDS
-        if members := [f"{k}={_value(v)}" for k, v in line.items() if k not in left_out]:
-            yield " ".join(members)
+        members = " ".join(f"{k}={_value(v)}" for k, v in line.items() if k not in left_out)
+        words = [line["timestamp"], *([line["level"]] if loud else []), event, members]
+        if len("  ".join(words)) > WIDTH:
+            yield f"{event}\n{_below(members, len(line['timestamp']) + 2)}"
+            return
+        yield event
+        if members:
+            yield members
 
     def _paint(self, text: str, colour: str) -> str:
         return f"\x1b[{colour}m{text}\x1b[0m" if self._colours and text else text
+
+
+def _below(members: str, column: int) -> str:
+    """Nothing is cut: an id must remain one word that can be copied."""
+    indent = " " * column
+    return textwrap.fill(
+        members,
+        WIDTH,
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def readable_exception(exception: BaseException) -> str:

@@ -128,5 +128,16 @@ def test_retries_that_end_are_told_in_a_sentence_that_fits():
 def test_a_warning_says_so_and_has_its_ids():
     text = line(event="an odd thing", level="warning", why="it happens")
 
-    assert text.startswith("15:36:37  warning  an odd thing  ")
+    assert text.startswith("15:36:37  warning  an odd thing\n")
     assert f"request_id={REQUEST['request_id']}" in text
+
+
+def test_a_line_that_does_not_fit_goes_on_below_and_loses_nothing():
+    text = line(event="an odd thing", level="warning", why="it-happens " * 9, worker="x" * 120)
+
+    first, *others = text.splitlines()
+    assert first == "15:36:37  warning  an odd thing"
+    assert [each for each in others if len(each) > 100] == [" " * 10 + "worker=" + "x" * 120]
+    assert all(each.startswith(" " * 10) for each in others)
+    assert f"request_id={REQUEST['request_id']}" in text
+    assert text.count("it-happens") == 9
