@@ -11,10 +11,10 @@ import json
 import aiohttp
 import pytest
 
-from mock_upstream import MockUpstream
+from mock_upstream import Fault, MockUpstream
 
 from .conftest import Start
-from .raw_http import RawClient, connection
+from .raw_http import RawClient, connection, eventually
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -123,6 +123,11 @@ REFUSED_BY_US = {
     "a body compressed": (sized(VALID, POST + b"Content-Encoding: gzip\r\n"), 415),
     "another charset": (sized(VALID, POST.replace(b"json", b"json; charset=utf-16")), 415),
     "Latin-1": (sized(VALID, POST.replace(b"json", b"json;charset=latin-1")), 415),
+    "a quoted charset": (sized(VALID, POST.replace(b"json", b'json; charset="utf-16"')), 415),
+    "a charset after a quoted one": (
+        sized(VALID, POST.replace(b"json", b'json; a="charset=utf-8"; charset=utf-16')),
+        415,
+    ),
     "an empty content type": (sized(VALID, POST.replace(b"application/json", b"")), 415),
     "a long content type": (sized(VALID, POST.replace(b"json", b"json;a=" + b"b" * 9_000)), 415),
     "no content type": (sized(VALID, POST.replace(b"Content-Type", b"X-Type")), 415),
@@ -177,8 +182,11 @@ FINE = {
             b"application/json;charset=utf8",
             b"application/json; charset=us-ascii",
             b"application/json\t; charset=\tutf-8",
+            b"application/json\t;\tcharset=utf-8\t;\t",
+            b'application/json; charset="us-ascii";',
             b"Application/JSON;",
             b'application/json; profile="a;charset=latin-1"',
+            b'application/json; profile="a\\";charset=latin-1"; charset=utf-8',
             b'application/json; charset="UTF-8"',
         )
     },
@@ -305,12 +313,33 @@ async def test_slow_bodies_occupy_no_place_in_flight(start: Start):
 async def test_who_sends_twenty_megabytes_before_reading_sees_why_they_were_refused(
     start: Start, sent: bytes, status: int
 ):
-    async with start() as client, connection(client) as uploader:
-        await uploader.send(sized(b" " * 20_000_000, sent))
+    async with start() as client:
+        await upload_is_refused(client, sent, status)
+
+
+async def test_so_does_who_is_over_their_rate(start: Start):
+    async with start(rate_limit="1/hour") as client:
+        await others_are_served(client)
+        await upload_is_refused(client, POST, 429)
+
+
+async def test_so_does_who_comes_while_load_is_shed(start: Start, mock: MockUpstream):
+    mock.faults.set("getUsers", Fault(mode="hang"))
+    async with start(max_in_flight=1) as client, connection(client) as waits:
+        await waits.send(target(b"/api/getUsers"))
+        await eventually(lambda: mock.journal.counts["getUsers"] == 1)
+
+        await upload_is_refused(client, POST, 503)
+
+
+async def upload_is_refused(client: aiohttp.ClientSession, head: bytes, status: int) -> None:
+    async with connection(client) as uploader:
+        await uploader.send(sized(b" " * 20_000_000, head))
 
         answer = await uploader.answer()
 
         assert answer.status == status
+        assert json.loads(answer.body)["status"] == status
         assert answer.headers["connection"] == "close"
         assert await uploader.closed()
 

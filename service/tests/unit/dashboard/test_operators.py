@@ -59,7 +59,11 @@ def test_nonsense_is_no_session(session):
 
 @pytest.mark.parametrize(
     "others",
-    ["", 'prefs={"x":1}; ', "flag; ", "path=/x; ", 'a="; ', "=; ", ";;; ", "$Version=1; ", "é=ü; "],
+    [
+        *("", 'prefs={"x":1}; ', "flag; ", "path=/x; ", 'a="; ', "=; ", ";;; ", "$Version=1; "),
+        *("é=ü; ", "a[b]=1; ", "a b=1; ", "a:b=1; ", "a,b=1,2; ", 'a="x\\"y; ', "expires=Mon, 1; "),
+        *("httponly; secure; ", "a=\x00\x7f; ", "a==b=; ", f"{COOKIE}; ", f"x{COOKIE}=1; "),
+    ],
 )
 def test_a_session_is_admitted_beside_any_other_cookie(others):
     operators = access()
@@ -68,6 +72,8 @@ def test_a_session_is_admitted_beside_any_other_cookie(others):
     for cookies in (f"{others}{session}", f"{session}; {others}", f"{COOKIE}=old; {session}"):
         header = [(b"cookie", cookies.encode())]
         assert operators.admits(header, client="192.0.2.1")
+    two_lines = [(b"cookie", others.encode()), (b"cookie", session.encode())]
+    assert operators.admits(two_lines, client="192.0.2.1")
 
 
 def test_who_sends_many_wrong_tokens_has_to_wait_and_nobody_else_has():
