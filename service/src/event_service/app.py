@@ -178,10 +178,11 @@ def create_app(
         return metrics.expose(accept)
 
     ops_routes = [metrics_route(expose), log_level_route(log_level)]
+    access = operator_access(settings, clock=clock)
     document = openapi(
         release=release,
         operations=exposes_operations(settings),
-        guarded=operator_access(settings) is not None,
+        guarded=access is not None,
         api_key_header=settings.api_key_header,
         outbox=bool(settings.outbox_url),
     )
@@ -192,8 +193,10 @@ def create_app(
                 *health_routes(partial(circuits, cells), notice),
                 *docs_routes(document),
                 *home_routes(document),
-                *for_operators(ops_routes, settings),
-                *build_dashboard(settings, orders, outbox, stream, lifetimes=lifetimes),
+                *for_operators(ops_routes, settings, access),
+                *build_dashboard(
+                    settings, orders, outbox, stream, access=access, lifetimes=lifetimes
+                ),
             ]
         ),
         redirect_slashes=False,

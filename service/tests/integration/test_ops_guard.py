@@ -2,6 +2,8 @@ from typing import Any
 
 import pytest
 
+from event_service.dashboard.operators import GUESSES
+
 from .conftest import Start
 
 pytestmark = pytest.mark.anyio
@@ -58,3 +60,40 @@ async def test_probes_are_open_everywhere(start: Start):
     async with start(**PRODUCTION) as client:
         assert (await client.get("/livez")).status == 200
         assert (await client.get("/readyz")).status == 200
+
+
+async def test_who_guesses_tokens_is_slowed_down_and_nobody_else_is(start: Start):
+    """However the guesses are sent, and whatever address they claim to come from."""
+
+    def comes_from(address: str, **headers: str) -> dict[str, str]:
+        return {"X-Forwarded-For": address, **headers}
+
+    now = 1_000.0
+    settings = {**PRODUCTION, "trusted_proxies": ["127.0.0.0/8"]}
+    async with start(**settings, app={"clock": lambda: now}) as client:
+        statuses = []
+        for number in range(GUESSES // 2):
+            claimed = comes_from(f"198.51.100.{number}, 192.0.2.1")
+            guess = {**claimed, "Authorization": f"Bearer {number}"}
+            statuses.append((await client.get("/metrics", headers=guess)).status)
+            response = await client.post(
+                "/dashboard/session", headers=claimed, json={"token": f"guess {number}"}
+            )
+            statuses.append(response.status)
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        refused = [
+            await client.get("/metrics", headers=comes_from("192.0.2.1", **token)),
+            await client.get("/dashboard", headers=comes_from("192.0.2.1", **token)),
+            await client.post(
+                "/dashboard/session", headers=comes_from("192.0.2.1"), json={"token": TOKEN}
+            ),
+        ]
+        other = await client.get("/metrics", headers=comes_from("192.0.2.2", **token))
+        api = await client.get("/api/getUsers", headers=comes_from("192.0.2.1"))
+        now += 60
+        later = await client.get("/metrics", headers=comes_from("192.0.2.1", **token))
+
+    assert statuses == [401] * GUESSES
+    assert [response.status for response in refused] == [429] * 3
+    assert {response.headers["Retry-After"] for response in refused} == {"60"}
+    assert (other.status, api.status, later.status) == (200, 200, 200)

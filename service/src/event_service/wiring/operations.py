@@ -1,5 +1,6 @@
 """Builds the operators' routes and the dashboard, and decides who may use them."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute, Route
@@ -25,18 +26,22 @@ def exposes_operations(settings: Settings) -> bool:
     return settings.env is not Environment.PRODUCTION or settings.ops_token is not None
 
 
-def operator_access(settings: Settings) -> OperatorAccess | None:
-    """The check for operators' routes; None if they are open to everybody."""
+def operator_access(settings: Settings, *, clock: Callable[[], float]) -> OperatorAccess | None:
+    """The check for operators' routes; None if they are open to everybody.
+
+    All routes share one, or each of them could be used for more guesses at the token.
+    """
     if settings.env is not Environment.PRODUCTION or settings.ops_token is None:
         return None
-    return OperatorAccess(settings.ops_token.get_secret_value())
+    return OperatorAccess(settings.ops_token.get_secret_value(), clock=clock)
 
 
-def for_operators(routes: list[Route], settings: Settings) -> list[Route]:
+def for_operators(
+    routes: list[Route], settings: Settings, access: OperatorAccess | None
+) -> list[Route]:
     """The routes, for operators only as the settings ask; [] if they must not exist."""
     if not exposes_operations(settings):
         return []
-    access = operator_access(settings)
     for route in routes:
         route.app = OperatorsOnly(route.app, access)
     return routes
@@ -48,12 +53,12 @@ def build_dashboard(
     outbox: "Outbox | None",
     stream: DashboardStream,
     *,
+    access: OperatorAccess | None,
     lifetimes: Lifetimes,
 ) -> list[BaseRoute]:
     if not exposes_operations(settings):
         return []
     in_production = settings.env is Environment.PRODUCTION
-    access = operator_access(settings)
     may_change = settings.dashboard_controls or not in_production
     page = Page(
         breaker_controls=may_change,
