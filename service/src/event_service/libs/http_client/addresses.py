@@ -8,17 +8,17 @@ from event_service.libs.http_client.errors import ConnectFailed, OutOfResources
 
 AddrInfo = tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[Any, ...]]
 
-# Seconds for which the addresses of a name are taken to be right, and until a lookup that failed
-# is tried again while old addresses are at hand.
+# Seconds for which the addresses of a name are used without a new lookup, and after which a failed
+# lookup is repeated while there are old addresses.
 MAX_AGE = 60.0
 RETRY = 5.0
 
 
 class Addresses:
-    """The addresses of one host, looked up again when they are asked for after a minute.
+    """The addresses of one host; a use after more than a minute looks them up again.
 
-    However many callers wait, there is one lookup. While a new one fails or hangs, the old
-    addresses stay good. `on_moved` is told of the addresses when they are others than before.
+    All callers share one lookup. While a new one fails or hangs, the old addresses are used.
+    `on_moved` is called with the new addresses when they change.
     """
 
     def __init__(self, host: str, port: int, *, clock: Callable[[], float]) -> None:
@@ -35,7 +35,7 @@ class Addresses:
             self.stale_at = float("inf")
 
     def refresh(self) -> asyncio.Task[list[AddrInfo]]:
-        """Look the name up, unless that is under way."""
+        """Start a lookup, or return the current one."""
         if self._lookup is None:
             self._lookup = asyncio.create_task(self._look_up(), name="address lookup")
             self._lookup.add_done_callback(self._looked_up)
@@ -44,7 +44,7 @@ class Addresses:
     async def get(self, patience: float) -> list[AddrInfo]:
         """Raise ConnectFailed or OutOfResources if there are none.
 
-        `patience`: seconds after which old addresses will do while a lookup hangs.
+        `patience`: seconds to wait for a lookup before the old addresses are used.
         """
         if self._clock() < self.stale_at:
             return self._known
@@ -52,7 +52,7 @@ class Addresses:
         if self._known:
             await asyncio.wait({lookup}, timeout=patience)
             return self._known
-        # A caller who leaves does not take the lookup along that others wait for.
+        # Others may wait for the lookup, so a cancelled caller must not cancel it.
         return await asyncio.shield(lookup)
 
     async def close(self) -> None:
@@ -67,7 +67,7 @@ class Addresses:
                 self._host, self._port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP
             )
         except (OSError, UnicodeError) as exc:
-            # Without a descriptor for its files the resolver says that there is no such name.
+            # Without a free file descriptor the resolver reports that the name does not exist.
             _require_descriptors()
             reason = getattr(exc, "strerror", None) or "not a possible name"
             raise ConnectFailed(f"the name could not be looked up: {reason}") from exc

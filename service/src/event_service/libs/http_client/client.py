@@ -16,21 +16,21 @@ from event_service.libs.http_client.urls import (
     is_field,
 )
 
-# Not HEAD and CONNECT, whose replies end elsewhere than they say.
+# Without HEAD and CONNECT: their replies do not end where their headers say.
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 # As Go's net/http does (transport.go, `isReplayable`), a request on a connection that was closed
-# before the first byte of a reply is sent once more if it is safe or says how to tell it again.
+# before the first byte of a reply is sent once more if it is safe or has an idempotency key.
 _REPEATABLE = frozenset({"GET", "OPTIONS"})
 _KEY = "idempotency-key"
 _REQUEST_TIMEOUT = 408
 
 
 class HttpClient:
-    """HTTP/1.1 calls to one peer, whose connections are kept and used again.
+    """HTTP/1.1 calls to one peer over pooled connections.
 
-    Follows no redirect, keeps no cookie, heeds no variable of the environment, and asks for no
-    compression. Use from one event loop only, by any number of tasks.
+    It follows no redirects, keeps no cookies, reads no environment variables, and asks for no
+    compression. Use from one event loop only, with any number of tasks.
     """
 
     def __init__(
@@ -46,10 +46,10 @@ class HttpClient:
         proxy: Proxy | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`headers` go with every call. `connections`: as many at once at most. `keep_alive` and
-        `connect_timeout` in seconds; `max_body` in bytes, of a body as it comes and decoded.
-        `tls` is for https alone, which needs it. Raises ValueError for headers that cannot be
-        sent.
+        """`headers` are sent with every call. `connections`: limit for open connections.
+        `keep_alive` and `connect_timeout` are in seconds; `max_body` is in bytes, for the encoded
+        and for the decoded body. `tls` is required for https and not allowed otherwise. Raises
+        ValueError for headers that cannot be sent.
         """
         check_headers(headers or {})
         if (url.scheme == "https") is not (tls is not None):
@@ -60,7 +60,7 @@ class HttpClient:
         self._origin = url.path
         fields = {"host": url.authority, "accept-encoding": "identity", **(headers or {})}
         if proxy is not None and tls is None:
-            # RFC 9112, 3.2.2: a proxy is told the whole of the URL.
+            # RFC 9112, 3.2.2: a proxy gets the whole URL.
             self._origin = f"http://{url.authority}{url.path}"
             if proxy.credentials is not None:
                 fields["proxy-authorization"] = proxy_authorization(proxy.credentials)
@@ -78,12 +78,12 @@ class HttpClient:
 
     @property
     def connections(self) -> int:
-        """How many are open, or about to be."""
+        """Number of connections that are open or being opened."""
         return self._pool.open
 
     @property
     def waiting(self) -> int:
-        """How many calls wait for a connection because there are as many as there may be."""
+        """Number of calls that wait for a connection because the limit is reached."""
         return self._pool.waiting
 
     async def send(
@@ -96,16 +96,17 @@ class HttpClient:
         time_limit: float,
         watch: Watch | None = None,
     ) -> Reply:
-        """A reply whose head has come. `target`: a path, with or without a query, below the URL.
+        """Send a request; returns its reply once the head has arrived. `target`: a path, with or
+        without a query, below the URL.
 
-        `time_limit`, in seconds, bounds the call from making a connection, if a new one is needed,
-        to the last byte of the reply. Waiting for one of the `connections` does not count.
+        `time_limit`, in seconds, covers everything from opening a connection, if necessary, to the
+        last byte of the reply. Waiting for a free connection does not count.
 
-        A call on a connection that has served others and ends before the first byte of a reply is
-        sent once more on a new one if it is a GET or carries an Idempotency-Key.
+        If a reused connection ends before the first byte of a reply, the request is sent once more
+        on a new connection if it is a GET or has an Idempotency-Key.
 
-        Raises the errors of this package and nothing else; their `progress` tells whether the
-        call was sent. To cancel it ends the call at the peer, at once.
+        Raises only the errors of this package; their `progress` says whether the request was sent.
+        Cancelling ends the call at the peer at once.
         """
         request = self._encode(method, target, headers, body)
         pool = self._pool
@@ -129,7 +130,8 @@ class HttpClient:
                 if reply.first_byte_at is not None or not _is_repeatable(reply, method, headers):
                     raise
             else:
-                # RFC 9110, 15.5.9: so a server says that it gave up waiting for a request.
+                # RFC 9110, 15.5.9: with a 408 a server closes a connection on which it waited too
+                # long for a request.
                 if reply.status != _REQUEST_TIMEOUT or not _is_repeatable(reply, method, headers):
                     return reply
                 reply.abandon()
@@ -137,7 +139,7 @@ class HttpClient:
             fresh = True
 
     async def close(self) -> None:
-        """Close all connections. Calls under way fail, later ones raise ClientClosed."""
+        """Close all connections. Current calls fail; later ones raise ClientClosed."""
         await self._pool.close()
 
     def _encode(
@@ -156,7 +158,7 @@ class HttpClient:
         parts = [method, " ", self._origin, target, self._fixed]
         if headers:
             for name, value in headers.items():
-                # Printable covers nearly all; the rest of what a value may hold is looked at.
+                # Nearly all values are printable; check the others in detail.
                 if not _is_name(name) or not (value.isprintable() or is_field(name, value)):
                     raise InvalidRequest(f"the header {name!r} cannot be sent")
                 parts += (name, ": ", value, "\r\n")
@@ -177,5 +179,5 @@ def _is_repeatable(reply: Reply, method: str, headers: Mapping[str, str] | None)
 
 @lru_cache(maxsize=64)
 def _is_name(name: str) -> bool:
-    """Whether a header may have this name: one of those that the client does not set itself."""
+    """Whether callers may set this header; some are set by the client itself."""
     return name.lower() not in OWN_HEADERS and is_field(name, "")

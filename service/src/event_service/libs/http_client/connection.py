@@ -11,16 +11,18 @@ from event_service.libs.http_client.reply import Reply
 
 MAX_HEAD = 64 * 1024  # bytes
 MAX_FIELDS = 256
-# Bytes of a body that are read before anybody takes it.
+# Bytes of a body that are read before the caller reads it.
 READ_AHEAD = 64 * 1024
-# What is left of a reply that nobody wants is read for so long, in bytes and seconds.
+# Limits in bytes and seconds for reading the rest of a discarded reply.
 MAX_DRAIN = 64 * 1024
 DRAIN_TIME = 1.0
-# Bytes around the data of one chunk that are no reason for mistrust: its size, its line breaks.
+# Bytes around the data of a chunk that are normal: its size and its line breaks.
 CHUNK_FRAME = 32
 
 _FIRST_FINAL = 200
-_INTERIM = frozenset({100, *range(102, _FIRST_FINAL)})  # 101 would answer a request to upgrade
+_INTERIM = frozenset(
+    {100, *range(102, _FIRST_FINAL)}
+)  # without 101, which answers a request to upgrade
 _HEEDED = frozenset({b"content-encoding", b"transfer-encoding", b"keep-alive"})
 _KEEP_ALIVE = re.compile(rb"timeout=(\d{1,9})")
 
@@ -32,17 +34,16 @@ class Owner(Protocol):
         """The reply is complete, and the connection can serve another call."""
 
     def on_gone(self, connection: "Connection") -> None:
-        """The connection has ended, or will with this turn of the loop."""
+        """The connection has ended, or will end in this turn of the loop."""
 
     def on_started(self, deadline: float) -> None:
-        """What runs now is to be told to `expire` at `deadline`."""
+        """A call has started; the owner must call `expire` at `deadline`."""
 
 
 class Connection(asyncio.Protocol):
     """One HTTP/1.1 exchange at a time on one transport.
 
-    Whatever is not exactly as it must be ends the connection, so no byte that belongs to one call
-    can reach the next.
+    Any violation of the protocol ends the connection, so no byte of one call can reach the next.
     """
 
     def __init__(self, owner: Owner, clock: Callable[[], float]) -> None:
@@ -50,7 +51,7 @@ class Connection(asyncio.Protocol):
         self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._reply: Reply | None = None
-        self._received = 0  # bytes of this reply, its head and frames included
+        self._received = 0  # bytes of this reply, including head and frames
         self._pieces = 0  # of this reply's body
         self._surplus = False
         self._keep_alive = False
@@ -60,7 +61,7 @@ class Connection(asyncio.Protocol):
         self.replies = 0
         self.idle_since = 0.0
         self.good_until = inf  # may serve a call until then
-        self.keep_alive_hint: int | None = None  # seconds, as the peer says
+        self.keep_alive_hint: int | None = None  # seconds, from the peer
         self.address = ""
         self.connect_time: float | None = None
         self.tls_time: float | None = None
@@ -71,7 +72,7 @@ class Connection(asyncio.Protocol):
         self.address = peer[0] if peer else ""
 
     def exchange(self, request: bytes, *, time_limit: float, max_body: int) -> Reply:
-        """Send a whole request; its reply is on its way. `time_limit` in seconds, for all of it."""
+        """Send a whole request; returns the reply to wait for. `time_limit`: seconds for both."""
         now = self._clock()
         reply = Reply(
             self,
@@ -81,7 +82,7 @@ class Connection(asyncio.Protocol):
             reused=self.replies > 0,
         )
         if not self.replies:
-            # Calls the methods on_… below, and holds them, until the connection is lost.
+            # It calls the methods on_… below, and references them until the connection is lost.
             self._parser = httptools.HttpResponseParser(self)
             reply.connect_time = self.connect_time
             reply.tls_time = self.tls_time
@@ -98,11 +99,11 @@ class Connection(asyncio.Protocol):
 
     @property
     def deadline(self) -> float | None:
-        """Of the call that it serves."""
+        """The deadline of the current call."""
         return None if self._reply is None else self._reply.deadline
 
     def expire(self) -> None:
-        """The time of the call is over."""
+        """End the current call because its deadline has passed."""
         reply = self._reply
         if reply is None:
             return
@@ -115,13 +116,13 @@ class Connection(asyncio.Protocol):
         self._fail(TimedOut(waited_for))
 
     def close(self) -> None:
-        """End the connection at once; a call that it serves fails."""
+        """End the connection at once; its current call fails."""
         if self._reply is not None:
             self._fail(Broken("the client was closed"))
         else:
             self._end()
 
-    # What a reply asks of its connection.
+    # Called by replies.
 
     def resume(self) -> None:
         if self._paused and self._transport is not None:
@@ -141,12 +142,12 @@ class Connection(asyncio.Protocol):
         if reply is self._reply:
             self._end()
 
-    # What the transport calls.
+    # Called by the transport.
 
     def data_received(self, data: bytes) -> None:
         reply = self._reply
         if reply is None:
-            # Unasked: a 408 of a server that is about to hang up, or worse.
+            # Data without a request, such as a 408 from a server that is about to close.
             self._end()
             return
         if reply.first_byte_at is None:
@@ -183,7 +184,7 @@ class Connection(asyncio.Protocol):
                 Broken(f"the connection ended before the reply: {how or 'closed by the peer'}")
             )
 
-    # What the parser calls.
+    # Called by the parser.
 
     def on_message_begin(self) -> None:
         if self._reply is None or self._reply.complete:
@@ -192,7 +193,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         reply = self._reply
         assert reply is not None  # noqa: S101 - the parser is fed only while there is one
-        if not reply.status:  # else it is a trailer, which nobody waits for
+        if not reply.status:  # otherwise it is a trailer, which is ignored
             reply.headers.append((name.lower(), value))
 
     def on_headers_complete(self) -> None:
@@ -236,7 +237,7 @@ class Connection(asyncio.Protocol):
             reply.body = data
             return
         if isinstance(reply.body, bytes):
-            # Thousands of small pieces, each an object, would take many times their size.
+            # As separate objects, thousands of small pieces would need many times their size.
             reply.body = bytearray(reply.body)
         reply.body += data
 
@@ -244,7 +245,7 @@ class Connection(asyncio.Protocol):
         reply = self._reply
         assert reply is not None  # noqa: S101 - the parser is fed only while there is one
         if not reply.status:
-            reply.headers.clear()  # of an interim reply: the one that counts is still to come
+            reply.headers.clear()  # of an interim reply; the final one follows
             return
         reply.complete = True
         self._keep_alive = self._parser.should_keep_alive()
@@ -270,7 +271,7 @@ class Connection(asyncio.Protocol):
             reply.changed()
 
     def _is_mostly_frame(self, reply: Reply) -> bool:
-        """Whether a head, chunk extensions or trailers grow without end."""
+        """Whether a head, chunk extensions or trailers grow too large."""
         if not reply.status:
             return True
         allowed = 2 * MAX_HEAD + self._pieces * CHUNK_FRAME + reply.size
@@ -314,7 +315,7 @@ class Connection(asyncio.Protocol):
 
 
 def _ends_with_its_connection(reply: Reply) -> bool:
-    """RFC 9112, 6.3: a body without a length, which llhttp is never told the end of."""
+    """Whether the end of the connection ends the body (RFC 9112, 6.3); llhttp cannot see that."""
     framed = {b"content-length", b"transfer-encoding"}
     return bool(reply.status) and not any(name in framed for name, _ in reply.headers)
 

@@ -24,16 +24,16 @@ from event_service.libs.http_client.urls import BaseUrl, Proxy
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
-# RFC 8305, 5: seconds until the next address is tried beside one that has not answered.
+# RFC 8305, 5: seconds before the next address is tried in parallel.
 HEAD_START = 0.25
-# What this machine, not the peer, is short of.
+# Errors that mean a lack of local resources; the peer is not at fault.
 _OURS = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL, errno.EAGAIN}
 )
 
 
 class Dial:
-    """Makes connections to one base URL: the name, its addresses, the proxy's tunnel, TLS."""
+    """Opens connections to one base URL: name lookup, addresses, proxy tunnel, TLS."""
 
     def __init__(
         self,
@@ -51,9 +51,9 @@ class Dial:
         self._clock = clock
 
     async def connect(self, build: Callable[[], Connection], within: float) -> Connection:
-        """A connection that has sent nothing yet. `within` so many seconds, for all of it.
+        """A new connection that has sent nothing yet. `within`: seconds for all steps together.
 
-        Raises OutOfResources, ConnectFailed or TimedOut. Whatever happens, no socket is left.
+        Raises OutOfResources, ConnectFailed or TimedOut. No socket is left open after an error.
         """
         attempt = _Attempt(self._clock())
         try:
@@ -93,7 +93,7 @@ class Dial:
 
 
 class _Attempt:
-    """How far a new connection has come."""
+    """The progress of a new connection."""
 
     def __init__(self, began: float) -> None:
         self.began = began
@@ -102,7 +102,7 @@ class _Attempt:
         self.connected: float | None = None
 
     def error(self, exc: BaseException) -> HttpClientError | None:
-        """The client's own error for this one; None for one that is to be raised as it is."""
+        """The client's error for `exc`; None if `exc` should be raised itself."""
         if not isinstance(exc, OSError):
             return None
         if isinstance(exc, TimeoutError) and exc.errno is None:
@@ -120,12 +120,12 @@ class _Attempt:
 def _reason(exc: OSError) -> str:
     if isinstance(exc, ssl.SSLError):
         return getattr(exc, "verify_message", None) or exc.reason or "TLS failed"
-    # Not the error's own text, which names addresses.
+    # Not the error's own text, because it contains addresses.
     return os.strerror(exc.errno) if exc.errno else "closed by the peer"
 
 
 class _Tunnel(asyncio.Protocol):
-    """Asks a proxy for a tunnel; `open` is done once there is one."""
+    """Asks a proxy for a tunnel; `open` is done when the tunnel exists."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
@@ -166,7 +166,7 @@ def _tunnel_refusal(head: bytes, rest: bytes) -> str | None:
     status = parser.get_status_code()
     if not 200 <= status < 300:  # noqa: PLR2004
         return f"status {status}"
-    # Whatever the proxy says now would be taken for the peer's first words.
+    # Further bytes from the proxy would be mistaken for the peer's.
     return "it said more than it was asked for" if rest else None
 
 

@@ -1,4 +1,4 @@
-"""Bodies that come compressed although we ask for none that are."""
+"""Decodes bodies that arrive compressed although we did not ask for compression."""
 
 import zlib
 
@@ -12,10 +12,10 @@ _MEMBERS = 64
 
 
 def decode(body: bytes, encoding: str, limit: int) -> bytes:
-    """The body without its content encoding, `gzip` or `deflate`.
+    """The body decoded from its content encoding, `gzip` or `deflate`.
 
-    Raises TooLarge for more than `limit` bytes, before they are all in memory, and Undecodable for
-    another encoding and for data that is broken or not whole.
+    Raises TooLarge for more than `limit` bytes, before all of them are in memory, and Undecodable
+    for other encodings and for broken or incomplete data.
     """
     match encoding.lower():
         case "identity":
@@ -23,7 +23,7 @@ def decode(body: bytes, encoding: str, limit: int) -> bytes:
         case "gzip" | "x-gzip":
             return _inflate(body, _GZIP, limit)
         case "deflate":
-            # RFC 9110, 8.4.1.2: in a zlib wrapper, which some servers leave out.
+            # RFC 9110, 8.4.1.2: with a zlib wrapper, which some servers omit.
             return _inflate(body, _ZLIB if _is_wrapped(body) else _RAW, limit)
         case _:
             raise Undecodable("the body has a content encoding that was not asked for")

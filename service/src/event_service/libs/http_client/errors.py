@@ -1,6 +1,6 @@
-"""What can go wrong with a call, and how far it had come by then.
+"""The errors of a call, with its progress so far.
 
-No text of these errors holds a URL, a header or a byte that the peer sent.
+Their texts contain no URL, no header and no byte from the peer.
 """
 
 from enum import Enum
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class Progress(Enum):
-    """How far a call had come. What was never sent may be tried again without a doubt."""
+    """How far a call got. A request that was never sent is always safe to repeat."""
 
     NEVER_SENT = "never sent"
     SENT = "sent, no byte of a reply"
@@ -16,11 +16,11 @@ class Progress(Enum):
 
 
 class Timings(NamedTuple):
-    """Seconds, None for what did not happen or has not happened yet.
+    """In seconds; None for steps that did not happen, or not yet.
 
-    `connect` covers looking up the name, the address and the proxy's tunnel, `tls` the handshake;
-    both are None on a connection that was open already. `first_byte` and `whole` count from the
-    moment at which the request was written.
+    `connect` covers the name lookup, connecting and the proxy's tunnel, `tls` the handshake; both
+    are None on a reused connection. `first_byte` and `whole` count from the time at which the
+    request was written.
     """
 
     connect: float | None = None
@@ -30,7 +30,7 @@ class Timings(NamedTuple):
 
 
 class HttpClientError(Exception):
-    """A call brought no reply. `timings` tells how long what had happened took."""
+    """A call failed. `timings` are those of the completed steps."""
 
     progress: Progress = Progress.NEVER_SENT
     timings: Timings = Timings()
@@ -45,25 +45,25 @@ class ClientClosed(HttpClientError):
 
 
 class OutOfResources(HttpClientError):
-    """Our own machine has no descriptor, port or memory left for a connection: says nothing
-    about the peer.
+    """We have no file descriptor, port or memory left for a connection. It says nothing about
+    the peer.
     """
 
 
 class ConnectFailed(HttpClientError):
-    """No connection came about: no such name, nobody listens, no route."""
+    """No connection: unknown name, refused, or no route."""
 
 
 class ProxyFailed(ConnectFailed):
-    """The proxy made no tunnel to the peer."""
+    """The proxy did not open a tunnel to the peer."""
 
 
 class TlsFailed(ConnectFailed):
-    """There was no agreement on TLS, or a certificate that is not to be trusted."""
+    """The TLS handshake failed, or the certificate is not trusted."""
 
 
 class TimedOut(HttpClientError):
-    """The call's time was over. The text says what it waited for."""
+    """The call exceeded its time limit. The text says what it waited for."""
 
 
 class Broken(HttpClientError):
@@ -71,14 +71,14 @@ class Broken(HttpClientError):
 
 
 class Malformed(HttpClientError):
-    """What came is no HTTP/1.1 reply, or is none that can be read safely."""
+    """The reply is not HTTP/1.1, or cannot be read safely."""
 
     progress: Progress = Progress.REPLYING
 
 
 class Undecodable(Malformed):
-    """The body is whole, but not what its content encoding says."""
+    """The body is complete, but does not match its content encoding."""
 
 
 class TooLarge(Malformed):
-    """The body, or what it decodes to, is longer than it may be."""
+    """The body, encoded or decoded, exceeds its limit."""

@@ -9,19 +9,19 @@ from event_service.libs.http_client.dial import Dial
 from event_service.libs.http_client.errors import ClientClosed, ConnectFailed
 from event_service.libs.http_client.reply import Watch
 
-# A timer that fires a little early would find nothing to do and be set again at once.
+# Seconds. A timer that fires slightly early would find nothing to do, and be set again at once.
 _SLACK = 0.001
-# Seconds that a request needs to reach a peer before the peer's own limit is over.
+# Seconds for a request to reach the peer before the peer closes the connection.
 _MARGIN = 1.0
 
 
 class Pool:
-    """The connections to one peer, at most `limit`, the last one used first.
+    """The connections to one peer, at most `limit`; the most recently used one is taken first.
 
-    Callers wait in turn for one that is free or may be made. A connection that has been idle for
-    `keep_alive` seconds, or for nearly as long as the peer says that it waits, is closed. So is
-    one to an address that the peer's name no longer has, once its call has ended. Use from one
-    event loop only.
+    Callers wait in turn for a free connection or for room for a new one. A connection is closed
+    when it has been idle for `keep_alive` seconds, or for nearly as long as the peer keeps it open,
+    or when its call has ended and the peer's name no longer has its address. Use from one event
+    loop only.
     """
 
     def __init__(
@@ -40,18 +40,18 @@ class Pool:
         self._keep_alive = keep_alive
         self._clock = clock
         self._closed = False
-        self._making = 0  # connections that callers are making, or may make
+        self._making = 0  # connections that callers are opening, or may open
         self._connections: dict[Connection, None] = {}
         self._idle: list[Connection] = []
         self._waiting: deque[asyncio.Future[Connection | None]] = deque()
-        self._hosts: frozenset[str] | None = None  # where the peer is; None: not known yet
+        self._hosts: frozenset[str] | None = None  # the peer's addresses; None: unknown yet
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_at = inf
         self._sweep: asyncio.TimerHandle | None = None
 
     @property
     def open(self) -> int:
-        """How many connections there are, with those in the making."""
+        """Number of connections, including those being opened."""
         return len(self._connections) + self._making
 
     @property
@@ -68,10 +68,10 @@ class Pool:
         return None
 
     async def wait(self, *, fresh: bool, watch: Watch | None) -> Connection | None:
-        """A free connection; None when the caller may make one, which it then must, by `make`.
+        """Wait for a free connection. None: the caller may open one, and must call `make`.
 
-        Not an idle one if it is to be `fresh`. Raises ClientClosed. The wait has no bound of its
-        own, and a cancelled caller leaves no gap.
+        With `fresh`, it never returns an idle connection. Raises ClientClosed. The wait has no
+        time limit of its own; a cancelled caller gives up its turn.
         """
         while not self._closed:
             if not fresh and (connection := self.take()) is not None:
@@ -91,7 +91,7 @@ class Pool:
         raise ClientClosed("the client is closed")
 
     async def make(self, within: float) -> Connection:
-        """A new connection, `within` so many seconds. Raises what `Dial.connect` does."""
+        """Open a connection, `within` so many seconds. Raises what `Dial.connect` raises."""
         try:
             connection = await self._dial.connect(self._build, within)
             if self._closed or not connection.usable:
@@ -104,7 +104,7 @@ class Pool:
             self._admit()
 
     async def close(self) -> None:
-        """Close all connections; whoever uses one or waits for one is told."""
+        """Close all connections; callers that use one or wait for one get an error."""
         self._closed = True
         for timer in (self._alarm, self._sweep):
             if timer is not None:
@@ -116,9 +116,9 @@ class Pool:
         for connection in list(self._connections):
             connection.close()
         await self._addresses.close()
-        await asyncio.sleep(0)  # transports tell that they are closed in the loop's next turn
+        await asyncio.sleep(0)  # transports report their end in the loop's next turn
 
-    # What a connection tells its pool.
+    # Called by connections.
 
     def on_started(self, deadline: float) -> None:
         if deadline < self._alarm_at:
@@ -146,7 +146,7 @@ class Pool:
             self._sweep = asyncio.get_running_loop().call_later(max(idle, 0.0), self._sweep_idle)
 
     def on_gone(self, connection: Connection) -> None:
-        if connection in self._connections:  # else it never was, or was told of before
+        if connection in self._connections:  # otherwise it was never added, or was removed before
             del self._connections[connection]
             if connection in self._idle:
                 self._idle.remove(connection)
@@ -162,7 +162,7 @@ class Pool:
         return Connection(self, self._clock)
 
     async def _turn(self, watch: Watch | None) -> Connection | None:
-        """What the caller is given when its turn comes: a connection, or leave to make one."""
+        """Wait for the caller's turn: a connection, or None if it may open one."""
         turn: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         if watch is not None:
@@ -187,7 +187,7 @@ class Pool:
             self.on_free(connection)
 
     def _admit(self) -> None:
-        """Let those who wait make connections for which there is room again."""
+        """Let waiting callers open connections while there is room."""
         while self._waiting and self.open < self._limit:
             turn = self._waiting.popleft()
             if not turn.done():
@@ -203,8 +203,8 @@ class Pool:
         )
 
     def _expire(self) -> None:
-        # One timer for all calls: most have the same limit, so that the first one to be set goes
-        # off a few times a second at most, however many calls there are.
+        # One timer for all calls: most have the same limit, so it fires at most a few times per
+        # second, however many calls there are.
         self._alarm, self._alarm_at = None, inf
         now = self._clock()
         for connection in list(self._connections):

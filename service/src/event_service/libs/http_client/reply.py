@@ -12,7 +12,7 @@ from event_service.libs.http_client.errors import (
 
 
 class Carrier(Protocol):
-    """The connection that a reply comes over."""
+    """The connection that carries a reply."""
 
     def resume(self) -> None: ...
 
@@ -22,26 +22,26 @@ class Carrier(Protocol):
 
 
 class Watch(Protocol):
-    """Whoever wants to know what happens to a call while it is under way."""
+    """An observer of a call in progress."""
 
     def waiting(self) -> None:
-        """There are as many connections as there may be, so the call waits for one."""
+        """The connection limit is reached, so the call waits for a connection."""
 
     def waited(self) -> None:
-        """It has one, or may make one."""
+        """The wait is over: the call has a connection, or may open one."""
 
     def heard(self) -> None:
-        """The peer gave a sign of life: there is a new connection, or a part of the reply."""
+        """The peer responded, with a new connection or a part of the reply."""
 
 
 class Reply:
-    """One request's reply, as far as it has come. Use from one task.
+    """The reply to one request, which may be incomplete. Use from one task.
 
-    `HttpClient.send` hands it over once `status` and `headers` are there. Read it or discard it:
-    until then it keeps its connection, at most until the call's time limit is over.
+    `HttpClient.send` returns it when `status` and `headers` are known. Read or discard it: until
+    then it occupies its connection, at most until the call's time limit.
     """
 
-    # In the class, because most replies need no value of their own.
+    # Class attributes, because most replies never change them.
     status = 0
     encoding = b""
     chunked = False
@@ -50,7 +50,7 @@ class Reply:
     tls_time: float | None = None
     first_byte_at: float | None = None
     ended_at: float | None = None
-    body: bytes | bytearray = b""  # as far as it has come, still encoded
+    body: bytes | bytearray = b""  # received so far, still encoded
     size = 0  # of the body so far
     taken = False
     discarded = False
@@ -61,7 +61,7 @@ class Reply:
     def __init__(
         self, carrier: Carrier, *, sent_at: float, deadline: float, max_body: int, reused: bool
     ) -> None:
-        # Names in small letters, in the order in which they came.
+        # Names in lower case, in the order of arrival.
         self.headers: list[tuple[bytes, bytes]] = []
         self.reused = reused  # the connection has served a call before this one
         self.sent_at = sent_at
@@ -70,7 +70,7 @@ class Reply:
         self._carrier: Carrier | None = carrier
 
     def header(self, name: bytes) -> str:
-        """The value of a field, several joined by ", ", "" for none. `name` in small letters."""
+        """The field's values joined by ", "; "" if there is none. `name` in lower case."""
         values = [value.strip() for each, value in self.headers if each == name]
         return b", ".join(values).decode("latin-1")
 
@@ -88,7 +88,7 @@ class Reply:
         )
 
     async def head(self) -> None:
-        """Wait for status and headers. To cancel it ends the call at the peer."""
+        """Wait for status and headers. Cancelling this ends the call at the peer."""
         try:
             while not self.status:
                 await self._change()
@@ -97,9 +97,9 @@ class Reply:
             raise
 
     async def read(self) -> bytes:
-        """The whole body, decoded if it came compressed.
+        """The whole body, decoded if it was compressed.
 
-        Raises Broken, TimedOut, Malformed or TooLarge. To cancel it ends the call at the peer.
+        Raises Broken, TimedOut, Malformed or TooLarge. Cancelling this ends the call at the peer.
         """
         if not self.complete:
             await self._rest()
@@ -110,7 +110,7 @@ class Reply:
         return bytes(self.body)
 
     async def _rest(self) -> None:
-        declared = self.header(b"content-length")  # digits, the parser takes nothing else
+        declared = self.header(b"content-length")  # digits; the parser refuses anything else
         if declared and int(declared) > self.max_body:
             raise self._too_large()
         self.taken = True
@@ -132,8 +132,8 @@ class Reply:
         return error
 
     def discard(self) -> None:
-        """The body is of no interest: what little may still come is read and thrown away, so
-        that the connection can be used again; a longer one is cut off.
+        """Discard the body. If little of it is missing, it is read, so that the connection can be
+        reused; otherwise the connection is closed.
         """
         if self._carrier is not None:
             self._carrier.drain(self)
@@ -144,7 +144,7 @@ class Reply:
             self._carrier.abandon(self)
             self._carrier = None
 
-    # What follows is the connection's part.
+    # Called by the connection.
 
     def changed(self) -> None:
         waiter, self._waiter = self._waiter, None
@@ -172,13 +172,13 @@ class Reply:
             waiter.set_exception(error)
 
     def _change(self) -> asyncio.Future[None]:
-        """Done when there is more of the reply; raises the error if there will not be."""
+        """A future that is done when more of the reply arrives. Raises the error if none will."""
         if self._carrier is None:
             failure, self._failure = self._failure, None
             try:
                 raise failure or Broken("the call was given up")
             finally:
-                # A traceback holds this frame; with the error in it they would hold each other.
+                # The error's traceback references this frame: break the cycle.
                 del failure
         self._waiter = waiter = asyncio.get_running_loop().create_future()
         return waiter

@@ -5,11 +5,11 @@ from pathlib import Path
 def tls_context(
     *, ca_file: Path | None = None, cert: Path | None = None, key: Path | None = None
 ) -> ssl.SSLContext:
-    """What TLS to a peer goes by: its certificate is verified, TLS 1.2 or later, HTTP/1.1.
+    """A context for TLS 1.2 or later and HTTP/1.1, which verifies the peer's certificate.
 
-    Trusts the system's certificates, or those of `ca_file` alone. `cert` and `key` are shown to
-    peers that ask who we are; a key may stand in the certificate's file. Reads all files at once
-    and raises ValueError, in one sentence, for what cannot be used.
+    It trusts the system's certificates, or only those in `ca_file`. `cert` and `key` are the client
+    certificate; the key may be in the certificate's file. All files are read now; raises
+    ValueError with one sentence for those that cannot be used.
     """
     if key is not None and cert is None:
         raise ValueError("There is a client key, but no client certificate.")
@@ -18,7 +18,7 @@ def tls_context(
     context.set_alpn_protocols(["http/1.1"])
     if ca_file is None:
         context.load_default_certs()
-        # Those of a folder are read when they are needed.
+        # Certificates in a folder are read only when needed.
         if not context.cert_store_stats()["x509"] and not _has_files(
             ssl.get_default_verify_paths().capath
         ):
@@ -50,7 +50,7 @@ def _load_client_certificate(context: ssl.SSLContext, cert: Path, key: Path | No
     if key is not None:
         _readable(key, "client key")
     try:
-        # A question for a passphrase on the terminal would hold up the start for ever.
+        # Otherwise OpenSSL would ask for a passphrase on the terminal, and block the start.
         context.load_cert_chain(cert, key, password=_no_passphrase)
     except _Passphrase:
         raise ValueError(
@@ -85,6 +85,6 @@ def _readable(path: Path, what: str) -> None:
 
 
 def _shown(path: Path) -> str:
-    """The path as it fits into a line of text, whatever bytes are in it."""
+    """The path as one line of printable text, whatever bytes it contains."""
     text = str(path)
     return text if text.isprintable() else ascii(text)

@@ -1,6 +1,6 @@
-"""What a URL, a path and a header must be for this client to use them.
+"""Checks of the URLs, paths and headers that this client can use.
 
-The one judge of such values: ask it wherever they come in, and no call fails for them later.
+Check such values where they enter the program; then no call fails because of them later.
 """
 
 import re
@@ -9,7 +9,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 from urllib.parse import unquote
 
-# RFC 3986: the characters of a path, and of a query behind it.
+# RFC 3986: the characters of a path, and of a query after it.
 _PATH = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/]|%[0-9A-Fa-f]{2})*")
 _QUERY = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2})*")
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
@@ -36,7 +36,7 @@ OWN_HEADERS = frozenset({
 
 
 class BaseUrl(NamedTuple):
-    """Where calls go to. `host` is without brackets; `path` has no slash at its end."""
+    """The base of all calls. `host` is without brackets; `path` has no trailing slash."""
 
     scheme: str
     host: str
@@ -45,7 +45,7 @@ class BaseUrl(NamedTuple):
 
     @property
     def authority(self) -> str:
-        """Host and port as a Host header has them, the scheme's own port left out."""
+        """Host and port as in a Host header, without the scheme's default port."""
         return self.netloc if self.port != _DEFAULT_PORTS[self.scheme] else self._bracketed
 
     @property
@@ -66,7 +66,7 @@ class Proxy(NamedTuple):
 
 
 def parse_base_url(text: str) -> BaseUrl:
-    """Raise ValueError, in one sentence, for what no call could be made to."""
+    """Raises ValueError with one sentence if no call could be made to it."""
     scheme, rest = _scheme(text)
     authority, slash, path = rest.partition("/")
     if any(mark in text for mark in "?#"):
@@ -83,7 +83,7 @@ def parse_base_url(text: str) -> BaseUrl:
 
 
 def parse_proxy_url(text: str) -> Proxy:
-    """Raise ValueError, in one sentence, for what is no `http://[user:password@]host[:port]`."""
+    """Raises ValueError with one sentence if it is not `http://[user:password@]host[:port]`."""
     scheme, rest = _scheme(text)
     if scheme != "http":
         raise ValueError("A proxy's URL begins with http://; TLS to the proxy is not supported.")
@@ -95,7 +95,7 @@ def parse_proxy_url(text: str) -> Proxy:
     if not at:
         return Proxy(host, port, None)
     user, _, password = user_info.partition(":")
-    # RFC 7617: a user's name holds no colon, and neither holds a control character.
+    # RFC 7617: a user's name contains no colon, and neither contains a control character.
     credentials = unquote(user), unquote(password)
     if ":" in credentials[0] or not all(part.isprintable() for part in credentials):
         raise ValueError("The proxy's user or password has a character that it may not hold.")
@@ -103,7 +103,7 @@ def parse_proxy_url(text: str) -> Proxy:
 
 
 def check_target(text: str) -> None:
-    """Raise ValueError for what is no path, with or without a query, below a base URL."""
+    """Raises ValueError if it is not a path below a base URL, with or without a query."""
     path, _, query = text.partition("?")
     if not path.startswith("/"):
         raise ValueError("A path begins with '/'.")
@@ -116,10 +116,10 @@ def check_target(text: str) -> None:
 
 
 def check_headers(headers: Mapping[str, str], *, reserved: Iterable[str] = ()) -> None:
-    """Raise ValueError for a header that cannot be sent with every call.
+    """Raises ValueError for a header that cannot be sent with every call.
 
-    `reserved` are names, in small letters, that the caller sets itself, beside the client's own.
-    No value is in the text of the error: it may be a secret.
+    `reserved` are names, in lower case, that the caller sets itself, in addition to the client's
+    own. The error's text contains no values, because they may be secret.
     """
     seen: set[str] = set()
     for name, value in headers.items():
@@ -136,7 +136,7 @@ def check_headers(headers: Mapping[str, str], *, reserved: Iterable[str] = ()) -
 
 
 def is_field(name: str, value: str) -> bool:
-    """Whether this is a field of HTTP that ends where its value does."""
+    """Whether this is a valid HTTP field, which cannot inject another line."""
     return bool(_TOKEN.fullmatch(name) and _VALUE.fullmatch(value))
 
 
@@ -184,7 +184,7 @@ def _check_host(host: str) -> None:
     if not host:
         raise ValueError("The URL names no host.")
     labels = host.removesuffix(".").split(".")
-    # As browsers read it: what ends in a number is an IPv4 address or nothing.
+    # As in browsers: a host that ends in a number must be an IPv4 address.
     if _NUMBER.fullmatch(labels[-1]):
         try:
             IPv4Address(host)
