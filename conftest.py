@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# pytest names a test module after its folders. Imported before, the package `halfopen` is not
-# mistaken for the folder of that name.
+# pytest names a test module after its folders. Import the package `halfopen` first, so that it is
+# not mistaken for the folder of that name.
 import halfopen  # noqa: F401
 
-# Where every program is installed a skipped test is a hole in the gate.
+# In continuous integration every program is installed, so no test may be skipped.
 SKIPS_FAIL = bool(os.environ.get("SKIPS_FAIL"))
 REPOSITORY = Path(__file__).parent
-# On a busy machine any example may take long.
+# On a busy machine any example may be slow.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
-# Debian's package of a program that a test may need, where it has another name.
+# Debian's package for a program that a test may need, if the names differ.
 PACKAGES = {
     "initdb": "postgresql",
     "nginx": "nginx-light",
@@ -29,12 +29,12 @@ PACKAGES = {
     "taskset": "util-linux",
 }
 OTHER_NAMES = {"chromium": ["chromium-browser"]}
-# Debian keeps servers out of an ordinary user's PATH.
+# On Debian servers are not in an ordinary user's PATH.
 FOLDERS = ["/usr/local/sbin", "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # What a shell has its background jobs ignore, and nohup, their children would ignore as well.
+    # Restore signals that a shell or nohup made us ignore; child processes would ignore them, too.
     for number, usual in (
         (signal.SIGINT, signal.default_int_handler),
         (signal.SIGHUP, signal.SIG_DFL),
@@ -52,10 +52,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: each file stays together, so that its servers start once.
+    """For `--dist loadgroup`: keep the tests of a file together, so that its servers start once.
 
-    A test with a `xdist_group` of its own goes by that. What runs processes is slow and comes
-    first, or the last of them would run alone. What needs a program counts as slow.
+    An explicit `xdist_group` takes precedence. Tests that run processes are slow and come first;
+    otherwise the last of them would run alone. Tests that need a program count as slow.
     """
     for item in items:
         if item.get_closest_marker("needs") or "needs" in getattr(item, "fixturenames", ()):
@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_of_the_contributor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The settings of whoever runs the tests, in the environment or in `.env`, reach no test."""
+    """Hide the user's own settings, in the environment or in `.env`, from all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
         for name in os.environ:
@@ -84,14 +84,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session")
 def needs() -> Callable[[str], Path]:
-    """For fixtures: `needs("postgres")` is where the program is, or skips the test."""
+    """For fixtures: `needs("postgres")` returns the program's path, or skips the test."""
     return find
 
 
 def find(program: str) -> Path:
-    """The program's path. Skips the test, with one line that says how to get it, without one.
+    """The program's path. If it is missing, skips the test and says how to install it.
 
-    A name with a `/` is a file or folder of this repository that `make` gets.
+    A name with a `/` is a file or folder of this repository that `make` creates.
     """
     if "/" in program:
         if not (REPOSITORY / program).exists():
@@ -105,7 +105,7 @@ def find(program: str) -> Path:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """One line for each reason why tests were skipped, however many they are."""
+    """Print one line for each reason for skipped tests, however many there are."""
     reasons = Counter(
         str(report.longrepr[2]).removeprefix("Skipped: ")
         for report in terminalreporter.stats.get("skipped", [])

@@ -1,4 +1,4 @@
-"""`python -m demo`: what the service does, told in half a minute against real processes."""
+"""`python -m demo`: shows in half a minute, with real processes, what the service does."""
 
 import asyncio
 import sys

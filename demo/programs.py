@@ -15,10 +15,10 @@ START_TIMEOUT = 30.0
 
 @contextmanager
 def running(mock_options: Sequence[str], settings: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """The service in front of the mock upstream, on free ports; their addresses."""
+    """Run the service in front of the mock upstream on free ports; yields their addresses."""
     port, upstream_port = free_port(), free_port()
     upstream = f"http://127.0.0.1:{upstream_port}"
-    # What is set for the service elsewhere shall not change the story.
+    # Settings from the environment must not change the demo.
     environ = {k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")}
     environ |= {
         "EVENT_SERVICE_ENV": "testing",
@@ -49,7 +49,7 @@ def _program(
         env=environ,
         stdout=log,
         stderr=log,
-        # Ctrl-C is for us; we stop what we started.
+        # Ctrl-C must reach only this process, which stops its children.
         start_new_session=True,
     ) as process:
         try:

@@ -1,4 +1,4 @@
-"""What the story looks like: live on a terminal, plain lines elsewhere."""
+"""Shows the demo: live on a terminal, as plain lines elsewhere."""
 
 import asyncio
 import sys
@@ -49,7 +49,7 @@ class Screen:
     async def bar(
         self, label: str, work: Coroutine[None, None, T], *, full: float
     ) -> tuple[T, float]:
-        """Waits for the work while a bar grows with the time it takes, to `full` seconds."""
+        """Wait for the work while a bar shows the elapsed time, up to `full` seconds."""
         started = time.perf_counter()
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(work)
@@ -78,7 +78,7 @@ class Screen:
                 await asyncio.sleep(min(left, FRAME))
 
     def summary(self, claims: Sequence[Claim]) -> bool:
-        """Prints all claims; says whether all of them hold."""
+        """Print all claims. Returns whether all of them hold."""
         self._console.print("\n[bold]What happened[/]")
         table = Table()
         table.add_column("")

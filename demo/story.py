@@ -13,12 +13,12 @@ from demo.screen import Claim, Screen, circuit
 USER = "1"
 CALLERS = 10
 REFUSALS = 25
-# A busy machine may take so many times as long as an idle one.
+# Factor by which a busy machine may be slower than an idle one.
 PATIENCE = 3
 
 
 class Pace(NamedTuple):
-    """Seconds: an event takes so long upstream, the circuit stays open, a reader needs."""
+    """In seconds: an event's delay, the cooldown of the circuit, and time for the reader."""
 
     event_delay: float
     cooldown: float
@@ -60,7 +60,7 @@ class Story:
             )
 
     async def reached(self) -> int:
-        """How many writes have reached the upstream."""
+        """The number of writes that have reached the upstream."""
         journal = await get(self._upstream, "/__admin/requests?limit=1")
         count: int = journal["counts"]["addEvent"]
         return count
@@ -142,7 +142,7 @@ class Story:
             f"{CALLERS} callers at once. One is let through, the others are refused meanwhile.",
         )
         await self._until_half_open(pace)
-        # A slow upstream makes all of them meet the canary.
+        # With a slow upstream, all of them arrive while the canary is in flight.
         await put(self._upstream, "/__admin/faults/addEvent", {"delay": pace.event_delay})
         before = await self.reached()
         replies = await asyncio.gather(*[self.add() for _ in range(CALLERS)])

@@ -1,7 +1,7 @@
-"""Asks pip-audit for known vulnerabilities in everything that is pinned.
+"""Runs pip-audit to find known vulnerabilities in all pinned packages.
 
-pip-audit is content when its database knows none of the packages, as where an index is mirrored
-without one. That is no audit: it is said, and with `--required` it is a failure.
+pip-audit succeeds if its database knows none of the packages, for example with a mirrored index
+that has no such database. That is not an audit: it is reported, and with `--required` it fails.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def ask_pip_audit() -> list[dict[str, Any]]:
     except subprocess.TimeoutExpired:
         raise NotAudited(f"it did not answer within {TIME_LIMIT} s") from None
     except ValueError:
-        # Without a connection there is a traceback and no report.
+        # Without a connection, pip-audit prints a traceback and no report.
         raise NotAudited(audit.stderr.strip().splitlines()[-1]) from None
     return packages
 

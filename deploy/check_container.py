@@ -1,8 +1,8 @@
-"""Runs the two built images together and holds them to what their Dockerfile promises.
+"""Runs the two built images together and checks the promises of their Dockerfile.
 
-`check_container.py SERVICE SERVICE.json MOCK MOCK.json` takes of each image its file system and
-what `buildah inspect` says of it. It needs root to enter a file system, which is read-only to the
-programs, but for /tmp.
+`check_container.py SERVICE SERVICE.json MOCK MOCK.json` gets the file system of each image and the
+output of `buildah inspect` for it. It needs root to enter a file system, which is read-only for the
+programs, except /tmp.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from deploy.claims import START_TIMEOUT, expect, free_port, get, wait_for
 
 USER = "10001"
-# Of the mock, of development and of installing: nothing that production runs.
+# Packages for the mock, development and installation, which production must not have.
 NOT_IN_PRODUCTION = ("aiohttp-", "event_mock_upstream-", "watchfiles-")
 INSTALLERS = ("pip-", "setuptools-", "hatch")
 NO_BUILD_TOOLS = (
@@ -33,7 +33,7 @@ NO_BUILD_TOOLS = (
     "curl",
     "wget",
 )
-# In a mount namespace of its own, so that nothing is left to unmount.
+# In a new mount namespace, so that nothing has to be unmounted.
 ENTER = f"""
 mount --bind "$0" "$0"
 mount -o remount,bind,ro "$0"

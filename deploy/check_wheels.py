@@ -1,9 +1,9 @@
-"""Uses each wheel as a stranger would: alone, in an empty environment, far from this repository.
+"""Uses each wheel as a user would: alone, in an empty environment, outside this repository.
 
-`make check-wheels` builds them before. Every other package is downloaded as pinned, and then
-there is no index any more: pip installs a wheel with what its metadata asks for from that folder,
-which has one version of each. So a dependency that a wheel does not name is missing here, and no
-later release can change the result.
+`make check-wheels` builds the wheels first. All other packages are downloaded in their pinned
+versions. Then pip installs each wheel without an index, with dependencies only from that folder. So
+a dependency that a wheel does not declare is missing here, and later releases cannot change the
+result.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from pathlib import Path
 from deploy.claims import expect, fetch, free_port, get, wait_for
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-# The folder of each distribution, whose own tests are run, with the extras that they need.
+# The folder of each distribution and the extras that its tests need.
 TESTED = {
     "halfopen": "halfopen",
     "event-mock-upstream": "mock-upstream",
@@ -61,7 +61,7 @@ def check_tests(requirement: str, source: Path, pinned: Path, empty: Path) -> No
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(source / name, empty)
     if source.name == "service":
-        # What its tests share with those of the repository.
+        # Shared by all tests of the repository.
         shutil.copy(REPOSITORY / "conftest.py", empty)
     print(f"\n{requirement}: its tests, with its wheel alone", flush=True)
     subprocess.run(
@@ -72,7 +72,7 @@ def check_tests(requirement: str, source: Path, pinned: Path, empty: Path) -> No
 
 
 def check_production(pinned: Path, empty: Path) -> None:
-    """Without its extras the service has no mock, and `dev` says how to get one."""
+    """Without extras there is no mock, and `dev` says how to install it."""
     python = environment(empty, pinned, "event-service")
     listed = subprocess.run(
         [python, *PIP, "list", "--format=freeze"], check=True, capture_output=True, text=True
@@ -95,7 +95,7 @@ def check_production(pinned: Path, empty: Path) -> None:
 
 
 def surroundings(**more: str) -> dict[str, str]:
-    """The environment without the settings of whoever runs this."""
+    """The environment without the user's own settings."""
     return {k: v for k, v in os.environ.items() if not k.startswith("EVENT_SERVICE_")} | more
 
 
@@ -133,7 +133,7 @@ def check_service(pinned: Path, empty: Path) -> None:
 
 
 def environment(empty: Path, pinned: Path, *requirements: str) -> Path:
-    """A virtual environment with these, and with what they ask for; its interpreter."""
+    """Create a virtual environment with these and their dependencies; returns its interpreter."""
     venv = empty / "venv"
     subprocess.run([sys.executable, "-m", "venv", venv], check=True)
     python = venv / "bin/python"

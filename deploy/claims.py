@@ -1,4 +1,4 @@
-"""How the checks of wheels and image talk to what they started, and say what holds."""
+"""Helpers for the checks of wheels and images: wait for a server, check a claim."""
 
 import json
 import socket
@@ -20,7 +20,7 @@ def expect(holds: object, claim: str) -> None:
 
 
 def wait_for(url: str, process: subprocess.Popen[Any]) -> None:
-    """Until the URL answers; ends the program if the process does not get that far."""
+    """Wait until the URL answers; ends the program if the process ends before that."""
     give_up = time.monotonic() + START_TIMEOUT
     while time.monotonic() < give_up and process.poll() is None:
         try:

@@ -1,4 +1,4 @@
-"""Tortures the outbox for so many seconds, with another seed each time; ends with 1 if it loses."""
+"""Tests the outbox for so many seconds, with a new seed each time; exits with 1 on a loss."""
 
 import argparse
 import asyncio
@@ -16,11 +16,11 @@ from torture.outage import outage
 from torture.pause import pause
 from torture.power import FAILURES, failing_disk, power_cuts
 
-# Seconds that a round takes with all its cuts, calls, crashes and events. With less to spend it
-# has so many fewer of them.
+# Seconds that a full round takes. With less time, a round has proportionally fewer cuts, calls,
+# crashes and events.
 WHOLE_ROUND = 600.0
 
-# Of a folder, a seed and the share of a whole round: what came of it.
+# From a folder, a seed and the fraction of a full round to a summary of the result.
 Trial = Callable[[Path, int, float], Coroutine[Any, Any, str]]
 
 

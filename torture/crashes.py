@@ -1,4 +1,4 @@
-"""`kill -9` of the service at each point of a delivery's way, and what is left of its promises."""
+"""Kills the service with `kill -9` at each point of a delivery, and checks its promises."""
 
 import asyncio
 import os
@@ -17,14 +17,14 @@ import aiohttp
 from mock_upstream import Fault, MockUpstream, run_mock
 from torture.victim import POINTS
 
-# Events that are handed in while one victim lives.
+# Events that are sent while one victim lives.
 HANDED_IN = 3
-# Seconds that a process may take for what takes a moment.
+# Seconds; a generous limit for a step that is normally short.
 PATIENCE = 30.0
 
 
 class Lost(AssertionError):
-    """An acknowledged event was not delivered, or was more than once."""
+    """An acknowledged event was not delivered, or was delivered more than once."""
 
 
 class Told(NamedTuple):
@@ -33,9 +33,9 @@ class Told(NamedTuple):
 
 
 async def crashes(url: str, *, times: int, points: tuple[str, ...] = POINTS) -> Told:
-    """Kill the service so many times at each point; `url` is that of the outbox.
+    """Kill the service `times` times at each point; `url` is the outbox's.
 
-    Clients send what was not answered again, with the same key. Raises Lost.
+    Clients repeat unanswered requests with the same key. Raises Lost.
     """
     numbers = count()
     acknowledged: dict[str, str] = {}  # title: location
@@ -80,7 +80,7 @@ async def victim(
     settings: Mapping[str, str] | None = None,
     stdout: int | None = None,
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, aiohttp.ClientSession]]:
-    """The service with its point, and a client for it; its log goes to `stdout`."""
+    """Run the service with its point; yields a client. Its log goes to `stdout`."""
     port = _free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "torture.victim", point, str(port)),
@@ -136,7 +136,7 @@ async def _hand_in(
 async def _kill_when_sent(
     process: asyncio.subprocess.Process, mock: MockUpstream, point: str
 ) -> None:
-    """Kill the process while a call of its is at the upstream, unanswered."""
+    """Kill the process while the upstream has an unanswered call from it."""
     if point != "sent":
         return
     mock.faults.set("addEvent", Fault(delay=0.2))

@@ -1,8 +1,8 @@
-"""A SQLite VFS that remembers what a power cut would leave, and fails when it is told to.
+"""An SQLite VFS that simulates power cuts and disk errors.
 
-SQLite works on ordinary files. Beside them the disk keeps, for each file, what is durable and what
-was written since its last sync. A power cut may leave any of the latter: all, nothing, or some of
-its sectors in any order.
+SQLite works on ordinary files. In addition the disk records, for each file, its durable content and
+the writes since its last sync. After a power cut, all, none or some sectors of those writes remain,
+in any order.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import apsw
 
 SECTOR = 512
 Operation = Literal["write", "sync", "truncate"]
-# What SQLite is told for a failure, by its name in errno.
+# The SQLite error for each failing operation, by its name in errno.
 CODES: dict[tuple[str, str], int] = {
     ("EIO", "write"): apsw.SQLITE_IOERR_WRITE,
     ("EIO", "sync"): apsw.SQLITE_IOERR_FSYNC,
@@ -28,14 +28,14 @@ CODES: dict[tuple[str, str], int] = {
 
 
 class Change(NamedTuple):
-    """Bytes written at a place, or with no bytes, a new size."""
+    """Bytes written at an offset; without bytes, a new size."""
 
     at: int
     data: bytes | None
 
 
 class Stored:
-    """What a disk has of one file."""
+    """One file's content on the disk."""
 
     def __init__(self, content: bytes = b"") -> None:
         self.durable = bytearray(content)
@@ -46,23 +46,22 @@ class Stored:
         self.pending = []
 
     def lose(self) -> None:
-        """A failed sync: the kernel calls the pages clean, though they never got to the disk."""
+        """A failed sync: the kernel marks the pages clean although they are not on the disk."""
         self.pending = []
 
 
 class Disk:
     """The files of one folder, as a power cut would leave them.
 
-    `before` is called before each operation with its name; what it raises is what SQLite meets.
-    After a failed sync the file reads as before, and what was to be synced is lost to the disk:
-    that is what Linux does.
+    `before` is called with the name of each operation; if it raises, SQLite gets that error. After
+    a failed sync the file can be read as before, but the unsynced data is lost, as on Linux.
     """
 
     def __init__(self, *, simulated: bool = True) -> None:
-        """Where it is not `simulated`, real syncs are made and nothing is remembered."""
+        """Without `simulated`, syncs are real and nothing is recorded."""
         self.simulated = simulated
         self.files: dict[Path, Stored] = {}
-        # Deleted, but their folder is not synced since: a power cut may bring them back.
+        # Deleted files whose folder was not synced since: a power cut may restore them.
         self.ghosts: dict[Path, Stored] = {}
         self.before: Callable[[Operation, Path], None] = lambda _operation, _path: None
         self.syncs = 0
@@ -74,7 +73,7 @@ class Disk:
         return self.files[path]
 
     def cut(self, chance: random.Random, *, keep: Literal["nothing", "all", "some"]) -> Image:
-        """The files after a power cut now, of which nothing else is affected."""
+        """The files as a power cut now would leave them; the disk itself does not change."""
         image = {}
         ghosts = {
             path: stored
@@ -96,7 +95,7 @@ Image = dict[str, bytes]
 
 
 class FaultVFS(apsw.VFS):
-    """Register it by making it; it is there until `unregister`."""
+    """Registered from its creation until `unregister`."""
 
     def __init__(self, name: str, disk: Disk) -> None:
         super().__init__(name, "")
@@ -148,15 +147,15 @@ class FaultFile(apsw.VFSFile):
 
 
 def failing(errno: str, operation: Operation) -> Exception:
-    """The error with which an operation fails, as SQLite understands it."""
+    """The SQLite error for a failing operation."""
     return apsw.exception_for(CODES[errno, operation])
 
 
 def restore(image: Image, folder: Path) -> None:
-    """Put what a power cut left into an empty folder."""
+    """Write the files that a power cut left to an empty folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in image.items():
-        # The shared memory is gone with the machine.
+        # Shared memory does not survive a power cut.
         if not name.endswith("-shm"):
             (folder / name).write_bytes(content)
 
@@ -174,7 +173,7 @@ def _applied(content: bytearray, changes: list[Change]) -> bytearray:
 
 
 def _sectors(change: Change) -> list[Change]:
-    """The parts of a write that reach the disk or do not, each as a whole."""
+    """The parts of a write; each reaches the disk completely or not at all."""
     at, data = change
     if data is None:
         return [change]

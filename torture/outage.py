@@ -1,4 +1,4 @@
-"""An outage of the upstream while many users hand in events, and its end."""
+"""An outage of the upstream, and its end, while many users send events."""
 
 import asyncio
 import time
@@ -23,9 +23,9 @@ class Told(NamedTuple):
 
 
 async def outage(url: str, *, seconds: float, users: int, events: int) -> Told:
-    """Hand in so many events while the upstream is down for so long; raises Lost.
+    """Send `events` events while the upstream is down for `seconds`. Raises Lost.
 
-    Each user's events are handed in one after another, so that their order is known.
+    Each user's events are sent one after another, so that their order is known.
     """
     async with run_mock(event_delay=0, refuse=0, users=users, events_per_user=0) as mock:
         ids = [user.id for user in mock.store.users()]
@@ -47,7 +47,7 @@ async def outage(url: str, *, seconds: float, users: int, events: int) -> Told:
             await process.wait()
         _check(mock, sent)
         after = mock.journal.counts["addEvent"] - calls
-        # On a busy machine a few attempts take too long, and are made again.
+        # On a busy machine a few attempts take too long and are repeated.
         if after > 1.05 * events + FAILURES:
             raise Lost(f"{after} calls for {events} events")
     return Told(calls, events, took)

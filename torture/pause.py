@@ -1,4 +1,4 @@
-"""A worker that is stopped in the middle of a delivery, and wakes when another has its lane."""
+"""Pauses a worker during a delivery until another worker has its lane."""
 
 import asyncio
 import signal
@@ -13,9 +13,9 @@ EVENTS = 5
 
 
 async def pause(url: str, *, times: int) -> int:
-    """Pause a worker so often beyond its lease; how many events were delivered. Raises Lost.
+    """Pause a worker `times` times beyond its lease. Returns the number of delivered events.
 
-    Its late record must be fenced, and what the other did in the meantime must stand.
+    Its late write must be fenced, and the other worker's writes must remain. Raises Lost.
     """
     async with run_mock(event_delay=0, refuse=0) as mock:
         for round_ in range(times):
@@ -45,7 +45,7 @@ async def _pause_once(url: str, mock: MockUpstream, round_: int) -> None:
                 if await _until_settled(other, locations) != told:
                     raise Lost("the paused worker has overwritten what the other one recorded")
         finally:
-            # A process that is stopped hears nothing but SIGKILL.
+            # A stopped process reacts only to SIGKILL and SIGCONT.
             paused.send_signal(signal.SIGCONT)
     wrong = [each for each in told if (each["status"], each["attempts"]) != ("delivered", 1)]
     if wrong:

@@ -1,4 +1,4 @@
-"""Power cuts and disks that fail, under the outbox's SQLite store."""
+"""Power cuts and failing disks for the outbox's SQLite store."""
 
 import random
 import tempfile
@@ -16,9 +16,9 @@ from event_service.outbox.store import StoreFailed
 from torture.fault_vfs import Disk, FaultVFS, Image, Operation, failing, restore
 
 BATCH = 3
-# A store is closed and opened again after so many commits, which empties its log.
+# Commits after which a store is closed and opened again, which empties its log.
 COMMITS_AT_A_TIME = 40
-# Batches in a run whose disk fails once.
+# Batches in a run with a disk that fails once.
 ROUNDS = 8
 # How each kind of call may fail.
 FAILURES: tuple[tuple[str, Operation], ...] = (
@@ -30,11 +30,11 @@ _numbers = count()
 
 
 class Lost(AssertionError):
-    """What was acknowledged is gone, or the store did not come back."""
+    """Acknowledged data is lost, or the store did not recover."""
 
 
 class Rig:
-    """A store on a disk that can be cut and can fail, and what it has acknowledged."""
+    """A store on a disk that can lose power and fail, and the events it has acknowledged."""
 
     def __init__(self, folder: Path) -> None:
         name = f"fault-{next(_numbers)}"
@@ -49,7 +49,7 @@ class Rig:
         self.refused = 0
 
     def _new_store(self) -> SqliteStore:
-        # It must hold with any lease and any clock; no time passes here.
+        # The promises must hold with any lease and any clock; no time passes here.
         return SqliteStore(self._path, **self._options, clock=lambda: 1_000.0)  # type: ignore[arg-type]
 
     async def reopen(self) -> None:
@@ -87,18 +87,18 @@ class Rig:
             self.delivered |= {each.queued[0].id for each in claims if each.queued}
 
     def check_cut(self, chance: random.Random) -> None:
-        """Cut the power now, in three ways, and see what is left after each."""
+        """Cut the power now in three ways, and check the files after each."""
         for keep in ("nothing", "all", "some"):
             check(self.disk.cut(chance, keep=keep), self.accepted, self.delivered)
 
 
 def check(image: Image, accepted: set[str], delivered: set[str]) -> None:
-    """Raise Lost if anything acknowledged is not in what a power cut left."""
+    """Raise Lost if an acknowledged event is missing after a power cut."""
     with tempfile.TemporaryDirectory() as folder:
         restore(image, Path(folder))
         connection = apsw.Connection(str(Path(folder) / "outbox.db"))
         try:
-            connection.pragma("synchronous", "OFF")  # nobody cuts the power of a look
+            connection.pragma("synchronous", "OFF")  # no power cut during this check
             sound = connection.execute("PRAGMA quick_check(1)").get
             if sound != "ok":
                 raise Lost(f"damaged: {sound}")
@@ -117,7 +117,7 @@ def check(image: Image, accepted: set[str], delivered: set[str]) -> None:
 
 
 async def power_cuts(commits: int, seed: int, folder: Path) -> int:
-    """Cut the power at every sync of so many commits; how many cuts there were."""
+    """Cut the power at every sync of `commits` commits. Returns the number of cuts."""
     chance = random.Random(seed)
     rig = Rig(folder)
     cuts = 0
@@ -144,10 +144,10 @@ async def power_cuts(commits: int, seed: int, folder: Path) -> int:
 async def failing_disk(
     errno: str, operation: Operation, seed: int, *, length: int = 1, most: int | None = None
 ) -> int:
-    """Let each call of an operation fail in turn, and the `length` - 1 after it; how many runs.
+    """Let each call of an operation fail in turn, with the next `length` - 1. Returns the runs.
 
-    After it the disk works. Whatever was acknowledged must survive a power cut at every later
-    sync, and the store must take events again. `most` picks so many of the calls by chance.
+    Afterwards the disk works. All acknowledged events must survive a power cut at every later sync,
+    and the store must accept events again. `most` limits the runs to so many random calls.
     """
     chance = random.Random(seed)
     numbers: Iterator[int] = count(1)
@@ -165,7 +165,7 @@ async def failing_disk(
 async def _run(
     errno: str, operation: Operation, number: int, length: int, chance: random.Random
 ) -> int:
-    """One run in which call `number` fails; how many calls there were."""
+    """One run in which call `number` fails. Returns the number of calls."""
     calls = 0
     with _folder() as folder:
         rig = Rig(folder)

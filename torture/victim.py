@@ -1,4 +1,4 @@
-"""The service as it is, in a process that kills itself at one point of a delivery's way.
+"""The unchanged service in a process that kills itself at one point of a delivery.
 
 Run by `torture.crashes`: python -m torture.victim POINT PORT, with EVENT_SERVICE_* variables.
 """
@@ -30,7 +30,7 @@ from event_service.wiring.sources import build_http_events
 from torture.fault_vfs import Disk, FaultVFS, Operation
 
 POINTS = ("before-commit", "after-commit", "after-202", "claimed", "sent", "answered")
-# Seconds: what a killed worker held is soon another's.
+# Seconds. Short, so that others soon take over the lanes of a killed worker.
 LEASE = 1.0
 
 
@@ -40,7 +40,7 @@ def die() -> NoReturn:
 
 
 class DyingStore:
-    """A store that passes everything on, until its point is reached."""
+    """A store that passes everything on until its point is reached."""
 
     def __init__(self, store: Store, point: str) -> None:
         self._store = store
@@ -66,7 +66,7 @@ class DyingStore:
 
 
 class DyingSource:
-    """The events API, until a write was answered."""
+    """The events API until a write was answered."""
 
     def __init__(self, source: HttpEvents, point: str) -> None:
         self._source = source
@@ -96,7 +96,7 @@ class DyingApp:
             accepted = accepted or message.get("status") == 202
             await send(message)
             if accepted and message["type"] == "http.response.body":
-                # The bytes leave the process first.
+                # Later, so that the bytes leave the process first.
                 asyncio.get_running_loop().call_later(0.02, die)
 
         await self._app(scope, receive, sent)
@@ -114,11 +114,11 @@ def build_store(settings: Settings, point: str) -> Any:
     )
     dying = DyingStore(store, point)
     disk = Disk(simulated=False)
-    # Nobody else keeps it, and with it SQLite would forget it.
+    # Keep a reference: otherwise SQLite would lose the VFS.
     dying.vfs = FaultVFS("dying", disk)
 
     def before(operation: Operation, path: Path) -> None:
-        # The transaction stands in the log, and is not synced.
+        # The transaction is in the log, but not synced.
         if operation == "sync" and path.name.endswith("-wal") and dying.accepting:
             die()
 
@@ -128,7 +128,7 @@ def build_store(settings: Settings, point: str) -> Any:
 
 
 def _die_before_commit(dying: DyingStore) -> None:
-    """PostgreSQL has been told all of a transaction but its COMMIT."""
+    """Die when PostgreSQL has the whole transaction except its COMMIT."""
     import psycopg  # noqa: PLC0415
 
     end = psycopg.AsyncTransaction.__aexit__
