@@ -43,7 +43,18 @@ class Client:
         self._connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=PATIENCE)
 
     def get(self, path: str, **headers: str) -> Reply:
-        self._connection.request("GET", path, headers=headers)
+        return self._ask("GET", path, **headers)
+
+    def put(self, path: str, body: bytes) -> Reply:
+        return self._ask("PUT", path, body)
+
+    def add_event(self) -> Reply:
+        return self._ask("POST", "/api/addEvent", b'{"userId":"1","title":"Standup"}')
+
+    def _ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Reply:
+        if body is not None:
+            headers["content-type"] = "application/json"
+        self._connection.request(method, path, body, headers)
         response = self._connection.getresponse()
         return Reply(response.status, response.getheader("connection"), response.read())
 
@@ -177,36 +188,47 @@ def test_a_full_disk_stops_nothing(tmp_path: Path):
 
 
 def test_with_few_files_and_many_connections_it_serves_on_and_says_so_once():
+    """A lack of our own files is not the upstream's failure."""
     command = f"ulimit -n 64; exec {BIN / 'event-service'} serve"
     port = free_port()
-    process = Process(
-        "/bin/sh",
-        *("-c", command),
-        EVENT_SERVICE_ENV="testing",
-        EVENT_SERVICE_PORT=str(port),
-        EVENT_SERVICE_UPSTREAM_URL=NOWHERE,
-        EVENT_SERVICE_LOG_FORMAT="json",
-    )
-    try:
-        process.wait_for(f"http://127.0.0.1:{port}/livez")
+    url = f"http://127.0.0.1:{port}"
+    with (
+        mock_upstream("--event-delay", "0", "--refuse", "0") as upstream,
+        started(
+            *("/bin/sh", "-c", command),
+            EVENT_SERVICE_ENV="testing",
+            EVENT_SERVICE_PORT=str(port),
+            EVENT_SERVICE_UPSTREAM_URL=upstream,
+            EVENT_SERVICE_LOG_FORMAT="json",
+        ) as process,
+    ):
+        process.wait_for(f"{url}/livez")
         with ExitStack() as stack:
-            clients = [
-                stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-                for _ in range(200)
-            ]
+            kept = stack.enter_context(Client(url))
+            assert kept.get("/livez").status == 200
+            for _ in range(200):
+                stack.enter_context(connected(url))
             process.wait_for_output("out of file descriptors")
             service = psutil.Process(workers(process)[0])
             before = sum(service.cpu_times()[:2])
             time.sleep(1)  # the time in which it would spin
             assert sum(service.cpu_times()[:2]) - before < 0.7
-            clients[0].sendall(b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n")
-            assert clients[0].recv(100).startswith(b"HTTP/1.1 200")
+            assert [kept.add_event().status for _ in range(4)] == [200] * 4
+            circuit = b'circuit_breaker_state{breaker="addEvent",state="closed"} 1.0'
+            assert circuit in kept.get("/metrics").body
         began = time.monotonic()
-        until(lambda: answers(f"http://127.0.0.1:{port}"), "it is gone")
-        assert time.monotonic() - began < 5
+        until(lambda: answers(url), "it is gone")
+        assert time.monotonic() - began < 2
+    assert events(process).count("out of file descriptors: connections wait") == 1
+
+
+@contextmanager
+def started(*command: str, **environ: str) -> Iterator[Process]:
+    process = Process(*command, **environ)
+    try:
+        yield process
     finally:
         process.stop()
-    assert events(process).count("out of file descriptors: connections wait") == 1
 
 
 def test_a_worker_that_is_killed_again_and_again_does_not_end_the_others():
@@ -250,6 +272,40 @@ def test_a_reload_loses_nothing_keeps_totals_and_ends_kept_connections():
         assert len(workers(process)) == 2
         name = 'http_requests_total{method="GET",route="/docs",status="200"}'
         assert metric(url, name) == asked
+
+
+def test_twenty_four_reloads_of_four_workers_leave_nothing_behind():
+    """Neither files, nor memory, nor series of workers that have ended."""
+    with event_service(NOWHERE, WORKERS="4", LOG_FORMAT="json") as (url, process):
+        until(lambda: events(process).count("service started") == 4, process.output)
+        asked, before = 0, held(process)
+        for times in range(1, 25):
+            assert get(url, "/docs").status == 200
+            asked += 1
+            old = set(workers(process))
+            process.send(signal.SIGHUP)
+            until(
+                lambda times=times: events(process).count("service started") == 4 * (times + 1),
+                process.output,
+            )
+            until(lambda old=old: not old & set(workers(process)), "old workers stay")
+        assert len(workers(process)) == 4
+        assert held(process) == before
+        lines = get(url, "/metrics").body.decode().splitlines()
+        docs = [line for line in lines if line.startswith("http_requests_total") and "docs" in line]
+        assert docs == [f'http_requests_total{{method="GET",route="/docs",status="200"}} {asked}.0']
+
+
+def held(process: Process) -> tuple[int, int]:
+    """How many files the supervisor holds open, and how much memory it shares with its workers."""
+    supervisor = psutil.Process(process.pids()[0])
+    shared = [each for each in supervisor.memory_maps(grouped=False) if "s" in each.perms]
+    return supervisor.num_fds(), sum(size(each.addr) for each in shared)
+
+
+def size(addresses: str) -> int:
+    first, last = (int(part, 16) for part in addresses.split("-"))
+    return last - first
 
 
 def test_while_it_drains_it_is_not_ready_and_still_takes_connections():
