@@ -305,7 +305,7 @@ def test_a_request_keeps_its_id_if_it_is_a_good_one(service: Service, sent: str,
     assert (got == sent) is kept
 
 
-def test_a_new_event_goes_upstream_under_an_id_of_ours_that_is_its_key(service: Service):
+def test_a_new_event_is_sent_with_our_id_which_is_also_its_key(service: Service):
     answer = service.add(title="With an id")
 
     event_id = answer.json["id"]

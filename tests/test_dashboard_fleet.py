@@ -168,7 +168,7 @@ def test_a_connection_that_is_lost(fleet: Fleet):
 
 
 @pytest.mark.needs("redis-server")
-def test_a_cluster_shows_what_another_machine_has_found_and_when_it_is_alone(
+def test_a_cluster_shows_the_decisions_of_other_machines_and_when_it_is_alone(
     browser: Browser, upstream: str, needs, tmp_path: Path
 ):
     port = str(free_port())

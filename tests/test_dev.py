@@ -193,7 +193,7 @@ def test_it_refuses_to_run_in_production():
     assert "`dev` is for development" in process.output
 
 
-def test_a_flag_goes_before_its_variable_and_is_judged_alike():
+def test_an_option_overrides_its_variable_and_is_validated_alike():
     process = Process("event-service", "serve", "--port", "no", EVENT_SERVICE_PORT="3000")
 
     assert process.wait() == 2

@@ -96,7 +96,7 @@ def test_the_architecture_page_shows_the_layers_that_are_enforced():
     assert layers in shown
 
 
-def test_the_architecture_page_says_of_every_room_what_lives_there():
+def test_the_architecture_page_describes_every_module():
     package = REPOSITORY / "service/src/event_service"
     rooms = {f"{path.name}/" if path.is_dir() else path.name for path in package.iterdir()}
     rooms -= {"__init__.py", "__main__.py", "__pycache__/", "py.typed"}
@@ -109,7 +109,7 @@ def test_the_architecture_page_says_of_every_room_what_lives_there():
 @pytest.mark.parametrize(
     ("page", "function"), [("api", "api_page"), ("configuration", "configuration_page")]
 )
-def test_a_generated_page_is_what_the_code_says(page, function, monkeypatch):
+def test_a_generated_page_matches_the_code(page, function, monkeypatch):
     monkeypatch.syspath_prepend(REPOSITORY)
     generate = import_module("docs.generate")
 

@@ -71,7 +71,7 @@ def test_the_page_never_scrolls_sideways_whatever_comes_back(page: Page):
     assert reply.evaluate("each => each.scrollHeight") > 10_000
 
 
-def test_a_reply_that_is_a_page_is_told_and_not_dumped(page: Page):
+def test_a_reply_that_is_a_page_is_reported_without_its_content(page: Page):
     unfold(page)
 
     page.locator("#dashboard").get_by_role("button", name="Send").click()

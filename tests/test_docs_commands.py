@@ -211,5 +211,5 @@ def constant(text: str) -> str:
         ("200 200 503", "200 503 503", False),
     ],
 )
-def test_what_is_shown_is_compared_but_for_ids_and_times(shown: str, printed: str, *, same: bool):
+def test_shown_output_is_compared_except_ids_and_times(shown: str, printed: str, *, same: bool):
     assert agree(shown, printed) is same

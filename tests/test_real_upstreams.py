@@ -123,7 +123,7 @@ def test_every_read_works(row):
     assert row["50 requests at once"] == "all"
 
 
-def test_an_unknown_user_is_told_where_the_upstream_tells(row):
+def test_an_unknown_user_is_404(row):
     assert row["unknown user"] == "404"
 
 

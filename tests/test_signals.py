@@ -239,7 +239,7 @@ def test_of_two_that_start_at_the_same_instant_one_says_that_it_cannot(tmp_path:
 
 
 @pytest.mark.parametrize("number", [INT, TERM, HUP])
-def test_dev_ends_without_a_word_whenever_it_is_told_and_leaves_nobody_behind(number: int):
+def test_dev_ends_silently_on_a_signal_at_any_time_and_leaves_no_child(number: int):
     chance = random.Random(f"{SEED} dev {number}")
     delays = [0, *(chance.uniform(0, 1.2) for _ in range(min(ROUNDS, 15)))]
     with ThreadPoolExecutor(3) as threads:
@@ -256,7 +256,7 @@ def test_the_mock_ends_well_however_often_it_is_told(number: int):
 
 
 @pytest.mark.parametrize("delay", [0, 0.05, 0.15, 0.5])
-def test_any_other_command_that_is_interrupted_says_nothing_of_what_it_loads(delay: float):
+def test_an_interrupted_command_prints_no_traceback_of_its_imports(delay: float):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

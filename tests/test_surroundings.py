@@ -129,7 +129,7 @@ def answers(url: str) -> bool:
         return False
 
 
-def test_a_log_that_nobody_reads_stops_nothing_and_what_was_lost_is_told(tmp_path: Path):
+def test_an_unread_log_blocks_nothing_and_the_lost_lines_are_counted(tmp_path: Path):
     reader, writer = os.pipe()
     path = "/" + "x" * 1000
     with writing_to(writer, tmp_path) as (url, process):

@@ -246,7 +246,7 @@ def test_a_verdict_after_the_lease_is_void(cooled, cluster, clock):
     assert cluster.told == [(2, Verdict.NEUTRAL, State.HALF_OPEN, 0)]
 
 
-def test_a_grant_older_than_what_the_breaker_follows_is_void(cooled, cluster):
+def test_a_grant_older_than_the_breakers_epoch_is_void(cooled, cluster):
     cluster.on_claim = lambda: cooled.follow(3, State.OPEN, 7)
 
     refused = arefusal(cooled)
@@ -309,7 +309,7 @@ def test_to_follow_is_idempotent_and_older_epochs_are_ignored(breaker, clock):
     assert breaker.epoch == 6
 
 
-def test_to_follow_into_the_closed_state_one_is_in_keeps_what_is_counted(breaker, fail):
+def test_following_into_the_closed_state_keeps_the_counts(breaker, fail):
     fail(breaker)
 
     assert breaker.follow(1, State.CLOSED)
@@ -317,7 +317,7 @@ def test_to_follow_into_the_closed_state_one_is_in_keeps_what_is_counted(breaker
     assert breaker.snapshot().rules[0].value == 1
 
 
-def test_what_began_before_the_cluster_changed_the_state_counts_nowhere(cooled, cluster):
+def test_calls_from_before_a_change_by_the_cluster_do_not_count(cooled, cluster):
     probe = cooled.acquire()
     cooled.follow(3, State.OPEN, 10)
 
@@ -387,7 +387,7 @@ def test_a_coordinator_that_raises_denies_and_is_logged(cooled, cluster, asked, 
     assert cooled.call(int) == 0
 
 
-def test_a_coordinator_that_cannot_be_told_harms_nobody(breaker, cluster, fail, caplog):
+def test_a_coordinator_that_raises_affects_no_call(breaker, cluster, fail, caplog):
     cluster.told = None
 
     fail(breaker, 2)
@@ -453,7 +453,7 @@ def test_an_epoch_is_a_whole_number_above_0(breaker, epoch, remaining):
         breaker.follow(epoch, State.OPEN, remaining)
 
 
-def test_a_success_tells_nothing_though_a_rule_hears_of_it(breaker, cluster, fail, succeed):
+def test_a_success_emits_no_event_although_a_rule_counts_it(breaker, cluster, fail, succeed):
     fail(breaker)
     succeed(breaker)
 

@@ -67,7 +67,7 @@ class AClass:
     ],
     ids=lambda wrong: type(wrong).__name__,
 )
-def test_what_is_no_function_is_refused(breaker, wrong):
+def test_a_non_function_is_refused(breaker, wrong):
     told = []
     for event in (CallIgnored, CallFailed, CallSucceeded):
         breaker.on(event, told.append)

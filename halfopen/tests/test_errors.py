@@ -272,7 +272,7 @@ class Picky(Exception):
         (Unrepresentable("down"), "Unrepresentable: down"),
     ],
 )
-def test_what_cannot_be_copied_is_quoted(breaker, error, text):
+def test_an_error_that_cannot_be_copied_is_quoted(breaker, error, text):
     kept = last_failure(breaker, error)
 
     assert type(kept) is CircuitBreakerError

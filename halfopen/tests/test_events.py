@@ -336,7 +336,7 @@ def test_a_listener_must_be_a_plain_function(breaker, listener, subscribe):
         getattr(breaker, subscribe)(CallFailed, listener)
 
 
-def test_what_left_is_not_kept_alive(breaker):
+def test_an_unsubscribed_listener_is_not_kept_alive(breaker):
     class Listener:
         def __call__(self, event): ...
 
@@ -441,7 +441,7 @@ def test_a_caller_leaves_slow_listeners_to_the_next(make):
         assert before < len(heard) < before + 100
 
 
-def test_a_healthy_call_tells_what_was_left_to_it(make):
+def test_a_healthy_call_delivers_the_events_left_to_it(make):
     breaker = make(trip=FailureCount(10**6, within=1))
     heard = []
 

@@ -218,7 +218,7 @@ def test_at_any_line_an_interruption_finds_one_of_the_two_states(action, rule):
 
 
 @pytest.mark.parametrize("action", ["isolate", "trip"])
-def test_what_a_handler_does_in_the_middle_of_anything_is_done_when_it_returns(action):
+def test_a_signal_handlers_change_is_complete_when_it_returns(action):
     for number in count(3, 61):
         seen = []
 

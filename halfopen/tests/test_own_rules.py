@@ -129,7 +129,7 @@ def test_the_cooldown_may_come_from_the_failure(make, clock):
 
 
 @pytest.mark.parametrize("wrong", [0, -1, "soon", None, float("nan")])
-def test_a_cooldown_that_is_no_time_is_logged_and_the_usual_one_taken(make, caplog, wrong):
+def test_an_invalid_cooldown_is_logged_and_the_default_is_used(make, caplog, wrong):
     breaker = make(
         trip=ConsecutiveFailures(1), cooldown=lambda error: 10 if error is None else wrong
     )

@@ -256,7 +256,7 @@ def test_a_registrys_factory_runs_without_its_lock():
 @pytest.mark.parametrize(
     "kept", ["a refusal", "a fast refusal", "a failure", "a generator", "a permit"]
 )
-def test_what_one_keeps_keeps_no_history_alive(make, kept):
+def test_a_kept_object_does_not_keep_the_history_alive(make, kept):
     """A traceback or a long call must not hold all that happened to the circuit since."""
     breaker = make(trip=ConsecutiveFailures(2))
     held = []

@@ -340,7 +340,7 @@ def test_a_probe_forgotten_after_it_lost_its_slot_frees_no_other(opened, clock):
     assert second.success()
 
 
-def test_a_probe_that_lost_its_slot_is_told_though_another_settles_first(opened, clock):
+def test_a_probe_that_lost_its_slot_is_reported_although_another_settles_first(opened, clock):
     breaker = opened(success_threshold=3, probe_timeout=4)
     expired = []
     breaker.on(ProbeExpired, expired.append)

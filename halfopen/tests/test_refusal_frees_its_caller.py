@@ -10,7 +10,7 @@ class Held:
     """Stands for whatever a refused caller holds: a connection, say."""
 
 
-def test_a_refusal_frees_what_its_caller_held_without_the_garbage_collector():
+def test_a_refusal_frees_its_callers_objects_without_the_garbage_collector():
     breaker = CircuitBreaker("x")
     breaker.trip()
     held = Held()

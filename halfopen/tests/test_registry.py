@@ -66,7 +66,7 @@ def test_without_a_size_nothing_makes_room(registry_of):
     assert next(iter(registry)) == "0"
 
 
-def test_what_knows_of_an_outage_is_kept_before_what_is_closed(registry_of, caplog):
+def test_breakers_that_are_not_closed_are_kept_longer_than_closed_ones(registry_of, caplog):
     registry = registry_of(max_size=3)
     opened, closed, isolated = registry["a"], registry["b"], registry["c"]
     opened.trip()
@@ -152,7 +152,7 @@ def test_threads_that_ask_at_once_get_the_same_breaker():
     assert registry["a"] is got[0]
 
 
-def test_to_get_makes_none_and_is_no_use(registry_of, made):
+def test_get_creates_no_breaker_and_does_not_count_as_a_use(registry_of, made):
     registry = registry_of(max_size=2)
     first = registry["a"]
     registry["b"]
@@ -265,7 +265,7 @@ class Meddling(str):
         return str.__eq__(self, other)
 
 
-def test_a_breaker_popped_while_it_was_found_is_made_anew():
+def test_a_breaker_popped_during_its_lookup_is_created_again():
     registry = BreakerRegistry(CircuitBreaker, max_size=3)
     first = registry[Meddling("a")]
 

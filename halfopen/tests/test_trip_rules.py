@@ -267,7 +267,7 @@ def test_slow_calls_open_the_circuit_though_they_succeed(make, clock):
     assert refused.value.last_failure is None
 
 
-def test_failures_are_no_slow_calls(make, fail):
+def test_failures_are_not_slow_calls(make, fail):
     breaker = make(trip=SlowCallRate(0.5, slower_than=2.0, over=CallWindow(10), minimum_calls=4))
 
     fail(breaker, 10)

@@ -50,7 +50,7 @@ def test_every_exception_is_a_failure_by_default(verdict):
     [asyncio.CancelledError(), KeyboardInterrupt(), GeneratorExit(), SystemExit(), BaseException()],
 )
 @pytest.mark.parametrize("failure_on", [Exception, BaseException, lambda _: True])
-def test_what_is_no_exception_is_neutral(verdict, error, failure_on):
+def test_a_base_exception_is_neutral(verdict, error, failure_on):
     assert verdict(error, failure_on=failure_on) is CallIgnored
 
 

@@ -146,7 +146,7 @@ def test_a_key_with_the_same_event_written_otherwise_is_the_same(add):
     assert add(b' { "title": "Concert", "description": "", "userId": "2" } ', "key") == first
 
 
-def test_an_upstream_with_ids_of_its_own_takes_none(store):
+def test_an_upstream_with_its_own_ids_ignores_ours(store):
     add = AddEvent(store, Cycle(accept=5, refuse=0), own_ids=True)
 
     assert [add(new_event(id="101"), None).outcome.id for _ in range(2)] == ["1001", "1002"]

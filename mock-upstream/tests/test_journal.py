@@ -82,7 +82,7 @@ async def test_a_call_whose_client_left_has_a_duration_and_no_status(client, moc
     assert one.duration is not None
 
 
-async def test_an_entry_says_what_was_asked_and_answered(client, mock):
+async def test_an_entry_has_the_request_and_the_answer(client, mock):
     before = time.time()
     headers = {"traceparent": "00-a-b-01", "X-Request-ID": "r-1"}
     async with client.get("/getUserById/9?x=1", headers=headers):

@@ -82,7 +82,7 @@ async def test_a_paused_redis_costs_a_claim_no_more_than_its_patience(server):
         await eventually(lambda: all(b.state is State.CLOSED for b in breakers))
 
 
-async def test_what_a_failover_lost_is_put_right_by_who_knows_it(server):
+async def test_a_node_restores_decisions_that_a_failover_lost(server):
     async with nodes(server, 2, "lost") as (breakers, _circuits):
         await opened(breakers, Upstream())
         breakers[0].trip(for_=60)
@@ -103,7 +103,7 @@ async def eventually_stored(client, key, state):
             await asyncio.sleep(0.01)
 
 
-async def test_a_cancelled_canary_is_granted_anew_at_once(server):
+async def test_a_cancelled_canary_is_granted_again_at_once(server):
     async with nodes(server, 2, "cancelled", lease=30) as (breakers, _):
         upstream = Upstream()
         await opened(breakers, upstream)

@@ -79,7 +79,7 @@ async def test_two_clients_with_keys_of_the_same_name_do_not_meet(mock: MockUpst
         assert [entry.idempotency_key for entry in mock.journal.entries] == [first, other, first]
 
 
-async def test_a_client_may_finish_what_a_broken_connection_left_in_doubt(mock: MockUpstream):
+async def test_a_client_may_retry_after_a_broken_connection(mock: MockUpstream):
     mock.faults.set("addEvent", Fault(mode="truncate", first_n=1))
     async with observed(upstream_url=mock.url) as service:
         assert (await add(service, "mine"))[0] == 502

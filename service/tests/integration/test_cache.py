@@ -29,7 +29,7 @@ async def test_without_a_cache_every_request_asks_and_no_reply_speaks_of_one(moc
         assert mock.journal.counts["getUsers"] == 2
 
 
-async def test_what_is_fresh_is_not_asked_for_again(mock: MockUpstream):
+async def test_a_fresh_value_is_not_fetched_again(mock: MockUpstream):
     clock = Clock()
     async with observed(upstream_url=mock.url, cache_ttl=10, clock=clock) as service:
         assert await look(service) == (200, "event-service; fwd=miss", None)
@@ -124,7 +124,7 @@ class FirstUserLate:
 
 
 @pytest.mark.parametrize("single_flight", [True, False])
-async def test_a_fetch_from_before_a_write_is_neither_joined_nor_kept(*, single_flight: bool):
+async def test_a_fetch_from_before_a_write_is_not_joined_and_not_cached(*, single_flight: bool):
     script = FirstUserLate()
     async with (
         scripted(script) as upstream,
@@ -141,7 +141,7 @@ async def test_a_fetch_from_before_a_write_is_neither_joined_nor_kept(*, single_
             assert [event["id"] for event in await reply.json()] == ["9"]
 
 
-async def test_a_read_after_a_write_joins_no_call_from_before_it_nor_keeps_its_value():
+async def test_a_read_after_a_write_does_not_join_an_earlier_call_or_cache_its_value():
     script = FirstUserLate()
     async with (
         scripted(script) as upstream,

@@ -36,7 +36,7 @@ class HangingApi:
 GET_USERS = b"GET /api/getUsers HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def test_what_an_only_client_waited_for_ends_when_it_leaves(start: Start):
+async def test_a_call_ends_when_its_only_client_leaves(start: Start):
     api = HangingApi()
     async with (
         start(app={"source": api}, request_deadline=60) as client,
@@ -79,7 +79,7 @@ async def test_a_client_that_leaves_does_not_take_the_others_answer_along(
         assert mock.journal.counts["getUsers"] == 1
 
 
-async def test_nobody_gets_what_was_meant_for_one_of_many_who_left(start: Start):
+async def test_replies_for_clients_that_left_reach_nobody_else(start: Start):
     chance = random.Random(1)
     async with (
         run_mock(users=20, events_per_user=3, event_delay=0.005) as mock,

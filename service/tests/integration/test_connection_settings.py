@@ -32,7 +32,7 @@ async def test_connections_are_kept_for_as_long_as_upstream_keep_alive_says(
         assert upstream.connections == connections
 
 
-async def test_an_upstream_that_asks_who_we_are_is_told(certificates):
+async def test_an_upstream_that_requires_a_client_certificate_gets_it(certificates):
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(certificates.server, certificates.server_key)
     tls.load_verify_locations(certificates.ca)

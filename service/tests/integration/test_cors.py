@@ -86,7 +86,7 @@ async def test_any_origin_may_be_let_in_but_never_with_credentials(start: Start)
     "value",
     ["app.example.com", "https://app.example.com/", "*,https://app.example.com", "null", "ftp://x"],
 )
-def test_what_is_no_origin_stops_the_start(value: str, monkeypatch: pytest.MonkeyPatch):
+def test_an_invalid_origin_stops_the_start(value: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("EVENT_SERVICE_CORS_ORIGINS", value)
 
     with pytest.raises(ValueError, match="origins such as"):

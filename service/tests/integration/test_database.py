@@ -308,7 +308,7 @@ def test_whoever_watches_sees_how_far_it_is(tmp_path):
         assert "100%" in shown
 
 
-def test_a_file_that_cannot_be_written_is_no_failure_of_the_database(tmp_path):
+def test_a_file_that_cannot_be_written_is_not_a_failure_of_the_database(tmp_path):
     url = f"sqlite:///{tmp_path}/a.db"
     for file in ("/dev/full", f"{tmp_path}/nowhere/x.json"):
         code, _, said = event_service(url, "export", file)

@@ -174,7 +174,7 @@ async def test_what_the_data_say_is_no_failure(start: Start, postgres_url):
 @pytest.mark.parametrize(
     "dialect", ["sqlite", pytest.param("postgres", marks=pytest.mark.needs("initdb"))]
 )
-async def test_a_constraint_is_no_failure_and_takes_no_other_event_along(
+async def test_a_violated_constraint_is_not_a_failure_and_affects_no_other_event(
     start: Start, request, tmp_path, dialect
 ):
     if dialect == "sqlite":

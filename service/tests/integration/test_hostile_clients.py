@@ -71,7 +71,7 @@ REFUSED_BY_THE_SERVER = {
 @pytest.mark.parametrize(
     ("sent", "status"), REFUSED_BY_THE_SERVER.values(), ids=REFUSED_BY_THE_SERVER.keys()
 )
-async def test_what_is_no_http_ends_the_connection(start: Start, sent: bytes, status: int):
+async def test_data_that_is_not_http_ends_the_connection(start: Start, sent: bytes, status: int):
     async with start() as client, connection(client) as hostile:
         await hostile.send(sent)
 
@@ -156,7 +156,7 @@ REFUSED_BY_US = {
 
 
 @pytest.mark.parametrize(("sent", "status"), REFUSED_BY_US.values(), ids=REFUSED_BY_US.keys())
-async def test_what_is_not_to_be_answered_is_refused_with_a_problem(
+async def test_requests_that_must_not_be_served_get_a_problem(
     start: Start, mock: MockUpstream, sent: bytes, status: int
 ):
     async with start() as client, connection(client) as hostile:

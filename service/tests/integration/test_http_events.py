@@ -86,7 +86,7 @@ async def test_calls_say_who_asks_and_for_which_request():
         assert "cookie" not in headers
 
 
-async def test_a_tracestate_that_is_no_text_harms_nothing():
+async def test_a_tracestate_that_is_not_text_is_ignored():
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     async with scripted(GOOD) as upstream, observed(upstream_url=upstream.url) as service:
         host, port = service.client._base_url.host, service.client._base_url.port
@@ -197,7 +197,7 @@ async def test_a_read_survives_a_connection_that_the_upstream_left(*, unannounce
         assert upstream.connections > 1
 
 
-async def test_a_write_that_met_the_end_of_its_connection_is_sent_once_more_in_the_same_words():
+async def test_a_write_whose_connection_was_closed_is_sent_once_more_unchanged():
     script = KeptOpen(b'{"success":true}', leave_after=1, unannounced=True)
     async with scripted(script) as upstream, observed(upstream_url=upstream.url) as service:
         for _ in range(2):
@@ -236,7 +236,7 @@ async def test_a_compressed_reply_is_read_although_none_was_asked_for(coding: st
         assert [event["id"] for event in await reply.json()] == ["7"]
 
 
-async def test_more_than_100_header_fields_are_no_outage():
+async def test_more_than_100_header_fields_are_not_an_outage():
     fields = tuple(f"X-{n}: {'a' * 200}" for n in range(250))
     script = replies(b"[]", headers=fields)
     async with (
@@ -338,7 +338,7 @@ async def test_a_call_whose_client_leaves_ends_at_the_upstream_at_once():
         await asyncio.wait_for(left.wait(), 1)
 
 
-async def test_a_lack_of_our_own_descriptors_is_no_failure_of_the_upstream():
+async def test_a_lack_of_our_own_descriptors_is_not_a_failure_of_the_upstream():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     async with scripted(GOOD) as upstream, observed(upstream_url=upstream.url) as service:
         # The connection of this client is open; there is no further descriptor.

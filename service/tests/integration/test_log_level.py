@@ -27,7 +27,7 @@ async def test_the_level_can_be_read_and_changed(start: Start):
     ("body", "status"),
     [({"level": "loud"}, 422), ({"level": "debug", "for": 60}, 422), ({}, 422), ("debug", 422)],
 )
-async def test_what_is_no_level_changes_nothing(start: Start, body, status):
+async def test_an_invalid_level_changes_nothing(start: Start, body, status):
     async with start() as client:
         assert (await client.put(LEVEL, json=body)).status == status
         assert await (await client.get(LEVEL)).json() == {"level": "info"}

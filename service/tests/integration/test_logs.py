@@ -67,7 +67,7 @@ async def test_a_slow_request_is_a_warning(mock: MockUpstream):
     assert (line["level"], line["slow"]) == ("warning", True)
 
 
-async def test_a_breaker_that_opens_and_retries_in_vain_are_told_with_their_request(
+async def test_an_opening_breaker_and_failed_retries_are_logged_with_their_request(
     mock: MockUpstream,
 ):
     mock.faults.set("getUsers", Fault(status=500))

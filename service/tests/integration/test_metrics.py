@@ -162,9 +162,7 @@ async def test_ten_thousand_refused_ids_and_paths_add_no_series():
     assert refused == {"/api/getEventsByUserId/{id}": 5_001, "unmatched": 5_001}
 
 
-async def test_attempts_at_the_upstream_are_counted_by_what_came_of_them(
-    start: Start, mock: MockUpstream
-):
+async def test_upstream_attempts_are_counted_by_outcome(start: Start, mock: MockUpstream):
     mock.faults.set("getEventById", Fault(status=500, first_n=2))
     async with start() as client:
         response = await client.get("/api/getEventsByUserId/3")
@@ -231,7 +229,7 @@ async def test_a_breaker_shows_its_state_its_transitions_and_its_verdicts(
     assert transitions(closed, "half_open", "open") == 0
 
 
-async def test_what_a_hand_does_to_a_breaker_is_seen_too():
+async def test_manual_changes_of_a_breaker_are_seen_too():
     metrics = Metrics(Cells(), version="1")
     breaker = CircuitBreaker("addEvent")
     metrics.watch(breaker)
@@ -302,7 +300,7 @@ async def test_openmetrics_carries_the_trace_ids_of_requests(start: Start):
     ],
     ids=["no trace", "not sampled", "an unknown flag", "a version that is none"],
 )
-async def test_a_trace_that_nobody_records_is_no_exemplar(start: Start, headers: dict[str, str]):
+async def test_an_unrecorded_trace_is_not_an_exemplar(start: Start, headers: dict[str, str]):
     async with start() as client:
         await client.get("/api/getUsers", headers=headers)
         response = await client.get("/metrics", headers=OPENMETRICS)

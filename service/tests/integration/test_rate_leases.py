@@ -148,7 +148,7 @@ async def test_a_window_ends_by_the_clock_of_redis_and_starts_afresh(redis):
     assert (await limiters[0].take("client")).wait == 0
 
 
-async def test_what_one_rate_refuses_uses_up_no_other(redis):
+async def test_a_request_refused_by_one_rate_does_not_count_for_another(redis):
     _, limiters = build(redis, "2/second;100/hour", 1)
     for _ in range(10):
         standing = await limiters[0].take("client")

@@ -81,7 +81,7 @@ async def test_of_several_rates_each_one_holds(start: Start):
         assert response.headers["Retry-After"] == "1"
 
 
-async def test_what_one_rate_refuses_uses_up_no_other(start: Start):
+async def test_a_request_refused_by_one_rate_does_not_count_for_another(start: Start):
     clock = Clock()
     async with start(rate_limit="1/second;5/hour", app={"clock": clock}) as client:
         at_once = [(await client.get("/api/getUsers")).status for _ in range(6)]

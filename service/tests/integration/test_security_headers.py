@@ -37,7 +37,7 @@ async def test_every_response_tells_browsers_to_be_careful(
 
 
 @pytest.mark.parametrize("path", ["/api/getUsers", "/api/nothing", "/livez", "/metrics"])
-async def test_nobody_keeps_what_may_be_other_the_next_moment(start: Start, path: str):
+async def test_changing_replies_are_not_cached(start: Start, path: str):
     async with start() as client, client.get(path) as response:
         assert response.headers["Cache-Control"] == "no-store"
 

@@ -116,7 +116,7 @@ async def test_a_shared_call_ends_when_its_last_client_leaves(mock: MockUpstream
         assert service.bulkhead.in_flight == 0
 
 
-async def test_an_error_goes_to_all_who_waited_and_to_nobody_after(mock: MockUpstream):
+async def test_an_error_goes_to_all_waiting_callers_and_no_later_one(mock: MockUpstream):
     mock.faults.set("getUsers", Fault(status=500, delay=0.3, first_n=1))
     async with observed(upstream_url=mock.url, retry_attempts=1, **PATIENT) as service:
         waited = await asyncio.gather(

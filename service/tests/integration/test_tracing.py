@@ -138,7 +138,7 @@ async def test_who_shares_a_call_is_linked_to_who_makes_it(
     assert list(links.values()) == [[leader], [leader]]
 
 
-async def test_what_a_breaker_does_is_an_event_of_the_request(
+async def test_breaker_changes_are_span_events_of_the_request(
     start: Start, mock: MockUpstream, received: Received
 ):
     mock.faults.set("addEvent", Fault(status=500))
@@ -177,7 +177,7 @@ async def test_a_call_without_an_answer_says_what_went_wrong(
     assert "http.response.status_code" not in attempt
 
 
-async def test_a_call_that_nobody_waits_for_any_more_is_no_error(
+async def test_a_call_without_waiting_callers_is_not_an_error(
     start: Start, mock: MockUpstream, received: Received
 ):
     mock.event_delay = 5
@@ -192,7 +192,9 @@ async def test_a_call_that_nobody_waits_for_any_more_is_no_error(
     assert cancelled.status.code == Status.STATUS_CODE_UNSET
 
 
-async def test_what_is_not_ours_makes_no_names(start: Start, received: Received):
+async def test_unknown_paths_hosts_and_methods_create_no_span_names(
+    start: Start, received: Received
+):
     async with start(app=TRACED) as client:
         await client.get("/nowhere/1", headers={"Host": "[broken"})
         await client.request("BREW", "/api/getUsers")

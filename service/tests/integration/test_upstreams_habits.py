@@ -165,7 +165,7 @@ async def test_a_bad_record_cuts_off_nobody():
         assert len(upstream.calls) == 26
 
 
-async def test_what_is_no_json_at_all_opens_the_circuit():
+async def test_bodies_that_are_not_json_open_the_circuit():
     async with (
         scripted(replies(b"<html>")) as upstream,
         observed(upstream_url=upstream.url) as service,
@@ -259,7 +259,7 @@ async def test_a_trace_context_of_several_lines_is_joined_in_order():
         assert sent["traceparent"].endswith("-01")
 
 
-async def test_a_long_tracestate_goes_nowhere():
+async def test_a_long_tracestate_is_not_passed_on():
     parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     headers = {"traceparent": parent, "tracestate": "a=" + "x" * 9_000}
     async with scripted(replies(b"[]")) as upstream, observed(upstream_url=upstream.url) as service:
@@ -270,7 +270,7 @@ async def test_a_long_tracestate_goes_nowhere():
         assert "tracestate" not in upstream.calls[0].headers
 
 
-async def test_many_headers_are_no_outage():
+async def test_many_headers_are_not_an_outage():
     script = replies(b"[]", headers=tuple(f"X-Header-{n}: {'v' * 100}" for n in range(240)))
     async with scripted(script) as upstream, observed(upstream_url=upstream.url) as service:
         assert await get(service, "/api/getUsers") == (200, [])

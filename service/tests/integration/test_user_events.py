@@ -71,7 +71,7 @@ async def test_one_event_that_fails_fails_the_reply_and_ends_the_wait_for_the_ot
         assert service.bulkhead.in_flight == 0
 
 
-async def test_a_partial_reply_has_what_there_is_in_order_and_a_problem_for_the_rest():
+async def test_a_partial_reply_has_the_events_in_order_and_a_problem_for_each_missing_one():
     async with (
         scripted(by_path(ONE_REFUSED)) as upstream,
         observed(upstream_url=upstream.url) as service,

@@ -12,7 +12,7 @@ def test_a_reply_that_no_cache_took_part_in_says_nothing():
 
 
 @pytest.mark.parametrize(("age", "ttl", "told"), [(0.0, 5.0, (0, 5)), (3.9, 1.1, (3, 1))])
-def test_a_hit_has_its_age_and_what_is_left(age: float, ttl: float, told: tuple[int, int]):
+def test_a_hit_has_its_age_and_remaining_time(age: float, ttl: float, told: tuple[int, int]):
     status = CacheStatus("c")
     status.hit(age=age, ttl=ttl)
     assert said(status) == {"cache-status": f"c; hit; ttl={told[1]}", "age": str(told[0])}

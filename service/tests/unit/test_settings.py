@@ -199,7 +199,9 @@ def test_a_fault_of_the_dotenv_file_is_told_with_where_it_stands(monkeypatch: py
     ]
 
 
-def test_what_kubernetes_makes_up_is_ignored_with_a_note(monkeypatch: pytest.MonkeyPatch):
+def test_variables_that_kubernetes_generates_are_ignored_with_a_note(
+    monkeypatch: pytest.MonkeyPatch,
+):
     configure(
         monkeypatch,
         PORT="tcp://10.0.0.1:3000",
@@ -649,7 +651,7 @@ def test_an_impossible_database_is_refused(monkeypatch: pytest.MonkeyPatch, url:
     assert line.startswith(f"EVENT_SERVICE_{name}: must ")
 
 
-def test_what_means_nothing_for_a_database_is_refused_by_name(
+def test_settings_without_meaning_for_a_database_are_refused_by_name(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     pem = tmp_path / "some.pem"
@@ -731,7 +733,7 @@ def test_the_scheme_of_an_api_or_a_cluster_may_be_in_capitals(monkeypatch: pytes
 
 
 @pytest.mark.parametrize("name", list(Settings.model_fields))
-def test_what_is_no_utf_8_is_one_fault(monkeypatch: pytest.MonkeyPatch, name: str):
+def test_text_that_is_not_utf_8_is_one_fault(monkeypatch: pytest.MonkeyPatch, name: str):
     value = b"http://a/\xff".decode(errors="surrogateescape")
 
     (line,) = refusal(monkeypatch, **{name.upper(): value})

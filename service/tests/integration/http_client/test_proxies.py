@@ -198,7 +198,7 @@ async def test_a_proxy_that_makes_no_tunnel_is_named(proxy, certificates, answer
     await client.close()
 
 
-async def test_a_proxy_that_says_nothing_is_no_slow_reply(proxy, certificates):
+async def test_a_silent_proxy_is_not_a_slow_reply(proxy, certificates):
     proxy.hangs = True
     client = client_of(
         "https://localhost:1",

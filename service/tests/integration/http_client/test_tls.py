@@ -117,7 +117,7 @@ async def test_an_old_version_of_tls_is_refused(start, certificates):
     await client.close()
 
 
-async def test_a_handshake_that_takes_too_long_is_no_slow_reply(certificates):
+async def test_a_slow_handshake_is_not_a_slow_reply(certificates):
     async def silent(reader, writer):
         await reader.read()
         writer.close()
@@ -132,7 +132,7 @@ async def test_a_handshake_that_takes_too_long_is_no_slow_reply(certificates):
     server.close()
 
 
-async def test_a_peer_that_asks_who_we_are_is_told(start, certificates):
+async def test_a_peer_that_requires_a_client_certificate_gets_it(start, certificates):
     port = await start(asks=True)
     client = client_of(
         port, ca_file=certificates.ca, cert=certificates.client, key=certificates.client_key
@@ -142,7 +142,9 @@ async def test_a_peer_that_asks_who_we_are_is_told(start, certificates):
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_peer_that_asks_who_we_are_and_is_not_told_hangs_up(start, certificates, version):
+async def test_a_peer_that_requires_a_client_certificate_closes_without_one(
+    start, certificates, version
+):
     client = client_of(await start(asks=True, maximum=version), ca_file=certificates.ca)
     # With TLS 1.3 the peer says so only after the handshake.
     with pytest.raises((TlsFailed, Broken)):

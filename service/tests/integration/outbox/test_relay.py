@@ -352,7 +352,7 @@ async def test_what_is_past_its_time_is_given_up_without_an_attempt(database):
         assert "in the time" in msgspec.json.decode(found.last_error)["detail"]
 
 
-async def test_a_full_bulkhead_is_no_attempt(worker):
+async def test_a_call_refused_by_a_full_bulkhead_is_not_an_attempt(worker):
     new = entry()
     worker.upstream.errors[new.id] = [Overloaded("Too many calls.")]
     async with worker.at_work():

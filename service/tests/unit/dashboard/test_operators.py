@@ -53,7 +53,7 @@ def test_a_session_holds_no_token_and_cannot_be_stretched():
 
 
 @pytest.mark.parametrize("session", ["", ".", "9" * 400, "1700000001.", "x.y", '"'])
-def test_nonsense_is_no_session(session):
+def test_an_invalid_cookie_is_not_a_session(session):
     assert not access().admits(cookie(session), client="192.0.2.1")
 
 

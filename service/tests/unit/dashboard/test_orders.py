@@ -49,7 +49,7 @@ async def board():
     Worker.following.clear()
 
 
-async def test_what_one_worker_is_ordered_all_do(board):
+async def test_all_workers_carry_out_one_workers_orders(board):
     here, there = await Worker(board, 0).started(), await Worker(board, 1).started()
 
     here.orders.give("addEvent", "isolate")
@@ -84,7 +84,7 @@ async def test_a_worker_that_starts_later_finds_the_isolation_and_no_trip(board)
     assert later.breaker.state is State.ISOLATED
 
 
-async def test_a_successor_keeps_on_show_what_its_predecessor_was_ordered(board):
+async def test_a_replacement_keeps_its_predecessors_orders_on_the_board(board):
     first = await Worker(board, 0).started()
     first.orders.give("addEvent", "isolate")
     successor = await Worker(board, 0).started()

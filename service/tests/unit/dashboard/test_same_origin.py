@@ -37,6 +37,6 @@ def test_the_page_itself_and_what_is_no_browser_may_ask(headers):
         ),
     ],
 )
-def test_no_other_site_may_ask_nor_what_nobody_understands(headers):
+def test_requests_of_other_sites_and_malformed_ones_are_refused(headers):
     with pytest.raises(Forbidden):
         require_same_origin(headers)

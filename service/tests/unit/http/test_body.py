@@ -82,7 +82,7 @@ async def test_what_is_missing_is_told():
 
 
 @pytest.mark.parametrize("number", [b"1e999", b"9" * 5_000, b"-0.0", b"1" + b"0" * 400])
-async def test_a_number_of_any_size_is_no_string(number: bytes):
+async def test_a_number_of_any_size_is_not_a_string(number: bytes):
     with pytest.raises(ValidationFailed) as caught:
         await read_json(request_with(b'{"userId":"1","title":%s}' % number), decoder)
 
@@ -120,7 +120,7 @@ async def test_the_text_names_a_few_faults_of_many():
         b'{"a":' * 13_000,
     ],
 )
-async def test_what_is_no_json_or_means_two_things_is_refused(body: bytes):
+async def test_invalid_or_ambiguous_json_is_refused(body: bytes):
     with pytest.raises(InvalidRequest):
         await read_json(request_with(body), decoder)
 

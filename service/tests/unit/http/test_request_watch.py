@@ -110,7 +110,7 @@ PART: Message = {"type": "http.request", "body": b"x", "more_body": True}
         (read, [PART], 0.2, RequestTimeout, 408),
     ],
 )
-async def test_every_end_frees_at_once_what_the_request_held(
+async def test_every_end_of_a_request_frees_its_objects_at_once(
     act: Callable[[Request], Awaitable[None]],
     messages: list[Message],
     deadline: float,

@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def test_what_each_process_puts_up_all_can_read():
+def test_all_processes_can_read_each_ones_text():
     clock = Clock()
     board = Board(3, size=100, clock=clock)
     board.put(0, b"first")
@@ -32,7 +32,7 @@ def test_a_text_replaces_the_one_before_and_an_empty_one_takes_it_down():
     assert board.read() == []
 
 
-def test_what_is_too_long_or_has_no_place_is_not_put_up():
+def test_a_text_that_is_too_long_or_has_no_place_is_not_published():
     board = Board(1, size=4)
 
     assert not board.put(0, b"12345")

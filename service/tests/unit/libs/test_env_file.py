@@ -65,7 +65,7 @@ def test_a_folder_is_one_fault(tmp_path: Path):
     assert read_env_file(tmp_path).faults == [f"{tmp_path} is a folder, not a file"]
 
 
-def test_what_cannot_be_read_is_one_fault(tmp_path: Path):
+def test_an_unreadable_file_is_one_fault(tmp_path: Path):
     loop = tmp_path / ".env"
     loop.symlink_to(loop)
 

@@ -209,7 +209,7 @@ async def test_a_future_is_waited_for_without_a_task():
     assert await task == ["a", "b"]
 
 
-async def test_what_is_there_already_takes_no_turn_of_the_loop_and_no_place_of_others():
+async def test_a_finished_value_takes_no_turn_of_the_loop_and_no_slot():
     loop = asyncio.get_running_loop()
     answers = {key: loop.create_future() for key in range(1000)}
     for key, answer in answers.items():

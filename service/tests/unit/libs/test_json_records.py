@@ -79,7 +79,7 @@ def test_wherever_the_pieces_end_the_records_are_as_they_are_written(
         assert found == document[name]
 
 
-def test_a_byte_order_mark_is_none_of_it():
+def test_a_byte_order_mark_is_skipped():
     assert read(b'\xef\xbb\xbf{"users":[1]}') == [1]
 
 

@@ -61,7 +61,7 @@ def test_lines_after_the_end_are_written_too():
         assert os.read(reader, 100) == b"late\n"
 
 
-def test_a_pipe_that_nobody_reads_keeps_nobody_waiting_and_what_was_lost_is_told():
+def test_an_unread_pipe_blocks_nobody_and_the_lost_lines_are_counted():
     line = b"x" * 999 + b"\n"
     with pipe() as (reader, descriptor):
         writer = LineWriter(descriptor, lost=lost, limit=100_000)
@@ -93,7 +93,7 @@ def test_on_a_full_disk_lines_are_counted_as_lost():
     assert writer.dropped == 6
 
 
-def test_a_disk_that_has_room_again_goes_on_with_a_line_of_its_own():
+def test_after_a_full_disk_has_room_writing_starts_on_a_new_line():
     """What fits of a line stays there, and the next one begins a new one."""
     resource = pytest.importorskip("resource")
     signal = pytest.importorskip("signal")

@@ -96,7 +96,7 @@ def _accept_all(queue: socket.socket) -> int:
 
 
 @COUNTS
-def test_a_worker_keeps_what_it_accepts_from_alone(count: int):
+def test_a_worker_keeps_only_its_own_queue_open(count: int):
     listener = Listener("127.0.0.1", 0, count=count)
     kept = listener.keep(1)
     assert kept.fileno() >= 0

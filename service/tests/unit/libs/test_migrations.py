@@ -64,7 +64,7 @@ def test_a_changed_migration_is_refused_by_name():
         missing("outbox", [changed], {1: ONE.checksum})
 
 
-def test_line_ends_are_no_change():
+def test_different_line_ends_are_not_a_change():
     two_lines = ONE._replace(sql="SELECT 1;\nSELECT 2;\n")
     windows = two_lines._replace(sql=two_lines.sql.replace("\n", "\r\n"))
     assert missing("a", [windows], {1: two_lines.checksum}) == []

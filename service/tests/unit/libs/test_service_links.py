@@ -20,7 +20,7 @@ from event_service.libs.service_links import is_service_link
         ("OUTBOX_PORT_5432_TCP_ADDR", "10.0.0.2"),
     ],
 )
-def test_what_kubernetes_makes_up_is_known(name: str, value: str):
+def test_variables_that_kubernetes_generates_are_recognized(name: str, value: str):
     assert is_service_link(name, value)
 
 

@@ -100,7 +100,7 @@ def test_a_missing_folder_is_an_error_that_names_the_file(tmp_path):
         connect(tmp_path / "nowhere" / "x.db")
 
 
-def test_what_is_no_database_is_refused(tmp_path):
+def test_a_file_that_is_not_a_database_is_refused(tmp_path):
     (tmp_path / "x.db").write_text("no database at all, but a text that is long enough" * 40)
     with pytest.raises(SqliteUnusable, match="not a database"):
         connect(tmp_path / "x.db")

@@ -96,7 +96,7 @@ def test_a_value_larger_than_the_cache_is_not_kept_and_pushes_nothing_out():
     assert cache.get("bob") is not None
 
 
-def test_a_value_that_goes_gives_its_room_back():
+def test_a_removed_value_frees_its_space():
     cache, clock = a_cache(max_size=10)
     cache.put("ann", "old", size=6)
     cache.put("ann", "new", size=6)

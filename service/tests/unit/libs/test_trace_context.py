@@ -10,7 +10,7 @@ GOOD = f"00-{TRACE}-{SPAN}-01"
     ("flags", "sampled"),
     [("00", False), ("01", True), ("02", False), ("03", True), ("fe", False), ("ff", True)],
 )
-def test_of_the_flags_only_the_defined_one_goes_on(flags, sampled):
+def test_only_the_defined_flag_is_passed_on(flags, sampled):
     parent = parse([f"00-{TRACE}-{SPAN}-{flags}"], [])
 
     assert parent == (TRACE, SPAN, sampled, None)

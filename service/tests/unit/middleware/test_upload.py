@@ -28,7 +28,7 @@ async def test_a_body_that_came_too_slowly_is_not_read_on():
         await slow.discard()
 
 
-async def test_nor_is_one_whose_request_was_ended_from_elsewhere_at_its_deadline():
+async def test_a_body_is_not_read_on_after_its_request_was_cancelled():
     slow = upload()
     arriving = asyncio.create_task(slow.arrive(deadline=asyncio.get_running_loop().time() + 60))
     await asyncio.sleep(0)

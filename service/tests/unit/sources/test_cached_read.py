@@ -41,7 +41,7 @@ def cached(source: Source, clock: Clock, *, max_size: int = 1000) -> CachedRead[
     return CachedRead("op", source, policies(cache=cache, clock=clock), cache)
 
 
-async def test_it_works_for_callers_that_are_no_request():
+async def test_it_works_for_callers_without_a_request():
     source, clock = Source(), Clock()
     read = cached(source, clock)
     assert [await read("k"), await read("k")] == ["k 1", "k 1"]

@@ -61,7 +61,7 @@ def test_a_record_that_cannot_be_imported_is_named(users, events, fault):
 
 
 @pytest.mark.parametrize("text", ["", "nonsense", "[]", '{"users":[]}', '{"users":[],"events":{}}'])
-def test_what_is_no_such_file_is_told(text):
+def test_a_file_of_another_shape_is_reported(text):
     with pytest.raises(DataFault, match=r"\$"):
         read(text)
 

@@ -45,7 +45,7 @@ async def test_a_partial_reply_tells_the_error_of_each_event_that_failed():
     assert partial.errors == [("b", error)]
 
 
-async def test_a_bug_of_ours_is_no_part_of_a_reply():
+async def test_a_bug_is_raised_and_not_part_of_a_partial_reply():
     with pytest.raises(ZeroDivisionError):
         await guarded(Source(ZeroDivisionError())).partial_events_of("1")
 

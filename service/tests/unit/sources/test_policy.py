@@ -54,7 +54,7 @@ def failure() -> UpstreamFailed:
 
 
 @pytest.mark.parametrize("single_flight", [True, False])
-async def test_a_read_brings_what_is_fetched_for_its_key(*, single_flight: bool):
+async def test_a_read_returns_the_value_fetched_for_its_key(*, single_flight: bool):
     async def fetch(key: str) -> str:
         return f"value of {key}"
 
@@ -173,7 +173,7 @@ class Nodes:
 
 
 @pytest.mark.parametrize(("waited", "grants"), [(0.4, 1), (0.6, 2)])
-async def test_a_canary_that_waited_too_long_for_its_lease_is_claimed_anew(waited, grants):
+async def test_a_canary_that_waited_too_long_for_its_lease_is_claimed_again(waited, grants):
     now = 1_000.0
     circuit = CircuitBreaker("op", trip=ConsecutiveFailures(1), clock=lambda: now)
     nodes = Nodes()
@@ -373,7 +373,7 @@ async def test_an_attempt_that_waits_for_something_of_ours_is_not_the_upstreams_
     assert circuit.state is State.CLOSED
 
 
-async def test_what_begins_too_late_is_not_begun():
+async def test_an_attempt_after_the_deadline_is_not_started():
     call = CallContext("r")
     context.current.set(call)
     now = asyncio.get_running_loop().time()

@@ -62,7 +62,7 @@ def test_ordinary_data_need_no_tolerance(operation, data):
         ),
     ],
 )
-def test_each_thing_that_was_taken_otherwise_is_told(operation, data, notes):
+def test_each_tolerated_difference_is_reported(operation, data, notes):
     assert of(operation, data) == notes
 
 

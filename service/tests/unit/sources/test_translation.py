@@ -50,7 +50,7 @@ def test_an_unknown_user_is_told_in_many_ways(operation, status):
 
 @pytest.mark.parametrize("operation", ["getUsers", "getEvents", "getEventById"])
 @pytest.mark.parametrize("status", [410, 400, 422])
-def test_what_means_an_unknown_user_means_nothing_of_other_reads(operation, status):
+def test_statuses_for_an_unknown_user_have_no_such_meaning_for_other_reads(operation, status):
     assert type(refusal(operation, status)) is errors.UpstreamRefused
 
 
@@ -239,7 +239,7 @@ def test_a_byte_order_mark_is_skipped():
         b"\xef\xbb",
     ],
 )
-def test_what_is_no_json_is_a_failure_of_the_upstream(body):
+def test_a_body_that_is_not_json_is_a_failure_of_the_upstream(body):
     with pytest.raises(errors.UpstreamNonsense) as caught:
         EVENTS.decode("getEvents", body)
 

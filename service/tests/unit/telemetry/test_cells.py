@@ -70,7 +70,7 @@ def test_a_child_process_counts_where_its_parent_reads():
     assert page.rows == [Row("requests", ("child",), (3.0,))]
 
 
-def test_what_a_process_counted_outlives_it_and_what_it_was_doing_does_not():
+def test_a_processs_counters_outlive_it_but_its_gauges_do_not():
     pages = shared()
     for place in (0, 1, 0):
         cells = Cells(pages, place)

@@ -9,7 +9,7 @@ def exposed(metrics: Metrics) -> list[str]:
     return metrics.expose("")[0].decode().splitlines()
 
 
-def test_what_a_worker_was_doing_when_it_ended_is_no_longer_under_way():
+def test_gauges_of_an_ended_worker_are_reset():
     pages = Pages(2, lasting=lasts)
     one, other = (Metrics(Cells(pages, place), version="1") for place in range(2))
     breakers = [CircuitBreaker("addEvent") for _ in range(2)]

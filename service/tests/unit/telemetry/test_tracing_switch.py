@@ -30,7 +30,7 @@ def test_the_standard_variables_switch_tracing_on(environ, wanted):
         ({"OTEL_TRACES_EXPORTER": "otlp", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL": "grpc"}, "grpc"),
     ],
 )
-def test_what_cannot_be_had_is_said_at_the_start(environ, named):
+def test_unavailable_tracing_is_reported_at_the_start(environ, named):
     with pytest.raises(TracingUnavailable, match=named):
         tracing_wanted(environ)
 

@@ -56,7 +56,7 @@ async def test_the_lag_is_the_worst_of_the_last_looks():
     assert values(cells)["event_loop_lag_seconds"] == pytest.approx(0)
 
 
-async def test_a_hiccup_or_two_are_no_steady_lag():
+async def test_one_or_two_peaks_are_not_a_steady_lag():
     time = Time(0.9, 0.8)
     vitals = Vitals(Cells(), clock=time.clock, sleep=time.sleep)
     await watched(vitals)

@@ -34,7 +34,7 @@ async def hang(call):
     await call.left()
 
 
-async def test_a_call_says_what_it_is_given_and_brings_what_it_is_told():
+async def test_a_call_sends_its_arguments_and_returns_the_reply():
     async def script(call):
         await call.answer(b"hello", fields=["X-Found: yes"])
 
@@ -305,7 +305,7 @@ async def test_a_name_that_nobody_has():
         assert caught.value.progress is Progress.NEVER_SENT
 
 
-async def test_an_address_that_answers_nothing_is_no_slow_reply():
+async def test_an_unreachable_address_is_not_a_slow_reply():
     with socket.socket() as full:
         # A listener whose queue is full drops what knocks.
         full.bind(("127.0.0.1", 0))
@@ -355,7 +355,7 @@ async def test_an_address_that_answers_nothing_is_no_slow_reply():
         ("GET", "/", {"host": "b"}),
     ],
 )
-async def test_what_is_no_request_is_refused_before_it_is_sent(method, target, headers):
+async def test_an_invalid_request_is_refused_before_it_is_sent(method, target, headers):
     async with peer(answer_ok) as server, client_of(server.url) as client:
         with pytest.raises(InvalidRequest) as caught:
             await fetch(client, target, method=method, headers=headers)
@@ -364,7 +364,7 @@ async def test_what_is_no_request_is_refused_before_it_is_sent(method, target, h
 
 
 @pytest.mark.parametrize("value", ["a\tb", "é", "\x80\xff", " a ", ""])
-async def test_what_a_value_may_hold_is_sent(value):
+async def test_every_allowed_header_value_is_sent(value):
     async with peer(answer_ok) as server, client_of(server.url) as client:
         assert (await fetch(client, headers={"x-value": value}))[0] == 200
     assert server.calls[0].headers["x-value"] == value

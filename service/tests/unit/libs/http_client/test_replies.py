@@ -205,7 +205,7 @@ each_malformation = pytest.mark.parametrize("data", MALFORMED.values(), ids=MALF
 
 @each_malformation
 @pytest.mark.parametrize("size", [1 << 18, 4096, 1])
-async def test_what_is_no_reply_is_malformed_and_ends_the_connection(data, size):
+async def test_an_invalid_reply_is_malformed_and_ends_the_connection(data, size):
     wire = Wire()
     if size == 1 and len(data) > 5_000:
         size = 97
@@ -235,7 +235,7 @@ async def test_256_fields_of_nearly_64_kib_are_a_reply():
     assert len(wire.reply.headers) == 256
 
 
-async def test_a_large_body_in_the_first_packet_is_no_long_head():
+async def test_a_large_body_in_the_first_packet_is_not_a_long_head():
     wire = Wire()
     wire.receive(OK + b"Content-Length: 200000\r\n\r\n" + bytes(200_000))
     assert await wire.result() == (200, bytes(200_000))

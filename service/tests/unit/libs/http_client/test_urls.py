@@ -109,7 +109,7 @@ def test_a_base_url_is_taken_apart(text, url, authority):
         "http://\ud800",
     ],
 )
-def test_what_no_call_could_go_to_is_refused_in_one_sentence(text):
+def test_an_unusable_url_is_refused_in_one_sentence(text):
     with pytest.raises(ValueError, match=r"\A[^\n]+\.\Z") as caught:
         parse_base_url(text)
     assert "secret" not in str(caught.value)
@@ -157,7 +157,7 @@ def test_a_proxys_url_is_taken_apart(text, proxy):
         "http://256.0.0.1",
     ],
 )
-def test_what_is_no_proxy_is_refused(text):
+def test_an_invalid_proxy_is_refused(text):
     with pytest.raises(ValueError, match=r"\A[^\n]+\.\Z") as caught:
         parse_proxy_url(text)
     assert "secret" not in str(caught.value)
@@ -174,7 +174,7 @@ def test_a_target_is_a_path_with_or_without_a_query(text):
     "text",
     ["", "a", "?a", "/a#b", "/a?b#c", "/a b", "/é", "/\udc80", "/%zz", "/a?%z", "/\n", "/{id}"],
 )
-def test_what_is_no_target_is_refused(text):
+def test_an_invalid_target_is_refused(text):
     with pytest.raises(ValueError, match=r"\A[^\n]+\.\Z"):
         check_target(text)
 
