@@ -16,6 +16,7 @@ from test_redis_circuits import COOLDOWN, Upstream, call, eventually, nodes
 import halfopen.redis
 from halfopen import CircuitBreaker, FailureCount, State
 from halfopen.redis import RedisCircuits, scripts
+from halfopen.redis.link import RedisLink
 
 pytestmark = pytest.mark.anyio
 
@@ -125,6 +126,7 @@ HOLDER = """
 import asyncio, sys
 from halfopen import CircuitBreaker, FailureCount
 from halfopen.redis import RedisCircuits, scripts
+from halfopen.redis.link import RedisLink
 
 async def main():
     async with RedisCircuits(sys.argv[1], "killed", lease=0.4) as circuits:
@@ -165,6 +167,33 @@ async def test_the_canary_of_a_killed_holder_goes_to_another_once_its_lease_is_o
 
         assert upstream.calls == 1
         assert time.monotonic() - started < 3 * 0.4
+
+
+class CountingLink(RedisLink):
+    attempts = 0
+
+    def messages(self, channel):
+        self.attempts += 1
+        return super().messages(channel)
+
+
+async def test_the_log_says_once_that_redis_is_away_and_once_that_it_is_back(tmp_path, caplog):
+    caplog.set_level("INFO", "halfopen.redis")
+    server = RedisServer(tmp_path)
+    link = CountingLink(server.url)
+    async with RedisCircuits(server.url, "said", link=link) as circuits:
+        await eventually(lambda: link.attempts >= 3)
+        with server:
+            await eventually(lambda: circuits.joined)
+        attempts = link.attempts
+        await eventually(lambda: link.attempts >= attempts + 3)
+
+    said = [(record.levelname, record.getMessage().split(":")[1]) for record in caplog.records]
+    assert said == [
+        ("WARNING", " this node goes on alone"),
+        ("INFO", " joined, nodes alive"),
+        ("WARNING", " this node goes on alone"),
+    ]
 
 
 HEALTHY_CALLS = 10_000

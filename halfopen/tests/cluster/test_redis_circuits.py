@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import re
 import time
+from pathlib import Path
 
 import pytest
 
@@ -124,3 +126,28 @@ async def test_an_operators_word_reaches_all_nodes(redis_server):
         assert 55 < there.snapshot().retry_after <= 60
         there.reset()
         await eventually(lambda: here.state is State.CLOSED)
+
+
+async def test_the_example_of_the_readme_is_one_circuit_in_two_programs(redis_server):
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (example,) = (each for each in examples if "RedisCircuits" in each)
+    programs = [{}, {}]
+    for program in programs:
+        exec(compile(example, "README.md", "exec", dont_inherit=True), program)
+    here, there = [program["payments"] for program in programs]
+    upstream = Upstream()
+    both_serve = asyncio.Barrier(2)
+
+    async def fail():
+        await both_serve.wait()
+        for _ in range(3):
+            await call(here, upstream)
+
+    async def look_on():
+        await both_serve.wait()
+        await eventually(lambda: there.state is State.OPEN)
+
+    async with asyncio.TaskGroup() as group:
+        for program, serve in zip(programs, (fail, look_on), strict=True):
+            group.create_task(program["run"](redis_server.url, serve))

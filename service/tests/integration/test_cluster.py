@@ -5,9 +5,11 @@ import contextlib
 import subprocess
 
 import pytest
+from redis.asyncio import Redis
 
 from mock_upstream import Fault, MockUpstream
 
+from .certificates import Certificates
 from .conftest import Start, free_port
 from .scraping import scrape
 
@@ -19,7 +21,8 @@ NODES = ("cluster_nodes", frozenset())
 
 
 @pytest.fixture
-def redis_url(needs, tmp_path):
+def redis(needs, tmp_path):
+    """The address of a Redis, and its process."""
     port = free_port()
     command = [
         needs("redis-server"),
@@ -27,7 +30,29 @@ def redis_url(needs, tmp_path):
         *("--logfile", tmp_path / "log"),
     ]
     with subprocess.Popen(command) as server:
-        yield f"redis://127.0.0.1:{port}"
+        yield f"redis://127.0.0.1:{port}", server
+        server.kill()
+
+
+@pytest.fixture
+def redis_url(redis) -> str:
+    url: str = redis[0]
+    return url
+
+
+@pytest.fixture
+def tls_redis_url(needs, tmp_path, certificates):
+    """A Redis that is reached by TLS alone."""
+    port = free_port()
+    command = [
+        needs("redis-server"),
+        *("--port", "0", "--tls-port", str(port), "--bind", "127.0.0.1"),
+        *("--tls-cert-file", certificates.server, "--tls-key-file", certificates.server_key),
+        *("--tls-ca-cert-file", certificates.ca, "--tls-auth-clients", "no"),
+        *("--dir", tmp_path, "--save", "", "--logfile", tmp_path / "log"),
+    ]
+    with subprocess.Popen(command) as server:
+        yield f"rediss://127.0.0.1:{port}"
         server.kill()
 
 
@@ -106,6 +131,56 @@ async def test_a_client_has_one_rate_for_all_nodes(start: Start, redis_url: str)
 
         assert 36 <= statuses.count(200) <= 44
         assert statuses.count(429) == 80 - statuses.count(200)
+
+
+async def test_while_redis_is_dead_each_node_keeps_its_share_of_the_rate(start: Start, redis):
+    url, server = redis
+    async with two_nodes(start, url, rate_limit="40/hour") as nodes:
+        server.kill()
+
+        async def alone() -> bool:
+            found = [await scrape(client) for client in nodes]
+            return all(each.of("cluster_joined") == 0 for each in found)
+
+        await until(alone)
+        admitted = []
+        for client in nodes:
+            statuses = []
+            for _ in range(40):
+                async with client.get("/api/getUsers") as response:
+                    statuses.append(response.status)
+            admitted.append(statuses.count(200))
+
+        assert admitted == [20, 20]
+
+
+async def test_nodes_reach_redis_by_tls(start: Start, tls_redis_url: str, certificates):
+    url = f"{tls_redis_url}?ssl_ca_certs={certificates.ca}"
+    async with (
+        two_nodes(start, url, rate_limit="40/hour") as (here, _),
+        Redis.from_url(url) as stored,
+    ):
+        # Leases have a connection of their own.
+        async def leased() -> bool:
+            async with here.get("/api/getUsers"):
+                return bool(await stored.keys("*:rate:*"))
+
+        await until(leased)
+
+
+async def test_a_redis_of_another_authority_is_one_line_in_the_log(
+    start: Start, needs, tls_redis_url: str, tmp_path, caplog, monkeypatch
+):
+    # On a busy machine the first attempt must not end before its handshake.
+    monkeypatch.setattr("halfopen.redis.circuits.PATIENCE", 10.0)
+    other = Certificates(needs("openssl"), tmp_path)
+    async with start(cluster_url=f"{tls_redis_url}?ssl_ca_certs={other.ca}") as client:
+        assert (await add(client))[0] == 200
+        assert (await scrape(client)).of("cluster_joined") == 0
+
+    (line,) = [each for each in caplog.records if each.name == "halfopen.redis"]
+    assert "this node goes on alone" in line.getMessage()
+    assert "certificate verify failed" in line.getMessage()
 
 
 async def test_a_node_serves_while_redis_is_not_there(start: Start):

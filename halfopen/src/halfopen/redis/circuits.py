@@ -81,6 +81,8 @@ class RedisCircuits:
         self.quorum = quorum
         self.joined = False
         self.clock = clock
+        self._said_alone = False
+        self._name = name
         self._prefix = f"{{{name}}}"  # a hash tag: in a Redis Cluster all keys are in one slot
         self._channel = f"{self._prefix}:circuits"
         self._lease = lease
@@ -157,8 +159,10 @@ class RedisCircuits:
     def lose(self, reason: str) -> None:
         if self.joined:
             self.joined = False
-            logger.warning("%s goes on alone: %s", self._channel, reason)
             self._look_now.set()
+        if not self._said_alone:  # also where Redis was never there
+            self._said_alone = True
+            logger.warning("cluster %s: this node goes on alone: %s", self._name, reason)
 
     def look_soon(self) -> None:
         self._look_now.set()
@@ -210,7 +214,8 @@ class RedisCircuits:
             await self._look()
             if not self.joined:
                 self.joined = True
-                logger.info("%s is joined, %d nodes are alive", self._channel, self._nodes)
+                self._said_alone = False
+                logger.info("cluster %s: joined, nodes alive: %d", self._name, self._nodes)
                 await self._check_policy()
                 # What was kept back while it was alone.
                 self._look_now.set()
@@ -273,4 +278,4 @@ class RedisCircuits:
             if isinstance(error, LinkLost):
                 self._look_now.set()
             else:
-                logger.error("a task of %s failed", self._channel, exc_info=error)
+                logger.error("a task of cluster %s failed", self._name, exc_info=error)
