@@ -114,8 +114,18 @@ check: ## All that a change must pass: lint, tests, coverage
 	$(MAKE) test COVERAGE=1
 	$(MAKE) coverage
 
-mutate: $(VENV)/.maintain ## Change the breaker's code in every small way and see the tests fail; half an hour
-	@cd halfopen && ../$(BIN)/mutmut run
+mutate: $(VENV)/.maintain ## Change the breaker's code in every small way and see the tests fail; half an hour; fail below 95 %
+	@cd halfopen && ../$(BIN)/mutmut run && ../$(BIN)/mutmut results && ../$(BIN)/mutmut export-cicd-stats >/dev/null
+	@$(BIN)/python -c "$$MUTATION_SCORE" halfopen/mutants/mutmut-cicd-stats.json 95
+
+define MUTATION_SCORE
+import json, pathlib, sys
+counts = json.loads(pathlib.Path(sys.argv[1]).read_text())
+noticed, mutants = counts["killed"] + counts["timeout"], counts["total"] - counts["skipped"]
+print(f"{noticed} of {mutants} mutants noticed: {noticed / mutants:.1%}, at least {sys.argv[2]} % wanted")
+sys.exit(100 * noticed < float(sys.argv[2]) * mutants)
+endef
+export MUTATION_SCORE
 
 simulate: $(VENV)/.dev ## Live short lives of a cluster in virtual time, in which all fails that can; SEEDS=2000 of them
 	@SEEDS=$(SEEDS) SCRIPT_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m $(PYTEST) --dist worksteal --quiet halfopen/tests/cluster/test_simulation.py halfopen/tests/cluster/test_scripts.py

@@ -472,3 +472,23 @@ def test_a_failure_is_an_exception_or_nothing(breaker, wrong):
         permit.failure(wrong)
 
     assert permit.failure()
+
+
+@pytest.mark.parametrize("outcome", ["success", "failure"])
+@pytest.mark.parametrize("rule", [FailureCount(9, within=30), ConsecutiveFailures(9)])
+def test_any_next_call_tells_what_an_interrupted_listener_left(make, rule, outcome):
+    breaker, told = make(trip=rule), []
+    breaker.acquire().failure()  # so that the rule hears of successes, if it ever does
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    breaker.on(CallIgnored, interrupted)
+    breaker.on(CallIgnored, told.append)
+    with pytest.raises(KeyboardInterrupt):
+        breaker.acquire().ignore()
+    assert told == []
+
+    getattr(breaker.acquire(), outcome)()
+
+    assert len(told) == 1

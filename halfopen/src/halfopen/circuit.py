@@ -29,6 +29,8 @@ _MOST_EVENTS_WAITING = 4_000
 class Kind(Enum):
     """What listeners can be told."""
 
+    __hash__ = object.__hash__  # that of an enum is a function in Python
+
     STATE_CHANGED = auto()
     CALL_SUCCEEDED = auto()
     CALL_FAILED = auto()
@@ -126,27 +128,6 @@ class Cause:
         if self._stand_in is None and self.error is not None:
             self._stand_in = stand_in(self.error)
         return self._stand_in
-
-
-def after_success(counters: tuple[Counter, ...], now: float) -> tuple[Counter, ...] | None:
-    """What the rules have counted after a success that changes that alone; None if it may do more.
-
-    Short for `Circuit.settle` where the circuit is closed, no rule times calls and no listener
-    hears of successes: what healthy calls cost where a rule counts them.
-    """
-    try:
-        after: tuple[Counter, ...] = ()
-        hear_more = False
-        for before in counters:
-            counter = before.after(now, 0.0, failed=False)
-            if counter.trips(now, 0):
-                return None
-            after += (counter,)
-            hear_more = hear_more or counter.hears_successes
-    except Exception:  # noqa: BLE001 - `settle` asks again, and logs it
-        return None
-    # If none wants to hear of more, calls need not come here again.
-    return after if hear_more else None
 
 
 class Circuit(NamedTuple):

@@ -18,11 +18,9 @@ from halfopen.circuit import (
     Key,
     Kind,
     Period,
-    after_success,
 )
 from halfopen.cluster import Coordinator, Denied, Grant, Verdict
 from halfopen.cooldowns import Cooldown
-from halfopen.rules import Counter
 from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, CircuitOpen
 from halfopen.turn import Turn
 from halfopen.verdicts import Judge
@@ -45,46 +43,77 @@ class Moment:
     """
 
     __slots__ = (
-        *("_base", "admits_all", "counters", "counting", "following", "healthy", "period"),
+        *("_base", "_judges_results", "_success_unheard", "admits_all", "counters"),
+        *("counts_failure", "counts_success", "failed", "following", "healthy", "period"),
         *("refuses_until", "steady"),
     )
 
     def __init__(self, circuit: Circuit, *, judges_results: bool, shadow: bool) -> None:
         self._base = circuit
-        self.counters = circuit.counters  # the latest, which those of `_base` may not be
+        # The latest, which those of `_base` may not be.
+        self.counters = circuit.counters
+        self.failed = circuit.failed
         self.following: dict[None, Moment] = {}
         self.period = period = circuit.period
         self.refuses_until = 0.0
-        self.steady: Period | None = None  # its successes change nothing, but may be told
-        self.counting: Period | None = None  # its successes change counts alone
         self.admits_all = period.state is CLOSED and period.in_flight is None
+        self._judges_results = judges_results
+        heard, waiting = circuit.listeners, circuit.waiting
+        self._success_unheard = not waiting and Kind.CALL_SUCCEEDED not in heard
+        self.steady: Period | None = None  # its successes change nothing, but may be told
+        self.healthy: Period | None = None
+        # Its successes, its failures short of the one that opens: they change counts alone.
+        self.counts_success: Period | None = None
+        self.counts_failure: Period | None = None
         if self.admits_all:
-            if True not in [counter.hears_successes for counter in circuit.counters]:
-                self.steady = period
-            elif Kind.CALL_SUCCEEDED not in circuit.listeners and not circuit.waiting:
-                self.counting = period
-        elif period.state is OPEN and not shadow and Kind.CALL_REJECTED not in circuit.listeners:
+            if not waiting and Kind.CALL_FAILED not in heard:
+                self.counts_failure = period
+            self._choose_paths([counter.hears_successes for counter in circuit.counters])
+        elif period.state is OPEN and not shadow and Kind.CALL_REJECTED not in heard:
             self.refuses_until = period.until or 0.0
-        told = Kind.CALL_SUCCEEDED in circuit.listeners or circuit.waiting
-        self.healthy = None if judges_results or told else self.steady
+
+    def _choose_paths(self, hears_successes: list[bool]) -> None:
+        if True in hears_successes:
+            self.steady = self.healthy = None
+            self.counts_success = self.period if self._success_unheard else None
+            return
+        self.steady = self.period
+        self.healthy = self.period if self._success_unheard and not self._judges_results else None
+        self.counts_success = None
 
     @property
     def circuit(self) -> Circuit:
         circuit = self._base
         if circuit.counters is not self.counters:
-            circuit = self._base = circuit._replace(counters=self.counters)
+            circuit = circuit._replace(counters=self.counters, failed=self.failed)
+            self._base = circuit
         return circuit
 
-    def counted(self, counters: tuple[Counter, ...]) -> "Moment":
-        """The moment after a success that has changed counts alone."""
+    def counted(self, now: float, *, failed: bool) -> "Moment | None":
+        """The moment after an outcome that changes counts alone; None if it may do more.
+
+        Short for `Circuit.settle`: what calls cost that a rule counts.
+        """
+        try:
+            after = [counter.after(now, 0.0, failed=failed) for counter in self.counters]
+            for counter in after:
+                if counter.trips(now, 0):
+                    return None
+            hears_successes = [counter.hears_successes for counter in after]
+        except Exception:  # noqa: BLE001 - `settle` asks again, and logs it
+            return None
         moment = Moment.__new__(Moment)
         moment._base = self._base  # noqa: SLF001 - one of us
-        moment.counters = counters
+        moment._judges_results = self._judges_results  # noqa: SLF001
+        moment._success_unheard = self._success_unheard  # noqa: SLF001
+        moment.counters = tuple(after)
+        moment.failed = self.failed + failed
         moment.following = {}
         moment.admits_all = True
-        moment.period = moment.counting = self.period
+        moment.period = self.period
         moment.refuses_until = 0.0
-        moment.steady = moment.healthy = None
+        moment.counts_failure = self.counts_failure
+        moment._choose_paths(hears_successes)  # noqa: SLF001
         return moment
 
 
@@ -384,7 +413,9 @@ class Core:
         if permit.settled if permit.period.state is HALF_OPEN else not permit.claim():
             return False
         now = self.clock()
-        if not failed and self._count_success(permit.period, now):
+        if self._count(permit.period, now, failed=failed):
+            if failed:
+                self.tell_coordinator("failed")
             return True
         if permit.grant is not None and now >= permit.lease_ends:
             self.ignore(permit, error)
@@ -405,19 +436,18 @@ class Core:
             self._report(permit, before, after, failed=failed, counts=counts)
         return counts
 
-    def _count_success(self, period: Period, now: float) -> bool:
-        """Whether that is all: the success was counted, and changed nothing else."""
-        latest = self.latest()
-        while latest.counting is period:
-            counters = after_success(latest.counters, now)
-            if counters is None:
+    def _count(self, period: Period, now: float, *, failed: bool) -> bool:
+        """Whether that is all: the outcome was counted, and changed nothing else."""
+        while True:
+            latest = self.latest()
+            if (latest.counts_failure if failed else latest.counts_success) is not period:
                 return False
-            moment = latest.counted(counters)
+            moment = latest.counted(now, failed=failed)
+            if moment is None:
+                return False
             if latest.following.setdefault(None, moment) is moment:
                 self.moment = moment
                 return True
-            latest = self.latest()
-        return False
 
     def ignore(self, permit: Permit, error: BaseException | None) -> bool:
         if permit.settled or not (permit.period.state is HALF_OPEN or permit.claim()):

@@ -2,6 +2,9 @@
 
 A counter never changes: `after` returns the one that has also heard of this call. So a call that
 is interrupted in the middle, or that another thread overtakes, leaves nothing half counted.
+
+`after` makes its named tuples with `tuple.__new__`: their own constructor is a function in Python,
+which takes longer than all the rest.
 """
 
 from collections.abc import Iterator
@@ -83,7 +86,7 @@ class _Row(NamedTuple):
         return self.failures > 0
 
     def after(self, _now: float, _duration: float, *, failed: bool) -> Counter:
-        return _Row(self.rule, self.failures + 1 if failed else 0)
+        return tuple.__new__(_Row, (self.rule, self.failures + 1 if failed else 0))
 
     def trips(self, _now: float, _hung: int) -> bool:
         return self.failures >= self.rule.n
@@ -134,12 +137,12 @@ class _Recent(NamedTuple):
             return self
         n = self.rule.n
         older = self.older
-        newer: _Pile | None = _Pile(now, self.newer)
+        newer: _Pile | None = tuple.__new__(_Pile, (now, self.newer))
         start = self.start + (self.size == n)
         size = min(self.size + 1, n)
         if size == n and start >= len(older):
             older, start, newer = tuple(reversed(list(_from_the_top(newer)))), 0, None
-        return _Recent(self.rule, older, start, newer, size)
+        return tuple.__new__(_Recent, (self.rule, older, start, newer, size))
 
     def trips(self, now: float, _hung: int) -> bool:
         return self.size == self.rule.n and self._counts(self.older[self.start], now)
@@ -255,8 +258,6 @@ class _LastSeconds(NamedTuple):
         first, last, its_calls, its_bad = latest
         # Threads may come with their times out of order.
         last = now if now > last else last  # noqa: FURB136
-        # Not `_Bucket(…)`: a named tuple is made by a function in Python, which takes longer than
-        # all the rest of this.
         latest = tuple.__new__(_Bucket, (first, last, its_calls + 1, its_bad + bad))
         return tuple.__new__(_LastSeconds, (seconds, older, latest, calls + 1, bads + bad))
 

@@ -51,14 +51,14 @@ class Judge:
 
     def of_error(self, error: BaseException) -> bool | None:
         try:
-            return self._of_error(error)
+            if isinstance(error, BaseExceptionGroup):
+                return self._of_group(error)
+            return self._of_leaf(error)
         except Exception:
             logger.exception("failure_on raised, the call counts as neutral")
             return None
 
-    def _of_error(self, error: BaseException) -> bool | None:
-        if not isinstance(error, BaseExceptionGroup):
-            return self._of_leaf(error)
+    def _of_group(self, error: BaseExceptionGroup[BaseException]) -> bool | None:
         if isinstance(error, self._ignored_groups):
             return None
         if isinstance(error, self._failing_groups):
