@@ -143,10 +143,14 @@ async def test_the_example_of_the_readme_is_one_circuit_in_two_programs(redis_se
         await both_serve.wait()
         for _ in range(3):
             await call(here, upstream)
+        await all_open()
 
     async def look_on():
         await both_serve.wait()
-        await eventually(lambda: there.state is State.OPEN)
+        await all_open()
+
+    async def all_open():
+        await eventually(lambda: here.state is there.state is State.OPEN)
 
     async with asyncio.TaskGroup() as group:
         for program, serve in zip(programs, (fail, look_on), strict=True):
