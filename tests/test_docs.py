@@ -140,3 +140,12 @@ def test_one_page_is_the_reference_of_the_settings():
     }
 
     assert rows == {"configuration.md"}
+
+
+def test_every_test_that_a_page_names_exists():
+    files = [*REPOSITORY.glob("tests/*.py"), *REPOSITORY.glob("*/tests/**/*.py")]
+    tests = set(re.findall(r"def (test_\w+)", "".join(file.read_text() for file in files)))
+    named = set(re.findall(r"`(test_\w+)`", "".join(page.read_text() for page in PAGES)))
+
+    assert len(named) > 50
+    assert named <= tests
