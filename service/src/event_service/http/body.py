@@ -103,7 +103,7 @@ def may_repeat_a_name(body: bytes, kind: type[msgspec.Struct]) -> bool:
     """
     if b"\\" in body:
         return True
-    # A loop: a generator would take as long as all the counting.
+    # A loop, because a generator would double the cost.
     for name in _quoted_names(kind):  # noqa: SIM110
         if body.count(name) > 1:
             return True

@@ -50,7 +50,7 @@ def event_routes(
         return request.headers.get(api_key_header, "") if api_key_header else None
 
     return [
-        # The router asks one after the other, and most requests are for this one.
+        # First, because the router tries routes in order and most requests are for this one.
         Route("/api/addEvent", Endpoint(post_add_event), methods=["POST"]),
         Route("/api/getEvents", Endpoint(get_events), methods=["GET"]),
         *(deliveries.routes(api_key) if deliveries is not None else []),

@@ -70,7 +70,7 @@ class CachedRead(Generic[T]):
         self._read.forget(*key)
 
     async def _ask_with_stale(self, *key: str) -> T:
-        """Ask the source; a stale value takes the place of an error."""
+        """Ask the source; if it fails, serve a stale value if there is one."""
         status = _status()
         try:
             with self._limits(context.answer_by()):
@@ -108,7 +108,7 @@ class CachedRead(Generic[T]):
 
 
 def _tell_missed(status: CacheStatus, asked: asyncio.Future[Any]) -> None:
-    """Nothing was forwarded if the circuit, or a limit of ours, refused the call."""
+    """Record in the cache status that the source was called, unless we refused the call."""
     if asked.cancelled():
         return
     error = asked.exception()

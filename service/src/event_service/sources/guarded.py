@@ -90,7 +90,7 @@ class GuardedEvents:
         self._user_of_answer: Callable[[str], Awaitable[User]] = self._user
         if policies.single_flight and isinstance(self._user, Read):
             self._answers = SingleFlight(self._on_shared)
-            # The answer is shared: a second flight within it would cost a task that nobody joins.
+            # The whole answer is shared, so a separate flight for the user would only cost a task.
             self._user_of_answer = self._user.unshared
 
     async def users(self) -> list[User]:

@@ -286,7 +286,7 @@ class Read(Generic[T]):
         return self._flights.run(key, self.unshared, *key, attempts=attempts)
 
     def unshared(self, *key: str, attempts: int | None = None) -> Coroutine[Any, Any, T]:
-        """As `__call__`, in the caller's own task, for a caller whose whole work is shared."""
+        """As `__call__`, but in the caller's own task; for callers that are shared as a whole."""
         return self._retries.run(self._guard.attempt, self._fetch, *key, attempts=attempts)
 
     def forget(self, *key: str) -> None:

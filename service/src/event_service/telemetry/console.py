@@ -94,7 +94,7 @@ class ConsoleLines:
 
 
 def _below(members: str, column: int) -> str:
-    """Nothing is cut: an id must remain one word that can be copied."""
+    """Wrap without breaking words, so that an id can be copied."""
     indent = " " * column
     return textwrap.fill(
         members,
