@@ -11,15 +11,17 @@ from benchmarks.load import Open
 from benchmarks.throughput import by_user, expect_all
 from benchmarks.upstreams import Slow
 
-IN_FLIGHT = 5000
 SECONDS = 2
 DELAY = 0.5  # seconds that the upstream takes for the one call of a request
 
 
 def measure(
-    contenders: dict[str, Contender], *, server_core: int, load_core: int
+    contenders: dict[str, Contender], *, held: int, server_core: int, load_core: int
 ) -> Iterator[tuple[str, list[float]]]:
-    """For each contender, in a new process, the kB above idle and the µs of a request."""
+    """For each contender, in a new process, the kB above idle and the µs of a request.
+
+    `held`: how many requests are in flight.
+    """
     with (
         TemporaryDirectory(prefix="event-service-benchmark-") as folder,
         Slow(user_delay=DELAY).running(load_core) as upstream,
@@ -29,7 +31,7 @@ def measure(
                 contender,
                 upstream=upstream.url,
                 core=server_core,
-                tuning=Tuning(in_flight=IN_FLIGHT + 1000),
+                tuning=Tuning(in_flight=held + 1000),
                 folder=Path(folder),
             ) as server:
                 time.sleep(SETTLE)
@@ -37,9 +39,9 @@ def measure(
                 peak = Peak(server.process)
                 with (
                     peak.watching(),
-                    Open(server.port, SECONDS, by_user(0), in_flight=IN_FLIGHT) as load,
+                    Open(server.port, SECONDS, by_user(0), in_flight=held) as load,
                 ):
                     samples = load.samples()
                 spent = server.process.cpu_seconds() - before
                 expect_all(samples, 200)
-                yield title, [(peak.memory - idle) / IN_FLIGHT / 1e3, spent / len(samples) * 1e6]
+                yield title, [(peak.memory - idle) / held / 1e3, spent / len(samples) * 1e6]

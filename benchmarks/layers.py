@@ -8,6 +8,7 @@ import time
 from contextlib import redirect_stdout
 from math import inf
 from pathlib import Path
+from typing import NamedTuple
 
 import uvloop
 
@@ -25,14 +26,26 @@ from event_service.telemetry.logs import configure_logging
 WIDTH = 50
 
 
+class Size(NamedTuple):
+    """How much is measured: at most so many rows of each server, and requests held in flight."""
+
+    rows: int
+    held: int
+
+
+WHOLE = Size(rows=sys.maxsize, held=5000)
+SMOKE = Size(rows=1, held=200)
+
+
 def main() -> int:
     options = arguments()
     if options.server and (absent := threads.absent()):
         print(*absent, sep="\n", file=sys.stderr)
         return 2
+    rounds = 1 if options.smoke else options.rounds
     with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
         configure_logging(level="info", log_format="json")
-        figures = uvloop.run(measure(options.rounds))
+        figures = uvloop.run(measure(rounds))
     print("µs of CPU time, in one process without a network")
     for title, figure in figures.items():
         show(title, figure)
@@ -41,31 +54,31 @@ def main() -> int:
     if options.server:
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, stop)
-        measure_server(options.rounds)
+        measure_server(rounds, SMOKE if options.smoke else WHOLE)
     return 0
 
 
-def measure_server(rounds: int) -> None:
+def measure_server(rounds: int, size: Size) -> None:
     allow_many_files()
     usable = sorted(os.sched_getaffinity(0))
     cores = {"server_core": usable[0], "load_core": usable[-1]}
     os.sched_setaffinity(0, {cores["load_core"]})  # and so the load generators, our children
     print("\nµs of CPU time a request, by thread of the server, under load")
     head(*threads.KINDS, "in all")
-    for title, spent in threads.measure(rounds, **cores):
+    for title, spent in threads.measure(rounds, rows=size.rows, **cores):
         show(title, *spent, sum(spent))
     if shares.possible():
         print("\n% of the server's CPU time by whose machine code it is, under the same load")
         head(*shares.COLUMNS)
-        for title, found in shares.measure(**cores):
+        for title, found in shares.measure(rows=size.rows, **cores):
             show(title, *found)
-    print(f"\n{held.IN_FLIGHT} requests in flight, each with one call that takes {held.DELAY} s")
+    print(f"\n{size.held} requests in flight, each with one call that takes {held.DELAY} s")
     head("kB each", "µs of CPU")
     contenders = {
         "GET, a user without events": OURS,
         "bare: a call passed on": threads.BARE,
     }
-    for title, figures in held.measure(contenders, **cores):
+    for title, figures in held.measure(contenders, held=size.held, **cores):
         show(title, *figures)
 
 
@@ -111,6 +124,7 @@ def arguments() -> argparse.Namespace:
         metavar="N",
         help="how often each figure is taken; the least counts (default: %(default)s)",
     )
+    parser.add_argument("--smoke", action="store_true", help="see whether it works, in seconds")
     return parser.parse_args()
 
 

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -60,10 +61,13 @@ def absent() -> list[str]:
     return [f"not installed: {line}" for line in missing([OURS])]
 
 
-def measure(rounds: int, *, server_core: int, load_core: int) -> Iterator[tuple[str, list[float]]]:
+def measure(
+    rounds: int, *, rows: int, server_core: int, load_core: int
+) -> Iterator[tuple[str, list[float]]]:
     """For each load the µs a request of each kind of thread, in the round that took the least.
 
-    After the service's own loads come those of the bare server and client.
+    `rows`: how many loads of each contender, at most. After the service's own loads come those of
+    the bare server and client.
     """
     with (
         TemporaryDirectory(prefix="event-service-benchmark-") as folder,
@@ -77,7 +81,7 @@ def measure(rounds: int, *, server_core: int, load_core: int) -> Iterator[tuple[
                 tuning=Tuning(),
                 folder=Path(folder),
             ) as server:
-                for title, (load, refused) in loads.items():
+                for title, (load, refused) in islice(loads.items(), rows):
                     found = [_spent(server, load, refused) for _ in range(rounds)]
                     yield title, min(found, key=sum)
 

@@ -1,5 +1,6 @@
 """Starts the installed commands as a user would, on free ports, and stops what it started."""
 
+import http.client
 import os
 import signal
 import socket
@@ -66,7 +67,7 @@ class Process:
             try:
                 with urllib.request.urlopen(url, timeout=1):
                     return
-            except OSError:
+            except (OSError, http.client.HTTPException):
                 time.sleep(0.02)
         raise AssertionError(f"nothing answers at {url}; the program said:\n{self.output}")
 
