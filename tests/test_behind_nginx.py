@@ -124,7 +124,7 @@ def of_the_page(site: str) -> dict[str, str]:
     }
 
 
-def test_an_operator_signs_in_and_uses_a_control(proxied: Proxied):
+def test_an_operator_signs_in_and_uses_a_control_behind_nginx(proxied: Proxied):
     sign_in = json.dumps({"token": TOKEN}).encode()
     signed_in = proxied.ask("POST", "/dashboard/session", sign_in, of_the_page("same-origin"))
     session = {"cookie": signed_in.headers.get("set-cookie", "").partition(";")[0]}
@@ -138,7 +138,7 @@ def test_an_operator_signs_in_and_uses_a_control(proxied: Proxied):
     assert (signed_in.status, tripped.status, reset.status) == (200, 200, 200)
 
 
-def test_another_site_is_refused_there_too(proxied: Proxied):
+def test_another_site_is_refused_behind_nginx(proxied: Proxied):
     sign_in = json.dumps({"token": TOKEN}).encode()
     for site in ("cross-site", "same-site"):
         reply = proxied.ask("POST", "/dashboard/session", sign_in, of_the_page(site))
@@ -155,7 +155,7 @@ def test_another_site_is_refused_there_too(proxied: Proxied):
         ("/api/getUsers", "application/json", 405),
     ],
 )
-def test_why_a_large_upload_is_refused_comes_through(
+def test_a_refused_large_upload_gets_its_status_through_nginx(
     proxied: Proxied, path: str, content_type: str, status: int, port: str
 ):
     headers = {"content-type": content_type, "x-forwarded-for": f"192.0.2.{status % 100}"}
@@ -170,7 +170,7 @@ def test_why_a_large_upload_is_refused_comes_through(
 
 
 @pytest.mark.parametrize("port", ["buffering", "passing_on"])
-def test_a_client_over_its_rate_sees_so_whatever_it_uploads(proxied: Proxied, port: str):
+def test_a_large_upload_over_the_rate_gets_its_429_through_nginx(proxied: Proxied, port: str):
     headers = {"content-type": "application/json", "x-forwarded-for": "198.51.100.7"}
     statuses = set()
     for _ in range(RATE + 1):

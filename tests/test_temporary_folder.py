@@ -34,14 +34,14 @@ def full(tmp_path: Path) -> Iterator[Path]:
         yield folder
 
 
-def test_a_full_one_stops_nothing(full: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_temporary_folder_stops_nothing(full: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TMPDIR", str(full))
     with event_service(NOWHERE, WORKERS="2", LOG_FORMAT="json") as (url, process):
         all_of_it_works(url, process)
     assert [each.name for each in full.iterdir()] == ["all"]
 
 
-def test_a_removed_one_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_removed_temporary_folder_stops_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     folder = tmp_path / "cleaned"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", str(folder))

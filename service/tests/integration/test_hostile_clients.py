@@ -317,13 +317,13 @@ async def test_who_sends_twenty_megabytes_before_reading_sees_why_they_were_refu
         await upload_is_refused(client, sent, status)
 
 
-async def test_so_does_who_is_over_their_rate(start: Start):
+async def test_a_large_upload_over_the_rate_gets_its_429(start: Start):
     async with start(rate_limit="1/hour") as client:
         await others_are_served(client)
         await upload_is_refused(client, POST, 429)
 
 
-async def test_so_does_who_comes_while_load_is_shed(start: Start, mock: MockUpstream):
+async def test_a_large_upload_while_load_is_shed_gets_its_503(start: Start, mock: MockUpstream):
     mock.faults.set("getUsers", Fault(mode="hang"))
     async with start(max_in_flight=1) as client, connection(client) as waits:
         await waits.send(target(b"/api/getUsers"))

@@ -62,7 +62,7 @@ async def test_probes_are_open_everywhere(start: Start):
         assert (await client.get("/readyz")).status == 200
 
 
-async def test_who_guesses_tokens_is_slowed_down_and_nobody_else_is(start: Start):
+async def test_only_the_address_that_guesses_tokens_is_slowed_down(start: Start):
     """However the guesses are sent, and whatever address they claim to come from."""
 
     def comes_from(address: str, **headers: str) -> dict[str, str]:
