@@ -3,7 +3,7 @@
 .ONESHELL:
 SHELL := /bin/sh
 .SHELLFLAGS := -ec
-# Tests start hundreds of processes. Each would compile every module anew.
+# Tests start hundreds of processes. Each would compile every module again.
 unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 # Tests run in so many processes at once; 0 is one after the other, in this one. Two more than there
@@ -71,7 +71,7 @@ test: $(VENV)/.dev ## Run every test; under four minutes on two cores
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m $(MEASURED) $(PYTEST)
 
-fuzz: $(VENV)/.dev ## Feed the HTTP client replies at random, and give up calls at random; a minute
+fuzz: $(VENV)/.dev ## Test the HTTP client with random replies and random cancellations; a minute
 	@FUZZED_REPLIES=200000 ABORTED_CALLS=20000 $(BIN)/python -m pytest --quiet --numprocesses $(TEST_PROCESSES) service/tests/unit/libs/http_client/test_fuzz.py service/tests/unit/libs/http_client/test_aborts.py
 
 signals: $(VENV)/.dev ## Send SIGINT, SIGTERM and SIGHUP at random moments, two hundred times; three minutes
@@ -108,13 +108,13 @@ coverage: $(VENV)/.dev ## Report the coverage of the last `make test COVERAGE=1`
 	$(BIN)/python -m coverage report --include='service/src/*' --fail-under=95
 	$(BIN)/python -m coverage report --include='mock-upstream/src/*' --fail-under=95
 
-check: ## All that a change must pass: lint, tests, coverage
+check: ## Run everything that a change must pass: lint, tests, coverage
 	@echo "make check takes about six minutes on two cores: lint one, tests four, coverage one"
 	$(MAKE) lint
 	$(MAKE) test COVERAGE=1
 	$(MAKE) coverage
 
-mutate: $(VENV)/.maintain ## Change the breaker's code in every small way and see the tests fail; half an hour; fail below 95 %
+mutate: $(VENV)/.maintain ## Run mutation tests of the breaker; half an hour; fail below 95 %
 	@cd halfopen && ../$(BIN)/mutmut run && ../$(BIN)/mutmut results && ../$(BIN)/mutmut export-cicd-stats >/dev/null
 	@$(BIN)/python -c "$$MUTATION_SCORE" halfopen/mutants/mutmut-cicd-stats.json 95
 
@@ -127,17 +127,17 @@ sys.exit(100 * noticed < float(sys.argv[2]) * mutants)
 endef
 export MUTATION_SCORE
 
-simulate: $(VENV)/.dev ## Live short lives of a cluster in virtual time, in which all fails that can; SEEDS=2000 of them
+simulate: $(VENV)/.dev ## Simulate clusters with random failures in virtual time; SEEDS=2000 of them
 	@SEEDS=$(SEEDS) SCRIPT_EXAMPLES=$(or $(EXAMPLES),1000) $(BIN)/python -m $(PYTEST) --dist worksteal --quiet halfopen/tests/cluster/test_simulation.py halfopen/tests/cluster/test_scripts.py
 
-canaries: $(VENV)/.dev ## See 8 processes of 1000 callers send one call in each of 50 cooldowns; half a minute
+canaries: $(VENV)/.dev ## Check that 8 processes with 1000 callers each send one call in each of 50 cooldowns; half a minute
 	@PROCESSES=$(or $(PROCESSES),8) CALLERS=$(or $(CALLERS),1000) COOLDOWNS=$(or $(COOLDOWNS),50) $(BIN)/python -m pytest --quiet halfopen/tests/cluster/test_processes.py
 
 format: $(VENV)/.lint ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-install ## Measure the service beside its peers; under half an hour on an idle machine
+bench: bench-install ## Compare the service with its peers; under half an hour on an idle machine
 	@$(BIN)/python -m benchmarks
 
 bench-quick: bench-install ## The same in three minutes, with a wider spread
@@ -146,16 +146,16 @@ bench-quick: bench-install ## The same in three minutes, with a wider spread
 bench-install: $(VENV)/.dev
 	@$(BIN)/python -m benchmarks --install
 
-bench-breaker: $(VENV)/.breakers ## Measure halfopen beside the other breakers on PyPI
+bench-breaker: $(VENV)/.breakers ## Compare halfopen with the other breakers on PyPI
 	@$(VENV)/breakers/bin/python benchmarks/breaker/compare.py
 
-bench-client: $(VENV)/.dev ## Measure the HTTP client alone beside others; a minute
+bench-client: $(VENV)/.dev ## Compare the HTTP client alone with others; a minute
 	@$(BIN)/python -m benchmarks.client
 
-bench-outbox: $(VENV)/.dev ## Measure accepting events for later beside adding them now; half a minute
+bench-outbox: $(VENV)/.dev ## Compare accepting events for later with adding them now; half a minute
 	@$(BIN)/python -m benchmarks --quick --only ours add-event accept accept-deliver
 
-bench-reads: $(VENV)/.dev ## Measure reads from SQLite and PostgreSQL beside SQLAlchemy, without HTTP; a minute
+bench-reads: $(VENV)/.dev ## Compare reads from SQLite and PostgreSQL with SQLAlchemy, without HTTP; a minute
 	@$(BIN)/python -m benchmarks.reads
 
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; three minutes
@@ -168,34 +168,34 @@ $(VENV)/.breakers: $(VENV)/.build benchmarks/breaker/requirements.txt
 	@$(VENV)/breakers/bin/python -m pip check
 	@touch $@
 
-docs: $(VENV)/.run ## Write the generated pages of docs/ anew
+docs: $(VENV)/.run ## Regenerate the generated pages of docs/
 	@$(BIN)/python -m docs.generate
 
-pictures: $(VENV)/.dev ## Take the pictures of the dashboard anew; pngquant makes them small
+pictures: $(VENV)/.dev ## Retake the pictures of the dashboard; pngquant compresses them
 	@DASHBOARD_PICTURES=$(CURDIR)/docs/images $(BIN)/python -m pytest --quiet tests/test_dashboard_states.py tests/test_dashboard_fleet.py
 	@! command -v pngquant >/dev/null || pngquant --quality 60-90 --speed 1 --force --ext .png docs/images/*.png
 
-wheels: $(VENV)/.build ## Build the wheel and the source distribution of each of the three
+wheels: $(VENV)/.build ## Build the wheels and source distributions
 	@rm -rf dist
 	@for each in $(DISTRIBUTIONS); do (cd $$each && ../$(BIN)/python -m hatchling build -d ../dist); done
 
-check-wheels: wheels ## Install each wheel alone in an empty environment and use it (needs a package index)
+check-wheels: wheels ## Test each wheel alone in an empty environment (needs a package index)
 	@$(BIN)/python -m deploy.check_wheels
 
-container: ## Build the container image without an engine and try it out (needs root, buildah, debootstrap)
+container: ## Build the container image without an engine and test it (needs root, buildah, debootstrap)
 	@deploy/build-container.sh
 
 SECONDS ?= 600
-torture: $(VENV)/.dev ## Kill and pause the service, cut its power, break its disk; as long as SECONDS says (600)
+torture: $(VENV)/.dev ## Kill and pause the service, cut its power, break its disk; for SECONDS (600)
 	@$(BIN)/python -m torture --seconds $(SECONDS)
 
-audit: $(VENV)/.maintain ## Look for known vulnerabilities in what is pinned (needs their database)
+audit: $(VENV)/.maintain ## Look for known vulnerabilities in pinned packages (needs their database)
 	@$(BIN)/python -m deploy.audit $(AUDIT)
 
-pins: $(VENV)/.maintain ## Pin what requirements/*.in asks for, with hashes (needs a package index)
+pins: $(VENV)/.maintain ## Pin the requirements in requirements/*.in, with hashes (needs a package index)
 	@for each in $(PINS); do
 		$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header requirements/$$each.in -o requirements/$$each.txt
 	done
 
-clean: ## Remove what was installed and built
+clean: ## Remove everything that was installed and built
 	rm -rf $(VENV) dist build htmlcov .coverage* coverage.xml .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

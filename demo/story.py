@@ -161,7 +161,7 @@ class Story:
         if recovers:
             self.claim("its success closes the circuit", state == "closed", circuit(state))
         else:
-            self.claim("its failure opens the circuit anew", state == "open", circuit(state))
+            self.claim("its failure opens the circuit again", state == "open", circuit(state))
 
     async def _until_half_open(self, pace: Pace) -> None:
         asked = await self.add()

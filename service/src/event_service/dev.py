@@ -122,7 +122,7 @@ def _watch(service: "Restartable", mock: subprocess.Popen[bytes] | None, asked: 
             return 1
         if changes:
             names = ", ".join(sorted({Path(path).name for _, path in changes}))
-            typer.echo(f"{names} changed: the service starts anew")
+            typer.echo(f"{names} changed: the service restarts")
             service.restart()
             restarted, told = True, False
         elif service.ended and not restarted:
@@ -253,7 +253,7 @@ While addEvent's circuit is open, hand in an event for later, and follow its Loc
     if is_database(settings.upstream_url):
         durable = ""
     return f"""
-Try (Ctrl-C stops {"both" if mocked else "it"}; a change of the source starts the service anew):
+Try (Ctrl-C stops {"both" if mocked else "it"}; a change of the source restarts the service):
 
   curl {base}/api/getUsers
   curl {base}/api/getEvents

@@ -310,7 +310,7 @@ PARAMETERS: Json = {
     "partial": {
         "name": "partial",
         "in": "query",
-        "description": "Return the events that could be read, and the errors beside them",
+        "description": "Return the events that could be read, and the errors of the others",
         "schema": {"type": "boolean", "default": False},
         "example": True,
     },
@@ -322,7 +322,7 @@ PARAMETERS: Json = {
     ),
     "X-Request-ID": _from_header(
         "X-Request-ID",
-        "1 to 128 letters, digits, '.', '_' or '-'; anything else is replaced by an id of ours",
+        "1 to 128 letters, digits, '.', '_' or '-'; anything else is replaced by a new id",
         EVENT_ID,
     ),
     "traceparent": _from_header(

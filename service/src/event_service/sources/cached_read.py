@@ -108,7 +108,7 @@ class CachedRead(Generic[T]):
 
 
 def _tell_missed(status: CacheStatus, asked: asyncio.Future[Any]) -> None:
-    """Record in the cache status that the source was called, unless we refused the call."""
+    """Record a miss, unless the circuit or one of our limits refused the call."""
     if asked.cancelled():
         return
     error = asked.exception()

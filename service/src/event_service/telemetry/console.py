@@ -94,7 +94,7 @@ class ConsoleLines:
 
 
 def _below(members: str, column: int) -> str:
-    """Wrap without breaking words, so that an id can be copied."""
+    """Indent and wrap the text without breaking words, so that an id can be copied."""
     indent = " " * column
     return textwrap.fill(
         members,
