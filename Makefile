@@ -22,7 +22,7 @@ PINNED := --no-deps --only-binary=:all: --require-hashes
 DISTRIBUTIONS := halfopen mock-upstream service
 PINS := build run mock lint wheels dev maintain
 
-.PHONY: canaries help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-outbox bench-reads docs pictures wheels check-wheels container audit pins clean
+.PHONY: canaries help install install-dev dev demo test fuzz signals test-quick lint coverage check upstreams mutate simulate torture format bench bench-quick bench-client bench-install bench-breaker bench-layers bench-cluster bench-outbox bench-reads docs pictures wheels check-wheels container audit pins clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -160,6 +160,9 @@ bench-reads: $(VENV)/.dev ## Compare reads from SQLite and PostgreSQL with SQLAl
 
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; three minutes
 	@$(BIN)/python -m benchmarks.layers --server
+
+bench-cluster: $(VENV)/.dev ## Measure healthy requests in a cluster beside the same alone; a minute
+	@$(BIN)/python -m benchmarks.cluster
 
 $(VENV)/.breakers: $(VENV)/.build benchmarks/breaker/requirements.txt
 	@$(PYTHON) -m venv --clear $(VENV)/breakers

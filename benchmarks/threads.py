@@ -87,15 +87,15 @@ def measure(
 
 
 def _spent(server: Server, load: tuple, refused: int) -> list[float]:
-    before = _clocks(server.process)
+    before = clocks(server.process)
     found = closed(server.port, SECONDS, *load)
-    after = _clocks(server.process)
+    after = clocks(server.process)
     if found.refused != refused * found.requests:
         raise LoadFailed(f"{found.refused} of {found.requests} requests were refused")
     return [(after[kind] - before[kind]) / found.requests / 1000 for kind in KINDS]
 
 
-def _clocks(process: Process) -> Counter[str]:
+def clocks(process: Process) -> Counter[str]:
     """Nanoseconds on a core so far, by kind of thread."""
     clocks: Counter[str] = Counter()
     for each in process.tree():
