@@ -25,11 +25,11 @@ _DEFAULT_RULE = ConsecutiveFailures(5)
 
 
 class CircuitBreaker:
-    """Stops calling what keeps failing, and tries with single probes whether it works again.
+    """Stops calling a service that keeps failing, and tests with single probes if it recovered.
 
     Safe to use from any number of threads and tasks, also without a GIL, from signal handlers and
-    finalizers. There is no lock: no call waits for another. A caller sees the exceptions of what
-    it called unchanged; what ends in another state than it began in counts nowhere.
+    finalizers. There is no lock: no call waits for another. Callers see the original exceptions. A
+    call that ends in another state than it began in does not count.
     """
 
     def __init__(
@@ -51,28 +51,28 @@ class CircuitBreaker:
     ) -> None:
         """Times are in seconds. Raises `ValueError` or `TypeError`, naming the wrong parameter.
 
-        - `name`: what logs, metrics and refusals call it.
-        - `trip`: what opens the circuit: a rule, or several, any of which does.
-        - `cooldown`: how long it stays open. A function is asked for each opening: it is given the
-          exception, or None if there was none, and returns seconds, say those of a `Retry-After`.
-        - `success_threshold`: how many probes decide on a half-open circuit. One may be in flight
-          at first, and with each success twice as many, but never more than successes are missing.
-        - `success_share`: the share of them that must succeed. It closes as soon as so many have,
-          and opens again as soon as so many have failed that it cannot come to that any more: by
-          default, with the first.
-        - `probe_timeout`: how long a probe may be silent until it loses its slot to the next one.
-          Its verdict still counts while the circuit is half-open. By default the cooldown.
-        - `failure_on`: which exceptions are failures: types, or a predicate. Others are successes,
-          because what was called works and refused this one call. What is no `Exception`
-          (cancellation, `KeyboardInterrupt`, `GeneratorExit`) is neutral, and so is `CircuitOpen`
-          unless a type names it. A group counts as its leaves do. A predicate that raises is
-          logged, and the call is neutral.
+        - `name`: the breaker's name in logs, metrics and refusals.
+        - `trip`: the rule that opens the circuit, or several rules, any of which opens it.
+        - `cooldown`: how long it stays open. A function is called for each opening, with the
+          exception or None, and returns seconds, for example from a `Retry-After`.
+        - `success_threshold`: the number of probes that decide on a half-open circuit. At first one
+          may be in flight; each success doubles that, up to the number of missing successes.
+        - `success_share`: the fraction of these probes that must succeed. The circuit closes when
+          enough have succeeded, and opens again when so many have failed that this is impossible;
+          by default after the first failure.
+        - `probe_timeout`: how long a probe may be silent before the next one may take its slot. Its
+          verdict still counts while the circuit is half-open. The default is the cooldown.
+        - `failure_on`: the exceptions that are failures: types, or a predicate. Others are
+          successes, because the service works and refused only this call. Exceptions that are not
+          an `Exception` (cancellation, `KeyboardInterrupt`, `GeneratorExit`) are neutral, and so is
+          `CircuitOpen` unless a type names it. A group counts like its leaves. If a predicate
+          raises, that is logged, and the call is neutral.
         - `ignore`: types of exceptions that are neutral.
-        - `failure_result`: which results are failures: a predicate.
-        - `shadow`: count, change state and tell, but refuse nothing. A call that would have been
-          refused is told as rejected and counts nowhere.
-        - `state`: what `export()` returned, of this or an earlier process.
-        - `clock`: never goes back. `random`: a number from 0 to 1, for jitter.
+        - `failure_result`: a predicate for results that are failures.
+        - `shadow`: count, change state and emit events, but refuse nothing. A call that would have
+          been refused is reported as rejected and does not count.
+        - `state`: the result of `export()`, from this or an earlier process.
+        - `clock`: must never go back. `random`: returns a number from 0 to 1, for jitter.
         """
         if not isinstance(name, str):
             raise TypeError(f"name must be a text, not {name!r}")
@@ -138,25 +138,24 @@ class CircuitBreaker:
     # Calling
 
     def call(self, fn: Callable[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """`fn(*args, **kwargs)` under guard. Raises `CircuitOpen` instead of calling it.
+        """Call `fn(*args, **kwargs)`, guarded. Raises `CircuitOpen` instead of calling it.
 
-        If the work is still to come when it returns, the verdict falls when that ends: a future or
-        task is handed on, and for any other awaitable and for a generator of either kind the
-        caller gets one that does the same.
+        If `fn` returns unfinished work, the call is judged when that ends: a future or task is
+        returned unchanged; any other awaitable, or a generator of either kind, is wrapped.
         """
         calls.check_callable(fn)
         return cast("R", calls.function(self._core, fn)(*args, **kwargs))
 
     async def acall(self, fn: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """`await fn(*args, **kwargs)` under guard. Raises `CircuitOpen` instead of calling it."""
+        """`await fn(*args, **kwargs)`, guarded. Raises `CircuitOpen` instead of calling it."""
         calls.check_callable(fn)
         return cast("R", await calls.awaiting(self._core, fn, *args, **kwargs))
 
     def __call__(self, fn: F) -> F:
         """Decorate a function, coroutine function, generator or async generator function.
 
-        The circuit is asked when the body starts to run: for generators, with the first item.
-        Raises `TypeError` for what is no function, and for context managers.
+        The circuit is checked when the body starts to run: for generators, with the first item.
+        Raises `TypeError` for anything but a function, and for context managers.
         """
         return cast("F", calls.decorate(self._core, fn))
 
@@ -203,25 +202,25 @@ class CircuitBreaker:
 
     @property
     def events_dropped(self) -> int:
-        """How many events no listener heard of, because too many waited to be told."""
+        """Number of events that were dropped because too many waited for the listeners."""
         return self._core.circuit.dropped
 
     def export(self) -> dict[str, object]:
-        """What a restart should not forget, for the parameter `state`; JSON can hold it.
+        """The state to keep over a restart, for the parameter `state`; JSON can represent it.
 
-        That the circuit is open, for how many seconds, and how far its cooldowns have grown. The
-        time when this was asked is wall time, so that what passes until the restart counts. A
-        half-open circuit is one whose cooldown is over. An isolation ends with its process, because
-        nobody could release it; failures that opened nothing are forgotten.
+        It says whether the circuit is open, for how many seconds, and how far its cooldowns have
+        grown. It contains the wall time of the export, so that the time until the restart counts. A
+        half-open circuit is exported as one with an ended cooldown. An isolation ends with its
+        process, because nobody could release it; counted failures are forgotten.
         """
         return saved.export(self._core.circuit, self._core.clock())
 
     # Steering
 
     def trip(self, for_: float | None = None, *, reason: str = "tripped by hand") -> None:
-        """Open it, for so many seconds instead of the cooldown. An isolated breaker stays isolated.
+        """Open the circuit, for `for_` seconds or the cooldown. An isolated one stays isolated.
 
-        If it is open, the time begins again. `reason` is what listeners are told.
+        If it is already open, the time starts again. Listeners get `reason`.
         """
         if for_ is not None:
             checks.positive("for_", for_)
@@ -236,10 +235,10 @@ class CircuitBreaker:
         self._steer(trip)
 
     def isolate(self) -> Isolation:
-        """Let no call in until the handle is released: all of them, if there are several.
+        """Refuse every call until the handle is released; with several handles, until all are.
 
-        Then the circuit is open, if it was before and for as long as it would have been, or else
-        closed, with nothing counted. Calls that were in flight count nowhere.
+        Then the circuit is open again for the rest of its time if it was open before; otherwise it
+        is closed, with nothing counted. Calls in flight do not count.
         """
         now = self._core.clock()
         handle = Isolation(self._release)
@@ -251,7 +250,7 @@ class CircuitBreaker:
         self._steer(lambda circuit: (circuit.release(handle, now, "released by hand"), None))
 
     def reset(self) -> None:
-        """As new: closed, with nothing counted. Isolation ends, calls in flight count nowhere."""
+        """Close it with nothing counted. Isolation ends; calls in flight do not count."""
         now = self._core.clock()
 
         def reset(circuit: Circuit) -> tuple[Circuit, None]:
@@ -271,12 +270,12 @@ class CircuitBreaker:
     # Listening
 
     def on(self, event: "type[E]", listener: Callable[[E], object]) -> Callable[[], None]:
-        """Call `listener` with every such event; returns the function that ends it.
+        """Call `listener` with every event of this type; returns a function that ends this.
 
-        `Event` stands for all of them. Events come in order and one at a time, in the thread of
-        some caller; a listener may use the breaker. It should be quick: a caller who finds that
-        listeners take long leaves the rest to the next. What it raises is logged. If thousands of
-        events wait to be told, the oldest are dropped, and `events_dropped` counts them.
+        `Event` means all types. Events come in order and one at a time, in the thread of some
+        caller. A listener may use the breaker. It should be fast: if listeners take long, a caller
+        leaves the remaining events to the next caller. Exceptions of a listener are logged. If
+        thousands of events wait, the oldest are dropped, and `events_dropped` counts them.
         """
         return self._listen(event, listener, once=False)
 
@@ -293,7 +292,7 @@ class CircuitBreaker:
         def hear(ticket: object, happened: E) -> None:
             nonlocal last
             if ticket is last:
-                return  # it is told again, because a signal handler has stopped the telling
+                return  # delivered again, because a signal handler interrupted the delivery
             if once:
                 leave()
             last = ticket
@@ -322,7 +321,7 @@ class CircuitBreaker:
     # Acting as one with the breakers of other nodes
 
     def join(self, coordinator: Coordinator) -> Callable[[], None]:
-        """Act as one with the breakers of other nodes. Returns the function that ends it.
+        """Share one circuit with the breakers of other nodes. Returns a function that ends this.
 
         Raises `RuntimeError` if it has joined a cluster already. See `halfopen.cluster`.
         """
@@ -345,16 +344,16 @@ class CircuitBreaker:
         return self._core.circuit.epoch
 
     def follow(self, epoch: int, state: State, remaining: float = 0.0) -> bool:
-        """Take over what a cluster has decided; returns whether that was news.
+        """Adopt a cluster's decision; returns whether it was new.
 
-        An epoch that is not above the one followed so far changes nothing, so the same decision
-        may come any number of times and in any order. `remaining` is how many seconds the circuit
-        stays `OPEN`, or how long another node's probe may take while it is `HALF_OPEN`. Calls in
-        flight count nowhere if the state changes. To follow into the state it is in keeps what is
-        counted while closed, and sets the time again otherwise.
+        An epoch that is not above the current one changes nothing, so decisions may arrive several
+        times and in any order. `remaining` is how many seconds the circuit stays `OPEN`, or how
+        long another node's probe may take while it is `HALF_OPEN`. If the state changes, calls in
+        flight do not count. If the state stays the same, a closed circuit keeps its counts, and any
+        other gets a new time.
 
-        An isolation by this node's operator stays: once it is released, the circuit is where the
-        cluster says. `ISOLATED` isolates this breaker until a newer epoch says otherwise.
+        An isolation by this node's operator stays; when it is released, the circuit has the
+        cluster's state. `ISOLATED` isolates this breaker until a newer epoch.
         """
         checks.count("epoch", epoch)
         checks.number("remaining", remaining)
@@ -372,7 +371,7 @@ class CircuitBreaker:
 
 
 def kinds_to_hear(event: "type[Event]", listener: object) -> list[Kind]:
-    """Raises `TypeError` if they are no event and listener."""
+    """Raises `TypeError` if they are not an event and a listener."""
     kinds = [kind for kind, each in _EVENTS.items() if event is each or event is Event]
     if not kinds:
         raise TypeError(f"event must be one of the event types, not {event!r}")
@@ -390,14 +389,14 @@ def _share_of(threshold: int, share: float) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What all events have: the breaker itself. Its `name` is the label for logs and metrics."""
+    """The base of all events. The breaker's `name` is the label for logs and metrics."""
 
     breaker: CircuitBreaker
 
 
 @dataclass(frozen=True, slots=True)
 class StateChanged(Event):
-    """From `old` to `new`. `reason` is one of few texts, such as the rule that tripped."""
+    """The state changed from `old` to `new`. `reason` is one of few texts, such as the rule."""
 
     old: State
     new: State
@@ -418,7 +417,7 @@ class CallFailed(Event):
 
 @dataclass(frozen=True, slots=True)
 class CallIgnored(Event):
-    """A call counted as neither: it was neutral, or its result came too late."""
+    """A call did not count: it was neutral, or its result came too late."""
 
     error: BaseException | None
 

@@ -88,7 +88,7 @@ class Isolation:
 
 
 def decorate(core: Core, fn: Any) -> Any:
-    """The function under guard, of the same kind. Raises `TypeError` for what is no function."""
+    """The guarded function, of the same kind. Raises `TypeError` for anything but a function."""
     if isinstance(fn, classmethod | staticmethod):
         return type(fn)(decorate(core, fn.__func__))
     check_callable(fn)
@@ -296,10 +296,10 @@ def async_generator_function(core: Core, fn: Function, admitted: Permit | None =
 
 
 def _first_step(source: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
-    """Start it without telling the event loop.
+    """Start the generator without registering it with the event loop.
 
-    A loop that shuts down closes the generators that it knows, all at once. It knows the guarded
-    one, which closes this one; to close it from two sides is an error.
+    A loop that shuts down closes all registered generators concurrently. The guarded generator is
+    registered, and closes this one; closing it twice at the same time is an error.
     """
     hooks = sys.get_asyncgen_hooks()
     try:
@@ -310,7 +310,7 @@ def _first_step(source: AsyncGenerator[Any, Any]) -> Awaitable[Any]:
 
 
 def runs_on(result: object) -> bool:
-    """Whether the work is still to come, or under way, that this result stands for."""
+    """Whether the result represents work that has not ended."""
     kind = type(result)
     return (
         hasattr(kind, "__await__")
@@ -322,7 +322,7 @@ def runs_on(result: object) -> bool:
 
 
 def returned(core: Core, permit: Permit, result: Any) -> Any:  # noqa: PLR0911 - one a kind
-    """What a call gives its caller. Where the work is still to come, the permit goes with it."""
+    """The result for the caller. If the work has not ended, it carries the permit."""
     if type(result) in _SIMPLE or not runs_on(result):
         core.returned(permit, result)
         return result
@@ -354,7 +354,7 @@ async def _awaited(core: Core, permit: Permit, running: Any) -> Any:
 
 
 def _done(core: Core, permit: Permit, future: Any) -> None:
-    """The verdict on a future or task, when it is done, whoever waits for it."""
+    """Judge a future or task when it is done."""
     if future.cancelled():
         permit.ignore()
     elif (error := future.exception()) is not None:
@@ -364,9 +364,9 @@ def _done(core: Core, permit: Permit, future: Any) -> None:
 
 
 class _Awaitable:
-    """Stands for an awaitable object, or one that `async with` enters, such as aiohttp's requests.
+    """Wraps an awaitable, or an object for `async with`, such as a request of aiohttp.
 
-    The verdict falls once it has been awaited, or entered. All else is the object's own.
+    The call is judged when it has been awaited or entered. Everything else is delegated.
     """
 
     def __init__(self, core: Core, permit: Permit, inner: Any) -> None:

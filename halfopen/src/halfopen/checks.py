@@ -30,7 +30,7 @@ def count(name: str, value: int) -> None:
 
 
 def a_number(name: str, value: object) -> float:
-    """The same for a value of which nothing is known."""
+    """Like `number`, for a value of any type."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} must be a number, not {value!r}")
     number(name, value)

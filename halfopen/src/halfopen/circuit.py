@@ -1,11 +1,11 @@
-"""The state machine: what a circuit is, and what may become of it. Nothing here ever changes.
+"""The state machine of a circuit, with immutable values.
 
-A `Circuit` is a value. Its methods return the circuit that follows: `admit` a call, `settle` its
-outcome, `enter` another state. The breaker replaces one circuit by the next in a single step, so
-whoever interrupts it, at whatever line, meets one of the two and never something in between.
+A `Circuit` is a value. Its methods return the next circuit: `admit` a call, `settle` its outcome,
+`enter` another state. The breaker replaces one circuit by the next in a single step, so code that
+interrupts it at any line sees the old or the new one, never something in between.
 
-A call bears the `Period` in which it was admitted: one stay in one state. Its outcome counts only
-while the circuit is in that very period. Whatever comes later is late and counts nowhere.
+Each call has the `Period` in which it was admitted: one stay in one state. Its outcome counts only
+while the circuit is still in that period. Later outcomes are ignored.
 """
 
 import logging
@@ -27,7 +27,7 @@ _MOST_EVENTS_WAITING = 4_000
 
 
 class Kind(Enum):
-    """What listeners can be told."""
+    """The kinds of events."""
 
     __hash__ = object.__hash__  # that of an enum is a function in Python
 
@@ -57,7 +57,7 @@ ELSEWHERE: Key = "the probe of another node"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The settings that the state machine looks at."""
+    """The settings that the state machine uses."""
 
     rules: tuple[Rule, ...]
     limits: tuple[float | None, ...]  # of each rule: beyond it a call is slow
@@ -96,7 +96,7 @@ class Period:
 
 
 class Trial(NamedTuple):
-    """How the probes of a half-open circuit do."""
+    """The progress of a half-open circuit's probes."""
 
     probes: Mapping[Key, float]  # those with a slot, and when each will lose it
     overdue: frozenset[Key]  # those that lost it; their verdicts still count
@@ -108,7 +108,7 @@ NOTHING_TRIED = Trial({}, frozenset(), 0, 0)
 
 
 class Cause:
-    """Why a circuit may open. Asks the user's code only if it does, and then once."""
+    """Why a circuit may open. Calls the user's code only if it opens, and then once."""
 
     __slots__ = ("_cooldown", "_seconds", "_stand_in", "error")
 
@@ -151,7 +151,7 @@ class Circuit(NamedTuple):
     # Admit
 
     def admit(self, key: Key, now: float) -> "tuple[Circuit, bool]":
-        """Let a call in that came `now`. `key` will name it if it is a probe."""
+        """Admit a call at `now`. If it is a probe, `key` identifies it."""
         circuit = self
         if circuit.state is OPEN and now >= (circuit.period.until or 0.0):
             circuit = circuit.enter(HALF_OPEN, now, "cooldown elapsed")
@@ -168,7 +168,7 @@ class Circuit(NamedTuple):
 
     @property
     def probes_allowed(self) -> int:
-        """How many probes may be in flight: it doubles, but never beyond the missing successes."""
+        """Limit for probes in flight: it doubles, up to the number of missing successes."""
         successes = self.trial.successes
         return min(1 << min(successes, _DOUBLINGS), self.policy.successes_needed - successes)
 
@@ -185,7 +185,7 @@ class Circuit(NamedTuple):
         return self._replace(trial=trial).tell(*[Fact(Kind.PROBE_EXPIRED) for _ in mine])
 
     def wait(self, now: float) -> float:
-        """Seconds until a call may be let in that is refused now."""
+        """Seconds until a call may be admitted that is refused now."""
         if self.state is OPEN:
             return max((self.period.until or 0.0) - now, 0.0)
         if self.state is ISOLATED:
@@ -199,7 +199,7 @@ class Circuit(NamedTuple):
     def settle(
         self, period: Period, key: Key, now: float, duration: float, cause: Cause, *, failed: bool
     ) -> "tuple[Circuit, bool]":
-        """Take the verdict on a call, and say whether it counts."""
+        """Record the verdict on a call, and return whether it counts."""
         if period is not self.period:
             return self.tell(Fact(Kind.CALL_IGNORED, (cause.error,))), False
         told = Fact(Kind.CALL_FAILED, (cause.error,)) if failed else Fact(Kind.CALL_SUCCEEDED)
@@ -228,7 +228,7 @@ class Circuit(NamedTuple):
     def ignore(
         self, period: Period, key: Key, now: float, error: BaseException | None
     ) -> "tuple[Circuit, bool]":
-        """A call has ended that counts neither way. A probe gives its slot back, if it has one."""
+        """End a call that does not count. A probe with a slot releases it."""
         circuit, counts = self, period is self.period
         if counts and self.state is HALF_OPEN:
             circuit = self.expire_probes(now)
@@ -237,7 +237,7 @@ class Circuit(NamedTuple):
         return circuit.tell(Fact(Kind.CALL_IGNORED, (error,))), counts
 
     def without(self, key: Key) -> "Circuit":
-        """No probe of that name."""
+        """Remove the probe with that key."""
         trial = self.trial
         if key not in trial.probes and key not in trial.overdue:
             return self
@@ -290,7 +290,7 @@ class Circuit(NamedTuple):
     def open(
         self, now: float, reason: str, cause: Cause, seconds: float | None = None
     ) -> "Circuit":
-        """Open, or begin the cooldown again: that takes the same step, and is no new opening."""
+        """Open, or restart the cooldown, which repeats the same step and is not a new opening."""
         again = self.state is OPEN
         step = max(self.step - again, 0)
         if seconds is None:
@@ -317,7 +317,7 @@ class Circuit(NamedTuple):
         probe_limit: float | None = None,
         last_failure: BaseException | None = None,
     ) -> "Circuit":
-        """Begin another period. Closed begins as new; other states keep what they do not set."""
+        """Begin another period. A closed one starts from zero; others keep what they do not set."""
         old = self.period
         if state is CLOSED:
             timed = self.policy.slower_than is not None
@@ -351,7 +351,7 @@ class Circuit(NamedTuple):
         return circuit.enter(ISOLATED, now, reason, until=until)
 
     def release(self, handle: object, now: float, reason: str) -> "Circuit":
-        """The last handle leads back to the circuit beneath: closed as new, or open."""
+        """Release a handle. After the last one, the circuit is closed from zero, or open again."""
         if handle not in self.isolations:
             return self
         circuit = self._replace(isolations=self.isolations - {handle})
@@ -365,7 +365,7 @@ class Circuit(NamedTuple):
         )
 
     def follow(self, state: State, until: float, now: float) -> "Circuit":
-        """Go where the cluster is, or, isolated by hand, be there once that is released."""
+        """Adopt the cluster's state; if isolated by an operator, when that is released."""
         reason = "followed the cluster"
         if state is ISOLATED:
             return self.isolate(ELSEWHERE, now, reason)
@@ -386,13 +386,13 @@ class Circuit(NamedTuple):
         return circuit.hold_slot(ELSEWHERE, until) if held else circuit
 
     def leave_cluster(self, now: float) -> "Circuit":
-        """An isolation by the cluster ends; all else stays as it is."""
+        """End an isolation by the cluster; everything else stays."""
         return self.release(ELSEWHERE, now, "left the cluster")
 
     # Tell
 
     def tell(self, *facts: Fact) -> "Circuit":
-        """Have the listeners hear of it. If too much waits for them, they miss the oldest."""
+        """Queue events for the listeners. If too many wait, the oldest are dropped."""
         heard = [fact for fact in facts if fact.kind in self.listeners]
         if not heard:
             return self

@@ -1,8 +1,8 @@
-"""The seam for clusters: what a breaker tells, and asks, whoever speaks for its other nodes.
+"""The interface between a breaker and a cluster: the protocol `Coordinator`.
 
-A breaker that has joined a cluster stays the data path. It decides about each call on its own, and
-a healthy call knows nothing of the cluster. Only these four things leave it, through a
-`Coordinator`, and one comes back, through `CircuitBreaker.follow`:
+A breaker that has joined a cluster remains the data path. It decides about each call on its own,
+and a healthy call does not involve the cluster. The breaker calls its `Coordinator` only in these
+four cases; the coordinator calls `CircuitBreaker.follow`:
 
 - A failure counts while the circuit is closed: `failed()`. If that trips a rule, the circuit opens
   here at once, and `tripped()` follows.
@@ -49,7 +49,9 @@ class Verdict(StrEnum):
 
     SUCCESS = "success"
     FAILURE = "failure"
-    NEUTRAL = "neutral"  # cancelled, ignored, forgotten, or never started: grant it anew at once
+    NEUTRAL = (
+        "neutral"  # cancelled, ignored, forgotten, or never started: may be granted again at once
+    )
 
 
 class Coordinator(Protocol):
@@ -66,7 +68,7 @@ class Coordinator(Protocol):
         """A failure counted while the circuit was closed."""
 
     def tripped(self, remaining: float) -> None:
-        """A rule opened the circuit here, for so many seconds. Follows the `failed` that did it."""
+        """A rule opened the circuit here for `remaining` seconds. Called after `failed`."""
 
     async def claim(self) -> Grant | Denied:
         """Ask for a grant and wait for the answer. At most one at a time for each breaker.

@@ -1,8 +1,8 @@
-"""The one thing that changes: which circuit is the latest, and who is told.
+"""The only mutable part: which circuit is the latest, and which listeners there are.
 
-There is no lock. A change works out the circuit that follows the latest one and links it to that;
-if somebody else was faster, it starts over from theirs. So no call waits for another, whatever it
-interrupts: a signal handler, a finalizer or a forked child finds nothing held.
+There is no lock. A change computes the next circuit and links it to the latest one; if another
+change was faster, it starts again from that. So no call waits for another, and a signal handler, a
+finalizer or a forked child never finds a lock taken.
 """
 
 import logging
@@ -169,10 +169,10 @@ class Permit:
         return self._core.may_start(self, takes)
 
     def pause(self) -> None:
-        """The callee waits for its caller: its time does not run."""
+        """Stop counting the call's time, because the callee waits for its caller."""
 
     def resume(self) -> None:
-        """It runs again."""
+        """Count the call's time again."""
 
     def duration(self, now: float) -> float:  # noqa: ARG002 - no rule asks for it
         return 0.0
@@ -262,7 +262,7 @@ class Core:
     # Admit
 
     def acquire(self) -> Permit:
-        """Let a call in or raise `CircuitOpen`. For callers who cannot wait."""
+        """Admit a call or raise `CircuitOpen`. For callers that cannot wait."""
         moment = self.moment
         if moment.admits_all and not moment.following:
             return Permit(self, moment.period)
@@ -282,7 +282,7 @@ class Core:
                 return granted
 
     async def acquire_or_wait(self) -> Permit:
-        """Let a call in or raise `CircuitOpen`, maybe after waiting for the grant of a cluster."""
+        """Admit a call or raise `CircuitOpen`. It may wait for a grant of the cluster."""
         while True:
             permit = self._admit()
             if self.coordinator is None or permit.period.state is not HALF_OPEN:
@@ -329,7 +329,7 @@ class Core:
         return permit
 
     def _refuse(self, circuit: Circuit, now: float) -> Permit:
-        """Raise `CircuitOpen`; in shadow mode, let the call in and count it nowhere."""
+        """Raise `CircuitOpen`; in shadow mode, admit the call without counting it."""
         self.rejected += 1
         wait = circuit.wait(now)
         self.deliver()
@@ -473,7 +473,7 @@ class Core:
     # Tell
 
     def emit(self, fact: Fact) -> None:
-        """Tell what changes nothing. At once, if nothing waits to be told before."""
+        """Emit an event that changes no state; at once if no other events wait."""
         circuit = self.circuit
         if fact.kind in circuit.listeners:
             told = False
@@ -486,9 +486,9 @@ class Core:
         self.deliver()
 
     def deliver(self) -> None:
-        """Tell the listeners what waits for them, unless somebody is telling them already.
+        """Deliver waiting events to the listeners, unless another caller is doing that.
 
-        Looks again after its turn: what came in between had found the turn taken.
+        Checks again afterwards, for events that arrived during the delivery.
         """
         slow = 0.0
         while self.circuit.waiting and slow < _LONG_ENOUGH:

@@ -4,8 +4,8 @@ from collections.abc import Callable
 class CallsInFlight:
     """When each call started that has not ended, for rules that ask how long calls take.
 
-    The one part of a circuit that changes in place: each method is a single step of a dictionary,
-    which neither a thread nor a signal can cut in two.
+    The only part of a circuit that changes in place. Each method is a single atomic operation of a
+    dictionary.
     """
 
     __slots__ = ("_starts",)
@@ -20,7 +20,7 @@ class CallsInFlight:
         self._starts.pop(key, None)
 
     def longer_than(self, limit: float | None, now: float) -> int:
-        """How many have run for longer than so many seconds. They began in their order."""
+        """Number of calls that have run for longer than `limit` seconds, kept in start order."""
         if limit is None:
             return 0
         while True:

@@ -49,7 +49,7 @@ class BreakerRegistry(Generic[K]):
         return self._find(key) or self._add(key, self._factory(key))
 
     def get(self, key: K, default: D | None = None) -> CircuitBreaker | D | None:
-        """The breaker of that key, if there is one. That is no use of it, and makes none."""
+        """The breaker of that key, if there is one. Does not create one or count as a use."""
         with self._lock:
             found = self._breakers.get(key)
         return default if found is None else found
