@@ -16,15 +16,18 @@ from itertools import cycle, islice
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, expect
 from redis import Redis
 
 from halfopen.redis import scripts
 
+from .dashboard_page import badge, gauge, opened
 from .processes import event_service, free_port, mock_upstream, running
 
 pytestmark = [pytest.mark.needs("redis-server", "nginx"), pytest.mark.timeout(120)]
 
 COOLDOWN = 0.6
+EVENT = {"userId": "1", "title": "Standup"}
 NGINX = """
 daemon off;
 pid {folder}/nginx.pid;
@@ -125,10 +128,9 @@ def adds_at(upstream: str) -> int:
 
 def test_two_services_behind_nginx_are_one(cluster):
     front, services, upstream = cluster
-    event = {"userId": "1", "title": "Standup"}
 
     def add(_number: int = 0) -> int:
-        return call(f"{front}/api/addEvent", event)[0]
+        return call(f"{front}/api/addEvent", EVENT)[0]
 
     fail_adds(upstream, 500)
     until(lambda: add() == 503)
@@ -152,6 +154,25 @@ def test_two_services_behind_nginx_are_one(cluster):
         statuses = Counter(crowd.map(lambda _: call(f"{front}/api/getUsers")[0], range(500)))
     assert statuses[429] > 0
     assert statuses[200] <= 440
+
+
+@pytest.mark.browser
+@pytest.mark.needs("chromium")
+def test_the_dashboard_of_either_shows_all_nodes_and_the_circuit_of_all(cluster, browser: Browser):
+    front, (here, there), upstream = cluster
+    with opened(browser, here) as near, opened(browser, there) as far:
+        for page in (near, far):
+            expect(gauge(page, "Cluster").locator("b")).to_have_text("4 nodes")
+
+        fail_adds(upstream, 500)
+        until(lambda: call(f"{front}/api/addEvent", EVENT)[0] == 503)
+
+        for page in (near, far):
+            expect(badge(page, "addEvent")).not_to_have_text("Closed")
+        fail_adds(upstream, None)
+        until(lambda: call(f"{front}/api/addEvent", EVENT)[0] == 200)
+        for page in (near, far):
+            expect(badge(page, "addEvent")).to_have_text("Closed")
 
 
 HEALTHY_REQUESTS = int(os.environ.get("HEALTHY_REQUESTS", "2000"))
