@@ -133,6 +133,14 @@ async def test_a_client_has_one_rate_for_all_nodes(start: Start, redis_url: str)
         assert statuses.count(429) == 80 - statuses.count(200)
 
 
+async def test_nodes_share_the_floor_of_the_retry_budget(start: Start, redis_url: str):
+    async with start() as alone:
+        assert (await scrape(alone)).of("retry_budget_remaining") == 10
+    async with two_nodes(start, redis_url) as nodes:
+        for client in nodes:
+            assert (await scrape(client)).of("retry_budget_remaining") == 5
+
+
 async def test_while_redis_is_dead_each_node_keeps_its_share_of_the_rate(start: Start, redis):
     url, server = redis
     async with two_nodes(start, url, rate_limit="40/hour") as nodes:

@@ -41,6 +41,17 @@ def test_the_floor_is_granted_without_any_requests():
     assert [budget.try_spend() for _ in range(4)] == [True] * 3 + [False]
 
 
+def test_the_floor_is_divided_by_the_live_nodes_and_the_share_is_not():
+    nodes = 4
+    budget = RetryBudget(0.1, floor=8, nodes=lambda: nodes, clock=Clock())
+    for _ in range(10):
+        budget.record_request()
+    assert budget.remaining == 3
+
+    nodes = 2
+    assert budget.remaining == 5
+
+
 def test_what_remains_counts_requests_and_retries():
     budget = RetryBudget(0.1, floor=2, clock=Clock())
     for _ in range(5):
