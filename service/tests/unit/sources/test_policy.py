@@ -311,10 +311,10 @@ async def test_a_read_that_costs_nothing_costs_little():
     async def best_of(calls: Callable[[str], Awaitable[str]]) -> float:
         best = inf
         for _ in range(5):
-            began = time.perf_counter()
+            began = time.thread_time()
             for _ in range(200):
                 await calls("k")
-            best = min(best, time.perf_counter() - began)
+            best = min(best, time.thread_time() - began)
         return best
 
     async def task(key: str) -> str:
