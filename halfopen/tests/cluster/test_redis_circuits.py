@@ -155,3 +155,9 @@ async def test_the_example_of_the_readme_is_one_circuit_in_two_programs(redis_se
     async with asyncio.TaskGroup() as group:
         for program, serve in zip(programs, (fail, look_on), strict=True):
             group.create_task(program["run"](redis_server.url, serve))
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1", "redis://127.0.0.1?nonsense=1"])
+async def test_an_address_that_redis_py_does_not_know_is_refused_at_once(url):
+    with pytest.raises(ValueError, match="redis"):
+        RedisCircuits(url, "shop")

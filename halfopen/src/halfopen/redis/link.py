@@ -45,6 +45,7 @@ class RedisLink:
     """`url` is a `redis://` or `rediss://` address, as redis-py takes it."""
 
     def __init__(self, url: str) -> None:
+        """Raises ValueError for an address, or an option in it, that redis-py does not know."""
         self._redis: Redis = Redis.from_url(
             url,
             decode_responses=True,
@@ -52,6 +53,11 @@ class RedisLink:
             # Who waits decides how long: a verdict may take its time, a claim may not.
             retry=Retry(NoBackoff(), 0),
         )
+        pool: Any = self._redis.connection_pool
+        try:
+            pool.make_connection()  # connects to nothing yet
+        except TypeError:
+            raise ValueError("the address has an option that redis-py does not know") from None
         self._scripts = {
             "report": self._redis.register_script(scripts.REPORT),
             "claim": self._redis.register_script(scripts.CLAIM),

@@ -5,7 +5,7 @@ import re
 from importlib.util import find_spec
 from ipaddress import ip_network
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import SecretStr
 
@@ -224,6 +224,13 @@ def redis(value: str) -> str:
             raise ValueError("must be redis://host:port/number or rediss://…")
         parse_base_url(f"http://{authority}")
         _require("redis", "cluster")
+        from halfopen.redis.link import RedisLink  # noqa: PLC0415
+
+        RedisLink(value)
+        options = parse_qs(urlsplit(value).query)
+        for name in ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile"):
+            for path in options.get(name, ()):
+                file(Path(path))
     return value
 
 
