@@ -11,6 +11,7 @@ from halfopen import (
     ConsecutiveFailures,
     Denied,
     Grant,
+    ProbeExpired,
     State,
     StateChanged,
     Verdict,
@@ -526,3 +527,110 @@ def test_in_shadow_mode_any_call_may_start(make):
     breaker.trip()
 
     assert breaker.acquire().may_start()
+
+
+@pytest.mark.parametrize(
+    "state", [State.OPEN, State.HALF_OPEN, State.ISOLATED, State.CLOSED], ids=str
+)
+def test_a_state_that_is_followed_begins_when_it_is_heard_of(make, clock, state):
+    breaker = make()
+    breaker.follow(1, State.OPEN if state is not State.OPEN else State.HALF_OPEN, 60)
+    clock.advance(3)
+
+    breaker.follow(2, state, 60)
+    clock.advance(4)
+
+    assert breaker.state is state
+    assert breaker.snapshot().in_state_for == 4
+
+
+def test_an_opening_that_is_followed_counts_once(breaker):
+    breaker.follow(1, State.OPEN, 10)
+    breaker.follow(2, State.OPEN, 10)
+    assert breaker.snapshot().opened == 1
+
+    breaker.follow(3, State.HALF_OPEN, 10)
+    assert breaker.snapshot().opened == 1
+    breaker.follow(4, State.OPEN, 10)
+
+    assert breaker.snapshot().opened == 2
+
+
+def test_what_opened_the_circuit_is_still_named_when_the_cluster_agrees(breaker, fail):
+    fail(breaker, 2)
+
+    breaker.follow(1, State.OPEN, 10)
+
+    assert str(refusal(breaker).last_failure) == "down"
+
+
+def test_an_open_circuit_has_no_probes_of_other_nodes(breaker):
+    breaker.follow(1, State.OPEN, 10)
+
+    assert breaker.snapshot().probes == 0
+
+
+def test_a_probe_of_another_node_that_takes_no_time_holds_no_slot(cooled):
+    cooled.follow(2, State.HALF_OPEN, 0)
+
+    assert cooled.snapshot().probes == 0
+    assert cooled.acquire().success()
+
+
+def test_the_expired_probe_of_another_node_is_told_there_and_not_here(cooled, clock):
+    told = []
+    cooled.on(ProbeExpired, told.append)
+    cooled.follow(2, State.HALF_OPEN, 3)
+    assert cooled.snapshot().probes == 1
+    clock.advance(3)
+
+    assert cooled.acquire().success()
+
+    assert told == []
+
+
+def test_an_isolation_over_another_nodes_probe_leads_to_its_end(cooled, clock):
+    cooled.follow(2, State.HALF_OPEN, 7)
+    changes = []
+    cooled.on(StateChanged, changes.append)
+
+    isolation = cooled.isolate()
+    clock.advance(3)
+    isolation.release()
+
+    assert cooled.state is State.OPEN
+    assert cooled.snapshot().retry_after == 4
+    assert [change.reason for change in changes] == ["isolated by hand", "released by hand"]
+
+
+def test_a_probe_after_an_isolation_has_the_usual_time(make, clock):
+    breaker, told = make(cooldown=10), []
+    breaker.on(ProbeExpired, told.append)
+    with breaker.isolate():
+        breaker.follow(1, State.OPEN, 5)
+    clock.advance(5)
+
+    probe = breaker.acquire()
+    clock.advance(9.9)
+    refusal(breaker)
+    assert told == []
+    clock.advance(0.1)
+    another = breaker.acquire()
+
+    assert len(told) == 1
+    assert probe.success()
+    assert not another.success()
+
+
+def test_leaving_says_so_and_ends_the_clusters_isolation_at_that_moment(make, cluster, clock):
+    breaker, changes = make(), []
+    leave = breaker.join(cluster)
+    breaker.follow(1, State.ISOLATED)
+    breaker.on(StateChanged, changes.append)
+    clock.advance(5)
+
+    leave()
+    clock.advance(2)
+
+    assert breaker.snapshot().in_state_for == 2
+    assert [change.reason for change in changes] == ["left the cluster"]

@@ -175,6 +175,27 @@ def test_a_probe_settled_from_two_sides_counts_once(breaker, clock, fail):
     assert breaker.state is State.HALF_OPEN
 
 
+def test_an_overdue_probe_settled_from_two_sides_counts_once(make, clock):
+    breaker = make(cooldown=10, success_threshold=3)
+    breaker.trip()
+    clock.advance(10)
+    probe = breaker.acquire()
+    clock.advance(10)
+    other = breaker.acquire()  # has the slot that the first has lost
+    verdicts = []
+
+    def settle_meanwhile():
+        clock.when_read = None
+        verdicts.append(probe.success())
+
+    clock.when_read = settle_meanwhile
+    verdicts.append(probe.success())
+
+    assert verdicts == [True, False]
+    assert breaker.snapshot().successes == 1
+    assert other.success()
+
+
 def test_a_coroutine_that_ends_in_another_state_is_late(breaker, fail):
     ignored = []
 

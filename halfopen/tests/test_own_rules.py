@@ -16,6 +16,7 @@ from halfopen import (
     SlowCallRate,
     State,
     StateChanged,
+    TimeWindow,
 )
 
 
@@ -207,6 +208,65 @@ def test_hanging_calls_push_the_oldest_out_of_a_window_of_calls(slow, clock, suc
     clock.advance(3)
 
     assert (slow.snapshot().rules[0].bad, slow.snapshot().rules[0].calls) == (4, 4)
+
+
+def test_hanging_calls_leave_room_for_the_latest_that_ended(make, clock):
+    breaker = make(trip=SlowCallRate(1.0, slower_than=2, over=CallWindow(4), minimum_calls=4))
+    for seconds in (3, 0, 3):
+        breaker.call(clock.advance, seconds)
+
+    hanging = [breaker.acquire(), breaker.acquire()]
+    clock.advance(3)
+    reading = breaker.snapshot().rules[0]
+    assert (reading.bad, reading.calls) == (3, 4)  # two hang, of the last two one was slow
+    hanging += [breaker.acquire() for _ in range(2)]
+    clock.advance(3)
+    reading = breaker.snapshot().rules[0]
+
+    assert (reading.bad, reading.calls) == (4, 4)
+    assert len(hanging) == 4
+
+
+def test_hanging_calls_count_on_top_of_a_window_of_time(make, clock, succeed):
+    breaker = make(trip=SlowCallRate(1.0, slower_than=2, over=TimeWindow(60), minimum_calls=9))
+    succeed(breaker, 3)
+    breaker.call(clock.advance, 3)
+
+    hanging = [breaker.acquire(), breaker.acquire()]
+    clock.advance(3)
+    reading = breaker.snapshot().rules[0]
+
+    assert (reading.bad, reading.calls) == (3, 6)
+    assert len(hanging) == 2
+
+
+def test_a_rule_is_asked_when_a_call_comes_only_if_another_hangs(make, clock):
+    asked = []
+
+    class Asked:
+        slower_than = 2
+        hears_successes = False
+
+        def start(self):
+            return self
+
+        def after(self, now, duration, *, failed):
+            return self
+
+        def trips(self, now, hung):
+            asked.append(hung)
+            return False
+
+        def reading(self, now, hung):
+            return Reading(self, 0, 1, 0, 0)
+
+    breaker = make(trip=Asked())
+    held = [breaker.acquire(), breaker.acquire()]
+    assert asked == []
+    clock.advance(3)
+    held.append(breaker.acquire())
+
+    assert asked == [2]
 
 
 def test_only_the_rule_that_asks_hears_of_hanging_calls(make, clock):

@@ -252,6 +252,20 @@ def test_calls_in_one_bucket_count_for_at_most_a_hundredth_longer(make, clock, s
     assert breaker.snapshot().rules[0].calls == 2
 
 
+def test_a_call_leaves_the_time_window_while_a_later_one_is_still_joined(make, clock, succeed):
+    breaker = make(trip=FailureRate(0.5, over=TimeWindow(100), minimum_calls=9))
+
+    succeed(breaker)
+    clock.advance(99.5)
+    succeed(breaker)
+    clock.advance(0.6)
+    succeed(breaker)  # the first is too old; the second's bucket still takes calls
+    assert breaker.snapshot().rules[0].calls == 2
+    clock.advance(99.6)
+
+    assert breaker.snapshot().rules[0].calls == 2
+
+
 def test_slow_calls_open_the_circuit_though_they_succeed(make, clock):
     breaker = make(trip=SlowCallRate(0.5, slower_than=2.0, over=CallWindow(10), minimum_calls=4))
 

@@ -246,7 +246,7 @@ class Circuit(NamedTuple):
 
     def hold_slot(self, key: Key, until: float) -> "Circuit":
         """Keep the slot taken until then: by a granted probe, or for one of another node."""
-        probes = {**self.without(key).trial.probes, key: until}
+        probes = {**self.trial.probes, key: until}
         return self._replace(trial=self.trial._replace(probes=probes))
 
     def trip_if_calls_hang(self, now: float) -> "Circuit":
@@ -382,8 +382,7 @@ class Circuit(NamedTuple):
         circuit = circuit.enter(
             state, now, reason, until=until, probe_limit=probe_limit, last_failure=failure
         )
-        held = state is HALF_OPEN and until > now
-        return circuit.hold_slot(ELSEWHERE, until) if held else circuit
+        return circuit.hold_slot(ELSEWHERE, until) if state is HALF_OPEN else circuit
 
     def leave_cluster(self, now: float) -> "Circuit":
         """End an isolation by the cluster; everything else stays."""
