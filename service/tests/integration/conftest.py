@@ -55,7 +55,7 @@ async def serving(settings: Settings, **arguments: Any) -> AsyncIterator[aiohttp
         http=HTTPModes.http1,
         websockets=False,
         backpressure=65_535,
-        http1_settings=HTTP1Settings(header_read_timeout=1_000),
+        http1_settings=HTTP1Settings(header_read_timeout=5_000),
         log_enabled=False,
     )
     running = asyncio.create_task(server.serve())
