@@ -6,6 +6,7 @@ import gc
 import pytest
 
 from halfopen import (
+    CallFailed,
     CallRejected,
     CircuitOpen,
     ConsecutiveFailures,
@@ -634,3 +635,13 @@ def test_leaving_says_so_and_ends_the_clusters_isolation_at_that_moment(make, cl
 
     assert breaker.snapshot().in_state_for == 2
     assert [change.reason for change in changes] == ["left the cluster"]
+
+
+def test_a_failure_is_told_to_the_cluster_and_to_listeners(breaker, cluster, fail):
+    told = []
+    breaker.on(CallFailed, told.append)
+
+    fail(breaker)
+
+    assert len(told) == 1
+    assert cluster.told == ["failed"]

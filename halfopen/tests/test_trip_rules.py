@@ -256,12 +256,43 @@ def test_a_call_leaves_the_time_window_while_a_later_one_is_still_joined(make, c
     breaker = make(trip=FailureRate(0.5, over=TimeWindow(100), minimum_calls=9))
 
     succeed(breaker)
-    clock.advance(99.5)
+    clock.advance(50)
+    succeed(breaker)
+    clock.advance(49.5)
     succeed(breaker)
     clock.advance(0.6)
-    succeed(breaker)  # the first is too old; the second's bucket still takes calls
-    assert breaker.snapshot().rules[0].calls == 2
+    succeed(breaker)  # the first is too old; the third's bucket still takes calls
+    assert breaker.snapshot().rules[0].calls == 3
     clock.advance(99.6)
+
+    assert breaker.snapshot().rules[0].calls == 2
+
+
+def test_many_calls_may_leave_the_time_window_at_once(make, clock, fail, succeed):
+    breaker = make(trip=FailureRate(0.9, over=TimeWindow(100), minimum_calls=99))
+
+    for _ in range(3):
+        fail(breaker)
+        clock.advance(2)
+    clock.advance(97)
+    succeed(breaker)
+    reading = breaker.snapshot().rules[0]
+    assert (reading.bad, reading.calls) == (1, 2)
+    clock.advance(1000)
+    succeed(breaker)
+    reading = breaker.snapshot().rules[0]
+
+    assert (reading.bad, reading.calls) == (0, 1)
+
+
+def test_a_call_whose_time_is_overtaken_by_another_threads_makes_none_older(make, clock, succeed):
+    breaker = make(trip=FailureRate(0.5, over=TimeWindow(100), minimum_calls=9))
+
+    clock.advance(0.5)
+    succeed(breaker)
+    clock.advance(-0.25)
+    succeed(breaker)
+    clock.advance(100.25)
 
     assert breaker.snapshot().rules[0].calls == 2
 
