@@ -5,6 +5,7 @@ import math
 import pickle
 import weakref
 from concurrent.futures import ProcessPoolExecutor
+from decimal import Decimal
 from multiprocessing import get_context
 
 import pytest
@@ -346,3 +347,22 @@ def test_a_system_error_keeps_its_number(breaker):
 
     assert type(kept) is FileNotFoundError
     assert kept.errno == 2
+
+
+def test_a_counted_refusal_is_kept_without_the_failure_that_it_quotes(make):
+    breaker = make(trip=ConsecutiveFailures(1), failure_on=CircuitOpen)
+    inner = CircuitOpen("inner", State.HALF_OPEN, 3.0, ValueError("down"))
+
+    breaker.acquire().failure(inner)
+
+    assert breaker.snapshot().last_failure.args == ("inner", State.HALF_OPEN, 3.0, None)
+
+
+def test_an_argument_that_is_no_plain_value_is_kept_as_its_text(make):
+    breaker = make(trip=ConsecutiveFailures(1))
+
+    breaker.acquire().failure(ValueError(Decimal("1.5")))
+
+    kept = breaker.snapshot().last_failure
+    assert type(kept) is ValueError
+    assert kept.args == ("1.5",)

@@ -175,6 +175,31 @@ def test_a_call_that_hangs_for_ever_is_slow(slow, clock):
     assert not any(permit.success() for permit in hanging)
 
 
+def test_calls_that_hang_open_the_circuit_over_a_window_of_time(make, clock):
+    breaker = make(trip=SlowCallRate(0.5, slower_than=2, over=TimeWindow(60), minimum_calls=2))
+    hanging = [breaker.acquire(), breaker.acquire()]
+    clock.advance(3)
+
+    with pytest.raises(CircuitOpen):
+        breaker.acquire()
+
+    assert len(hanging) == 2
+
+
+def test_a_cooldown_is_not_asked_about_what_is_no_exception(make):
+    asked = []
+
+    def cooldown(error):
+        asked.append(error)
+        return 10
+
+    breaker = make(trip=ConsecutiveFailures(1), cooldown=cooldown)
+    breaker.acquire().failure(KeyboardInterrupt())
+
+    assert asked == [None, None]
+    assert wait_of(breaker) == 10
+
+
 def test_a_call_that_hangs_counts_once(slow, clock):
     hanging = slow.acquire()
     clock.advance(3)

@@ -441,13 +441,17 @@ def test_one_number_is_drawn_for_each_opening(make, clock, fail):
 
 
 def test_nothing_is_drawn_without_jitter(make, fail):
+    drawn = []
+
     def random():
-        raise AssertionError
+        drawn.append(0.5)
+        return 0.5
 
     breaker = make(trip=ConsecutiveFailures(1), cooldown=Backoff(10), random=random)
     fail(breaker)
 
     assert breaker.state is State.OPEN
+    assert drawn == []
 
 
 def test_a_circuit_that_closes_while_a_caller_reads_the_clock_lets_it_in(make, clock):
