@@ -176,7 +176,8 @@ def test_a_call_that_hangs_for_ever_is_slow(slow, clock):
 
 
 def test_calls_that_hang_open_the_circuit_over_a_window_of_time(make, clock):
-    breaker = make(trip=SlowCallRate(0.5, slower_than=2, over=TimeWindow(60), minimum_calls=2))
+    breaker = make(trip=SlowCallRate(0.5, slower_than=2, over=TimeWindow(60), minimum_calls=3))
+    breaker.call(str)
     hanging = [breaker.acquire(), breaker.acquire()]
     clock.advance(3)
 
