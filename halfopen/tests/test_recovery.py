@@ -440,6 +440,16 @@ def test_one_number_is_drawn_for_each_opening(make, clock, fail):
     assert drawn == [0.25, 0.25]
 
 
+def test_a_failed_probe_is_one_of_the_failed_calls(make, clock, fail):
+    breaker = make(trip=ConsecutiveFailures(2), cooldown=10)
+    fail(breaker, 2)
+    clock.advance(10)
+
+    fail(breaker)
+
+    assert breaker.snapshot().failed == 3
+
+
 def test_nothing_is_drawn_without_jitter(make, fail):
     drawn = []
 

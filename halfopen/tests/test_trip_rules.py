@@ -252,17 +252,21 @@ def test_calls_in_one_bucket_count_for_at_most_a_hundredth_longer(make, clock, s
     assert breaker.snapshot().rules[0].calls == 2
 
 
-def test_a_call_leaves_the_time_window_while_a_later_one_is_still_joined(make, clock, succeed):
+@pytest.mark.parametrize("between", [0, 1, 2])
+def test_a_call_leaves_the_time_window_while_a_later_one_is_still_joined(
+    make, clock, succeed, between
+):
     breaker = make(trip=FailureRate(0.5, over=TimeWindow(100), minimum_calls=9))
 
     succeed(breaker)
-    clock.advance(50)
-    succeed(breaker)
-    clock.advance(49.5)
+    for _ in range(between):
+        clock.advance(10)
+        succeed(breaker)
+    clock.advance(99.5 - 10 * between)
     succeed(breaker)
     clock.advance(0.6)
-    succeed(breaker)  # the first is too old; the third's bucket still takes calls
-    assert breaker.snapshot().rules[0].calls == 3
+    succeed(breaker)  # the first is too old; the bucket before this call still takes it
+    assert breaker.snapshot().rules[0].calls == between + 2
     clock.advance(99.6)
 
     assert breaker.snapshot().rules[0].calls == 2
