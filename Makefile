@@ -161,7 +161,7 @@ bench-reads: $(VENV)/.dev ## Compare reads from SQLite and PostgreSQL with SQLAl
 bench-layers: $(VENV)/.dev ## Measure the CPU time of each layer of the service; three minutes
 	@$(BIN)/python -m benchmarks.layers --server
 
-bench-cluster: $(VENV)/.dev ## Measure healthy requests in a cluster beside the same alone; a minute
+bench-cluster: $(VENV)/.dev ## Measure healthy requests in a cluster beside the same alone; four minutes
 	@$(BIN)/python -m benchmarks.cluster
 
 $(VENV)/.breakers: $(VENV)/.build benchmarks/breaker/requirements.txt

@@ -137,7 +137,7 @@ def spread(ratios: list[float]) -> str:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cluster", description=__doc__)
     parser.add_argument(
-        "--rounds", type=int, default=9, metavar="N", help="of each load (default: %(default)s)"
+        "--rounds", type=int, default=40, metavar="N", help="of each load (default: %(default)s)"
     )
     return parser.parse_args()
 
