@@ -58,7 +58,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     otherwise the last of them would run alone. Tests that need a program count as slow.
     """
     for item in items:
-        if item.get_closest_marker("needs") or "needs" in getattr(item, "fixturenames", ()):
+        fixtures = getattr(item, "fixturenames", ())
+        if item.get_closest_marker("needs") or {"needs", "redis_server"}.intersection(fixtures):
             item.add_marker("slow")
         if not item.get_closest_marker("xdist_group"):
             item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))

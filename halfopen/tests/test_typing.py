@@ -12,6 +12,7 @@ import halfopen
 API = Path(__file__).parent / "typing" / "api.py"
 
 
+@pytest.mark.slow
 def test_what_users_write_keeps_its_types_under_mypy(tmp_path):
     pytest.importorskip("mypy", reason="needs pip install mypy")
 
@@ -35,6 +36,7 @@ def test_what_users_write_keeps_its_types_under_mypy(tmp_path):
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
+@pytest.mark.slow
 def test_what_users_write_keeps_its_types_under_pyright(tmp_path):
     # basedpyright, because it brings all it needs where pyright downloads it when it is run.
     pyright = shutil.which("basedpyright", path=sysconfig.get_path("scripts"))

@@ -179,7 +179,7 @@ async def test_the_event_delay_can_be_changed(client, mock):
 
     await ask(client, "GET", "/getEventById/101")
 
-    assert mock.journal.entries[-1].duration >= 0.2
+    assert mock.journal.entries[-1].duration >= 0.19  # timers may be early by a millisecond
 
 
 @pytest.mark.parametrize(

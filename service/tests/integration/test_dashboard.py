@@ -238,6 +238,7 @@ class TestStream:
         assert problem["type"] == "/problems/overloaded"
         assert refused.headers["retry-after"] == "5"
 
+    @pytest.mark.slow
     async def test_a_hundred_who_watch_a_quiet_service_cost_hardly_anything(
         self, mock: MockUpstream
     ):

@@ -116,6 +116,7 @@ class PacedApi(SlowApi):
     events = user = event = add_event = users
 
 
+@pytest.mark.slow
 async def test_five_times_the_load_it_can_carry_costs_no_goodput(start: Start):
     carried = 100  # requests a second: 10 in flight, a tenth of a second each
     async with start(max_in_flight=10, single_flight=False, app={"source": PacedApi()}) as client:

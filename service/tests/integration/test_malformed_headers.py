@@ -83,6 +83,7 @@ def request(path: str, header: str, value: str, number: int) -> bytes:
     return "\r\n".join(head).encode("latin-1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("env", ["development", "production"])
 async def test_no_malformed_header_makes_it_answer_500(start: Start, env: str):
     chance = random.Random(7)

@@ -13,6 +13,7 @@ pytestmark = pytest.mark.anyio
 PATIENT = {"upstream_timeout": 20, "request_deadline": 40}
 
 
+@pytest.mark.slow
 async def test_a_thousand_requests_for_a_user_with_ten_events_make_eleven_upstream_calls():
     async with run_mock(users=3, events_per_user=10, event_delay=3) as mock:
         user = next(mock.store.users())
