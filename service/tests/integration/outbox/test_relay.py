@@ -153,9 +153,9 @@ class Worker:
                 await self.upstream.called.wait()
 
     async def pass_time(self, seconds):
-        """For the breaker and for the store alike."""
-        self.clock.now += seconds
+        """For the store first: what a relay leases once the circuit lets it has its whole time."""
         await self.database.age(seconds)
+        self.clock.now += seconds
         self.relay.wake()
 
     async def settle(self):
