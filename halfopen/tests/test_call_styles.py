@@ -119,6 +119,23 @@ def test_every_style_guards_a_coroutine_function(breaker, clock, style):
 
 
 @pytest.mark.parametrize("style", [*STYLES, "acall"])
+def test_a_call_that_raises_before_it_can_be_awaited_has_failed(breaker, clock, style):
+    async def parse(text):
+        return int(text)
+
+    async def main():
+        breaker.trip()
+        clock.advance(10)
+        with pytest.raises(TypeError, match="argument") as error:
+            await async_style(style, breaker, parse)()
+        assert error.tb is not None, "nothing that it refers to was collected"
+        assert breaker.state is State.OPEN
+        assert breaker.snapshot().retry_after == 10
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("style", [*STYLES, "acall"])
 def test_a_cancelled_probe_gives_its_slot_back(breaker, clock, style):
     async def hang():
         await asyncio.Event().wait()

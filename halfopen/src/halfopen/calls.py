@@ -186,8 +186,7 @@ def coroutine_function(core: Core, fn: Function) -> Function:
                 core.rejected += 1
                 raise CircuitOpen(core.name, OPEN, wait, last_failure)
             del moment
-            permit = await core.acquire_or_wait()
-            return await _awaited(core, permit, fn(*args, **kwargs))
+            return await awaiting(core, fn, *args, **kwargs)
         del moment
         try:
             result = await fn(*args, **kwargs)
