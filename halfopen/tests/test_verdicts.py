@@ -213,6 +213,18 @@ def test_a_group_type_that_is_named_is_looked_at_as_a_whole(verdict):
     assert verdict(group, ignore=ExceptionGroup) is CallIgnored
 
 
+def test_a_named_group_type_is_looked_at_as_a_whole_within_another_group(verdict):
+    class ManyErrors(ExceptionGroup):
+        pass
+
+    of_a_task_group = ExceptionGroup("tasks", [ManyErrors("many", [ValueError()])])
+
+    assert verdict(of_a_task_group, failure_on=ManyErrors) is CallFailed
+    assert verdict(of_a_task_group, ignore=ManyErrors) is CallIgnored
+    assert verdict(of_a_task_group, failure_on=ManyErrors, ignore=ManyErrors) is CallIgnored
+    assert verdict(of_a_task_group, failure_on=OSError) is CallSucceeded
+
+
 def test_a_very_deep_group_is_judged(make):
     error = OSError()
     for _ in range(50_000):

@@ -19,8 +19,9 @@ class Judge:
     """Says whether an outcome is a failure (True), a success (False) or neutral (None).
 
     A group of exceptions counts as its leaves do: as a failure if one of them does, as neutral if
-    all of them do. Only a group type that is named itself is looked at as a whole. The refusal of
-    another breaker is neutral unless `failure_on` names it, because nothing was called.
+    all of them do. Only a group type that is named itself is looked at as a whole, also in another
+    group. The refusal of another breaker is neutral unless `failure_on` names it, because nothing
+    was called.
     """
 
     def __init__(
@@ -42,32 +43,37 @@ class Judge:
         if failure_result is not None:
             checks.function("failure_result", failure_result)
         self._failure_result = failure_result
-        named = [kind for kind in self._failing if issubclass(kind, BaseExceptionGroup)]
-        self._failing_groups = tuple(named)
-        named = [kind for kind in self._ignored if issubclass(kind, BaseExceptionGroup)]
-        self._ignored_groups = tuple(named)
+        self._failing_groups = _groups_among(self._failing)
+        self._named_groups = (*self._failing_groups, *_groups_among(self._ignored))
         self._counts_refusals = any(issubclass(kind, CircuitBreakerError) for kind in self._failing)
         self.asks_results = failure_result is not None
 
     def of_error(self, error: BaseException) -> bool | None:
         try:
-            if isinstance(error, BaseExceptionGroup):
-                return self._of_group(error)
-            return self._of_leaf(error)
+            if not isinstance(error, BaseExceptionGroup):
+                return self._of_one(error)
+            verdicts = {self._of_one(part) for part in self._parts(error)}
         except Exception:
             logger.exception("failure_on raised, the call counts as neutral")
             return None
+        return True in verdicts or (False if False in verdicts else None)
 
-    def _of_group(self, error: BaseExceptionGroup[BaseException]) -> bool | None:
-        if isinstance(error, self._ignored_groups):
+    def _parts(self, group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+        """The leaves, and groups of a type that is named."""
+        left: list[BaseException] = [group]
+        while left:
+            error = left.pop()
+            if isinstance(error, BaseExceptionGroup) and not isinstance(error, self._named_groups):
+                left.extend(error.exceptions)
+            else:
+                yield error
+
+    def _of_one(self, error: BaseException) -> bool | None:
+        if isinstance(error, self._ignored):
             return None
         if isinstance(error, self._failing_groups):
             return True
-        verdicts = {self._of_leaf(leaf) for leaf in _leaves(error)}
-        return True in verdicts or (False if False in verdicts else None)
-
-    def _of_leaf(self, error: BaseException) -> bool | None:
-        if not isinstance(error, Exception) or isinstance(error, self._ignored):
+        if not isinstance(error, Exception):
             return None
         if isinstance(error, CircuitOpen) and not self._counts_refusals:
             return None
@@ -86,6 +92,10 @@ class Judge:
             return None
 
 
+def _groups_among(kinds: tuple[type[BaseException], ...]) -> tuple[type[BaseException], ...]:
+    return tuple(kind for kind in kinds if issubclass(kind, BaseExceptionGroup))
+
+
 def _check_that_it_can_count(kind: type[BaseException]) -> None:
     if issubclass(kind, Exception | BaseExceptionGroup) or kind is BaseException:
         return
@@ -94,16 +104,6 @@ def _check_that_it_can_count(kind: type[BaseException]) -> None:
         "neutral. If it stands for a time limit, put the limit inside the guarded function, as "
         "asyncio.timeout() does: there it raises TimeoutError, which counts"
     )
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    left: list[BaseException] = [group]
-    while left:
-        error = left.pop()
-        if isinstance(error, BaseExceptionGroup):
-            left.extend(error.exceptions)
-        else:
-            yield error
 
 
 _PLAIN = (str, bytes, int, float, bool, type(None))
