@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from halfopen import CallFailed, CallIgnored, CallSucceeded, CircuitOpen, FailureCount, State
+from halfopen import CallFailed, CallIgnored, CallSucceeded, CircuitOpen, Event, FailureCount, State
 
 
 @pytest.fixture
@@ -163,6 +163,8 @@ def test_a_probe_settled_from_two_sides_counts_once(breaker, clock, fail):
     clock.advance(10)
     probe = breaker.acquire()
     verdicts = []
+    told = []
+    breaker.on(Event, told.append)
 
     def settle_meanwhile():
         clock.when_read = None
@@ -172,6 +174,7 @@ def test_a_probe_settled_from_two_sides_counts_once(breaker, clock, fail):
     verdicts.append(probe.failure())
 
     assert verdicts == [True, False]
+    assert told == [CallIgnored(breaker, None)]
     assert breaker.state is State.HALF_OPEN
 
 

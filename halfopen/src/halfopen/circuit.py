@@ -210,7 +210,7 @@ class Circuit(NamedTuple):
         circuit = self.expire_probes(now)
         trial = circuit.trial
         if key not in trial.probes and key not in trial.overdue:
-            return circuit.tell(Fact(Kind.CALL_IGNORED, (cause.error,))), False
+            return circuit, False  # settled meanwhile
         limit = self.policy.slower_than
         slow = limit is not None and duration > limit
         trial = circuit.without(key).trial._replace(
