@@ -75,6 +75,22 @@ def test_a_failure_older_than_the_window_does_not_count(make, clock, fail):
     assert breaker.state is State.OPEN
 
 
+@pytest.mark.parametrize("n", [2, 3, 4, 7])
+def test_failures_that_keep_coming_open_nothing_while_the_window_holds_too_few(
+    make, clock, fail, n
+):
+    breaker = make(trip=FailureCount(n, within=30))
+
+    for _ in range(4 * n):
+        clock.advance(30.001 / (n - 1))
+        fail(breaker)
+
+    assert breaker.state is State.CLOSED
+    assert breaker.snapshot().rules[0].value == n - 1
+    fail(breaker)
+    assert breaker.state is State.OPEN
+
+
 def test_successes_do_not_empty_the_window_of_failures(make, fail, succeed):
     breaker = make(trip=FailureCount(3, within=30))
 

@@ -59,7 +59,7 @@ class Cooldown:
             setting = setting(None)
             checks.positive("what cooldown returns for None", setting)
         checks.positive("cooldown", setting)
-        self._backoff = Backoff(setting, multiplier=1.0, maximum=setting)
+        self._backoff = Backoff(setting, multiplier=1.0)
 
     def usual(self, step: int) -> float:
         """How long the circuit stays open after `step` earlier times, before jitter."""
