@@ -21,26 +21,19 @@ elif (
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import asyncio
-from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 
 from event_service import database_commands, outbox_commands
+from event_service.command_settings import fail, settings_or_exit
 from event_service.database_commands import export, import_
 from event_service.libs.http_client import parse_base_url
 from event_service.libs.listener import CannotListen, Listener
 from event_service.outbox_commands import outbox
-from event_service.settings import (
-    PREFIX,
-    ConfigurationError,
-    Environment,
-    Settings,
-    is_database,
-    load_settings,
-)
+from event_service.settings import PREFIX, Environment, Settings, is_database
 
 
 def _option(flag: str, metavar: str, text: str) -> Any:
@@ -124,7 +117,7 @@ def check_upstream(
     """
     settings = _settings(upstream_url=upstream_url)
     if not settings.upstream_url.startswith(("http:", "https:")):
-        _fail("EVENT_SERVICE_UPSTREAM_URL names a database: there is no API to check", code=2)
+        fail("EVENT_SERVICE_UPSTREAM_URL names a database: there is no API to check", code=2)
     # Imported here, so that other commands start faster.
     from event_service import app  # noqa: PLC0415
     from event_service.models import is_id  # noqa: PLC0415
@@ -132,7 +125,7 @@ def check_upstream(
 
     for option, given in (("--user", user), ("--event", event)):
         if given is not None and not is_id(given):
-            _fail(f"{option}: {given!a} is no id that a path could hold", code=2)
+            fail(f"{option}: {given!a} is no id that a path could hold", code=2)
     findings = asyncio.run(app.check_upstream(settings, user_id=user, event_id=event, write=write))
     typer.echo(f"{settings.upstream_url}\n\n{report(findings)}")
     sys.exit(any(finding.fault for finding in findings))
@@ -159,12 +152,12 @@ def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) 
     unless you name an upstream of your own.
     """
     if not (find_spec("watchfiles") and find_spec("mock_upstream")):
-        _fail("`dev` is an extra of its own: pip install 'event-service[dev]'", code=1)
+        fail("`dev` is an extra of its own: pip install 'event-service[dev]'", code=1)
     from event_service import dev as development  # noqa: PLC0415  `serve` need not wait for it
 
     settings = _settings(host=host, port=port, upstream_url=upstream_url)
     if settings.env is not Environment.DEVELOPMENT:
-        _fail(f"`dev` is for development; EVENT_SERVICE_ENV is {settings.env.value}", code=2)
+        fail(f"`dev` is for development; EVENT_SERVICE_ENV is {settings.env.value}", code=2)
     mocked = development.wants_mock(settings)
     if mocked:
         upstream = parse_base_url(settings.upstream_url)
@@ -176,15 +169,7 @@ def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) 
 def _settings(**flags: str | None) -> Settings:
     # Passed as variables, because workers load their settings themselves.
     os.environ.update({PREFIX + k.upper(): v for k, v in flags.items() if v is not None})
-    try:
-        return load_settings(on_note=partial(typer.echo, err=True))
-    except ConfigurationError as error:
-        _fail(str(error), code=2)
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(code)
+    return settings_or_exit()
 
 
 def _listen(host: str, port: int, variable: str, *, count: int = 1) -> Listener:
@@ -192,4 +177,4 @@ def _listen(host: str, port: int, variable: str, *, count: int = 1) -> Listener:
         return Listener(host, port, count=count)
     except CannotListen as error:
         other = f"; choose another with {variable}" if error.port_is_at_fault else ""
-        _fail(f"{error}{other}.", code=1)
+        fail(f"{error}{other}.", code=1)

@@ -9,11 +9,12 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, BinaryIO, TypeVar
 
 import typer
 
-from event_service.settings import ConfigurationError, Settings, load_settings
+from event_service.command_settings import fail, settings_or_exit
+from event_service.settings import Settings, is_database
 
 if TYPE_CHECKING:
     from event_service.sources.data_file import Data
@@ -43,7 +44,7 @@ def import_(file: File = None, source: From = None, header: Headers = None) -> N
     Records with the same id are replaced.
     """
     if (file is None) == (source is None):
-        _fail("Name a file, or an API with --from.", code=2)
+        fail("Name a file, or an API with --from.", code=2)
     settings = _settings()
     if source is not None:
         asyncio.run(_import_from(settings, source, _headers(header or [])))
@@ -60,7 +61,7 @@ def export(file: Annotated[Path, typer.Argument(help="`-` is standard output.")]
     except OSError as error:
         failure = error
     if failure is not None:
-        _fail(f"{file} cannot be written: {failure.strerror}", code=1)
+        fail(f"{file} cannot be written: {failure.strerror}", code=1)
 
 
 async def _export(settings: Settings, target: BinaryIO) -> OSError | None:
@@ -90,7 +91,7 @@ def _import_file(settings: Settings, file: Path) -> None:
             counted = _Counted(read_file(_Watched(readable, done)))
             asyncio.run(_put(settings, counted, str(file)))
     except OSError as error:
-        _fail(f"{file} cannot be read: {error.strerror}", code=1)
+        fail(f"{file} cannot be read: {error.strerror}", code=1)
     counted.tell()
 
 
@@ -167,11 +168,11 @@ async def _import_from(settings: Settings, url: str, headers: dict[str, str]) ->
         )
         api = HttpEvents(client, url=url, paths=UPSTREAM_PATHS, time_limit=PATIENCE)
     except ValueError as error:
-        _fail(f"--from {url}: {error}", code=2)
+        fail(f"--from {url}: {error}", code=2)
     try:
         users, events = await read_api(api, at_once=AT_ONCE)
     except EventServiceError as error:
-        _fail(f"{url} cannot be read: {getattr(error, 'reason', error)}", code=1)
+        fail(f"{url} cannot be read: {getattr(error, 'reason', error)}", code=1)
     finally:
         await api.close()
     with _bar(len(users) + len(events), "records") as done:
@@ -212,7 +213,7 @@ async def _put(settings: Settings, data: "_Counted", origin: str) -> None:
         async with _opened(settings) as database:
             await database.import_data(data.users, data.events)
     except DataFault as fault:
-        _fail(f"Nothing is imported from {origin}. {fault}", code=1)
+        fail(f"Nothing is imported from {origin}. {fault}", code=1)
 
 
 @asynccontextmanager
@@ -239,7 +240,7 @@ async def _closing(settings: Settings) -> "AsyncIterator[Database]":
     try:
         yield database
     except unusable() as error:
-        _fail(f"The database cannot be used: {error}", code=1)
+        fail(f"The database cannot be used: {error}", code=1)
     finally:
         await database.close()
 
@@ -259,27 +260,17 @@ def _headers(lines: list[str]) -> dict[str, str]:
     for line in lines:
         name, colon, value = line.partition(":")
         if not colon or not name.strip():
-            _fail(f"--header {name.strip()}: must be 'name: value'", code=2)
+            fail(f"--header {name.strip()}: must be 'name: value'", code=2)
         headers[name.strip().lower()] = value.strip()
     return headers
 
 
 def _settings() -> Settings:
-    from event_service.settings.values import is_database  # noqa: PLC0415
-
-    try:
-        settings = load_settings()
-    except ConfigurationError as error:
-        _fail(str(error), code=2)
+    settings = settings_or_exit()
     if not is_database(settings.upstream_url):
-        _fail(
+        fail(
             "EVENT_SERVICE_UPSTREAM_URL names no database; it must be sqlite:///… or"
             " postgresql://…",
             code=2,
         )
     return settings
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(code)

@@ -4,19 +4,18 @@ The database driver is imported only by the commands that need it.
 """
 
 import asyncio
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from datetime import UTC, datetime
-from functools import partial
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
 import typer
 
+from event_service.command_settings import fail, settings_or_exit
 from event_service.outbox.records import Delivery, State
 from event_service.outbox.shown import details_of, problem_of
 from event_service.outbox.store import Store, StoreFailed, StoreUnusable
-from event_service.settings import ConfigurationError, Settings, load_settings
+from event_service.settings import ConfigurationError, Settings
 
 T = TypeVar("T")
 
@@ -63,14 +62,14 @@ def retry(delivery_id: Id) -> None:
         typer.echo("queued")
         return
     delivery = _found(_with_store(lambda store: store.find(delivery_id)), delivery_id)
-    _fail(f"it is {delivery.state}: only what was refused or is dead can be queued again", code=1)
+    fail(f"it is {delivery.state}: only what was refused or is dead can be queued again", code=1)
 
 
 @outbox.command()
 def drop(delivery_id: Id) -> None:
     """Delete a delivery in any state. A current attempt continues."""
     if not _with_store(lambda store: store.drop(delivery_id)):
-        _fail("there is no such delivery", code=1)
+        fail("there is no such delivery", code=1)
     typer.echo("dropped")
 
 
@@ -89,7 +88,7 @@ def prepare(settings: Settings) -> None:
     try:
         asyncio.run(_open_and_close(_store(settings)))
     except (ConfigurationError, StoreUnusable) as error:
-        _fail(_refusal(error), code=2)
+        fail(_refusal(error), code=2)
     except StoreFailed:
         pass
 
@@ -108,9 +107,9 @@ async def _open_and_close(store: Store) -> list[str]:
 
 
 def _with_store(work: Callable[[Store], Awaitable[T]]) -> T:
-    settings = _settings()
+    settings = settings_or_exit()
     if not settings.outbox_url:
-        _fail("there is no outbox: EVENT_SERVICE_OUTBOX_URL is not set", code=2)
+        fail("there is no outbox: EVENT_SERVICE_OUTBOX_URL is not set", code=2)
 
     async def run() -> T:
         store = _store(settings)
@@ -127,17 +126,9 @@ def _run(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     try:
         return asyncio.run(work())
     except (ConfigurationError, StoreUnusable) as error:
-        _fail(_refusal(error), code=2)
+        fail(_refusal(error), code=2)
     except StoreFailed as error:
-        _fail(str(error), code=1)
-
-
-def _settings() -> Settings:
-    try:
-        settings = load_settings(on_note=partial(typer.echo, err=True))
-    except ConfigurationError as error:
-        _fail(str(error), code=2)
-    return settings
+        fail(str(error), code=1)
 
 
 def _refusal(error: Exception) -> str:
@@ -148,7 +139,7 @@ def _refusal(error: Exception) -> str:
 
 def _found(delivery: Delivery | None, delivery_id: str) -> Delivery:
     if delivery is None:
-        _fail(f"there is no delivery {delivery_id}", code=1)
+        fail(f"there is no delivery {delivery_id}", code=1)
     return delivery
 
 
@@ -163,8 +154,3 @@ def _row(delivery: Delivery) -> tuple[str, ...]:
         delivery.user_id,
         problem_of(delivery),
     )
-
-
-def _fail(message: str, *, code: int) -> NoReturn:
-    typer.echo(message, err=True)
-    sys.exit(code)

@@ -222,10 +222,13 @@ async def _until_disconnected(url: str) -> None:
             await asyncio.sleep(0.02)
 
 
-def event_service(url: str, *arguments: str, given: bytes = b"") -> tuple[int, str, str]:
+def event_service(
+    url: str, *arguments: str, given: bytes = b"", **variables: str
+) -> tuple[int, str, str]:
+    env = {"EVENT_SERVICE_ENV": "testing", "EVENT_SERVICE_UPSTREAM_URL": url, "PATH": ""}
     done = subprocess.run(
         [sys.executable, "-m", "event_service", *arguments],
-        env={"EVENT_SERVICE_ENV": "testing", "EVENT_SERVICE_UPSTREAM_URL": url, "PATH": ""},
+        env=env | variables,
         input=given,
         capture_output=True,
         check=False,
@@ -277,6 +280,15 @@ def test_a_database_that_is_broken_is_an_error_of_the_command(tmp_path):
     code, _, said = event_service(url, "export", "-")
     assert (code, said.count("\n")) == (1, 1)
     assert said.startswith("The database cannot be used: ")
+
+
+def test_a_variable_that_is_ignored_is_named(tmp_path):
+    link = {"EVENT_SERVICE_PORT": "tcp://10.0.0.1:3000"}  # as Kubernetes makes it up
+
+    code, _, said = event_service(f"sqlite:///{tmp_path}/a.db", "export", "-", **link)
+
+    assert code == 0
+    assert said.startswith("Ignored EVENT_SERVICE_PORT: ")
 
 
 def test_events_may_come_first_and_through_a_pipe(tmp_path):
