@@ -17,8 +17,9 @@ from event_service.outbox.shown import details_of, summary_of
 
 MOST = 200
 _USUAL = 25
-# The largest integer in SQLite and PostgreSQL.
+# The largest integer in SQLite and PostgreSQL, and its digits.
 _LAST = 2**63 - 1
+_DIGITS = 19
 Action = Literal["retry", "drop"]
 
 _encode = msgspec.json.Encoder().encode
@@ -85,6 +86,6 @@ def _state(text: str) -> State | None:
 def _number(text: str, *, most: int) -> int | None:
     if not text:
         return None
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:20]) <= most):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS and 0 < int(text) <= most):
         raise InvalidRequest(f"limit and before must be numbers from 1; limit at most {MOST}.")
     return int(text)
