@@ -20,7 +20,7 @@ from event_service.libs.rate_counts import Standing
 # Share of a limit that all nodes together may admit on credit.
 CREDIT = 0.1
 # Seconds after which a late lease is no longer waited for.
-PATIENCE = 0.05  # seconds
+PATIENCE = 0.05
 # A node leases at most this share of what remains, divided by the number of nodes.
 SHARE = 0.5
 

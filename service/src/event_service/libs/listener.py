@@ -70,7 +70,7 @@ class Listener:
         self.port: int = self._queues[0].getsockname()[1]
 
     def queue(self, number: int) -> socket.socket:
-        """The socket from which worker number `worker`, from 1, accepts its connections."""
+        """The socket from which worker `number`, from 1, accepts its connections."""
         return self._queues[number - 1]
 
     def keep(self, number: int) -> socket.socket:

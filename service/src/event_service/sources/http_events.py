@@ -1,4 +1,4 @@
-"""The events API over HTTP. No other module of the service knows the HTTP client library."""
+"""The events API over HTTP. No other module calls it, or translates the HTTP client's errors."""
 
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
@@ -196,7 +196,7 @@ class HttpEvents:
         body: bytes,
         exchange: Exchange | None = None,
     ) -> bytes:
-        """Send a request and read its reply: the only place that uses the client library."""
+        """Send a request and read its reply."""
         attempt = context.attempt.get()
         try:
             reply = await self._client.send(

@@ -6,7 +6,6 @@ from typing import NamedTuple
 from event_service.telemetry.cells import Cells
 from halfopen import State
 
-# Ordered by severity, least severe first.
 _WORST_FIRST = (State.ISOLATED, State.OPEN, State.HALF_OPEN, State.CLOSED)
 
 

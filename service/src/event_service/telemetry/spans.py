@@ -117,12 +117,7 @@ class Spans:
         span = self._tracer.start_span(
             _name(method), _remote(call.parent), SpanKind.SERVER, attributes
         )
-        call.span = span
-        placed = span.get_span_context()
-        call.trace_id = trace.format_trace_id(placed.trace_id)
-        call.sampled = placed.trace_flags.sampled
-        sent = _outgoing(span)
-        call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
+        _carry(call, span)
 
     def _request_done(self, record: RequestDone) -> None:
         span = _span(context.current.get())
@@ -159,12 +154,7 @@ class Spans:
             {"delivery.id": signal.delivery_id},
             [link] if link.context.is_valid else [],
         )
-        call.span = span
-        placed = span.get_span_context()
-        call.trace_id = trace.format_trace_id(placed.trace_id)
-        call.sampled = placed.trace_flags.sampled
-        sent = _outgoing(span)
-        call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
+        _carry(call, span)
 
     def _delivery_ended(
         self, signal: DeliveryEnded | DeliveryFailed | DeliveryFenced | DeliveryPutOff
@@ -271,6 +261,16 @@ def _remote(parent: Parent | None) -> Context:
     ids = int(parent.trace_id, 16), int(parent.span_id, 16)
     remote = SpanContext(*ids, is_remote=True, trace_flags=flags, trace_state=state)
     return trace.set_span_in_context(NonRecordingSpan(remote), Context())
+
+
+def _carry(call: CallContext, span: Span) -> None:
+    """Make it the call's span: the parent of the call's exchanges, and the trace in the log."""
+    call.span = span
+    placed = span.get_span_context()
+    call.trace_id = trace.format_trace_id(placed.trace_id)
+    call.sampled = placed.trace_flags.sampled
+    sent = _outgoing(span)
+    call.traceparent, call.tracestate = sent["traceparent"], sent.get("tracestate")
 
 
 def _span(call: CallContext | None) -> Span:
