@@ -303,6 +303,7 @@ def test_the_faults_of_tracing_stand_in_the_same_list(monkeypatch: pytest.Monkey
         {"CORS_ORIGINS": "https://a.example,https://b.example", "RATE_LIMIT": "1/second;5/hour"},
         {"TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8", "FORWARDED_HEADER": "Forwarded"},
         {"REQUEST_DEADLINE": "1", "CLUSTER_URL": "redis://:hush@redis/0", "CLUSTER_QUORUM": "2"},
+        {"UPSTREAM_TIMEOUT": "10"},
         {"UPSTREAM_PATHS": '{"getEventsByUserId":"/events?userId={id}"}'},
     ],
 )

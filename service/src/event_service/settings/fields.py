@@ -325,8 +325,8 @@ class Settings(BaseSettings):
     def env_lines(self) -> Iterator[str]:
         """The effective values as lines for a `.env` file.
 
-        Secrets, settings without effect here, and an environment that cannot be chosen in such a
-        file are commented out.
+        Secrets, settings without effect here, an environment that cannot be chosen in such a file,
+        and a default deadline that a timeout exceeds are commented out.
         """
         for (name, value), field in zip(
             self.masked().items(), type(self).model_fields, strict=True
@@ -337,6 +337,8 @@ class Settings(BaseSettings):
                 HIDDEN in text
                 or (field in NOT_FOR_DATABASES and is_database(self.upstream_url))
                 or (field == "env" and self.env is not Environment.DEVELOPMENT)
+                # Then it is the default: where both are set, such a timeout is refused.
+                or (field == "request_deadline" and self.upstream_timeout >= self.request_deadline)
             )
             yield f"# {line}" if unfit else line
 
