@@ -227,7 +227,7 @@ def _operator_paths(*, guarded: bool) -> Json:
     change = _operation(
         "setLogLevel",
         "operations",
-        "Set the minimum log level of the process that answers",
+        "Set the minimum log level of all workers",
         level,
         ("invalid-request", *_BODY_REFUSED, *refusals),
     )
