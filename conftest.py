@@ -45,24 +45,20 @@ def pytest_configure(config: pytest.Config) -> None:
         "browser: needs Chromium",
         "needs(*programs): skipped where one of these programs is not installed",
         "slow: `make test-quick` leaves it out",
-        "xdist_group(name): stays in one process with all others of that name",
     ):
         config.addinivalue_line("markers", marker)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `--dist loadgroup`: keep the tests of a file together, so that its servers start once.
+    """Tests that need a program count as slow.
 
-    An explicit `xdist_group` takes precedence. Tests that run processes are slow and come first;
-    otherwise the last of them would run alone. Tests that need a program count as slow.
+    Files whose tests run processes take longest and come first: otherwise the last would run alone.
     """
     for item in items:
         fixtures = getattr(item, "fixturenames", ())
         if item.get_closest_marker("needs") or {"needs", "redis_server"}.intersection(fixtures):
             item.add_marker("slow")
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(REPOSITORY))))
     items.sort(key=lambda item: item.path.parent != REPOSITORY / "tests")
 
 

@@ -78,7 +78,7 @@ async def test_a_delay_comes_before_the_good_answer(client, mock):
     async with client.get("/getUserById/1") as response:
         assert await response.read() == ALICE
 
-    assert mock.journal.entries[-1].duration >= 0.2
+    assert mock.journal.entries[-1].duration > 0.19  # timers are exact to a millisecond
 
 
 async def test_a_fault_of_one_operation_spares_the_others(client, mock):

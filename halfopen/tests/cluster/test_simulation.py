@@ -23,7 +23,6 @@ def _quiet(caplog):
 
 @pytest.mark.timeout(3_600)
 @pytest.mark.parametrize("part", range(PARTS))
-@pytest.mark.xdist_group("simulation")
 def test_nodes_never_disagree_for_long_nor_send_two_canaries(part):
     for seed in range(part, SEEDS, PARTS):
         simulation.run(seed)
