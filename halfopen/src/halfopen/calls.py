@@ -123,7 +123,7 @@ def check_callable(fn: Any) -> None:
         return
     if inspect.isawaitable(fn):
         if isinstance(fn, Coroutine):
-            fn.close()  # its caller is told here; that nobody awaited it is no news
+            fn.close()  # or Python would also warn that it was never awaited
         raise TypeError(
             "a breaker calls the function itself: pass it and its arguments, fetch, url, "
             "instead of fetch(url), which has begun already"

@@ -15,14 +15,14 @@ from enum import Enum, auto
 from typing import Any, NamedTuple, TypeAlias
 
 from halfopen.cooldowns import Cooldown
-from halfopen.hung import CallsInFlight
+from halfopen.in_flight import CallsInFlight
 from halfopen.rules import Counter, Reading, Rule
 from halfopen.state import CLOSED, HALF_OPEN, ISOLATED, OPEN, State
 from halfopen.verdicts import stand_in
 
 logger = logging.getLogger("halfopen")
 
-_DOUBLINGS = 20  # beyond, they mean nothing but an ever longer integer
+_DOUBLINGS = 20  # more would only make a longer integer
 _MOST_EVENTS_WAITING = 4_000
 
 

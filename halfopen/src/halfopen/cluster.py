@@ -49,9 +49,8 @@ class Verdict(StrEnum):
 
     SUCCESS = "success"
     FAILURE = "failure"
-    NEUTRAL = (
-        "neutral"  # cancelled, ignored, forgotten, or never started: may be granted again at once
-    )
+    # Cancelled, ignored, forgotten, or never started: another may be granted at once.
+    NEUTRAL = "neutral"
 
 
 class Coordinator(Protocol):

@@ -28,10 +28,10 @@ from halfopen.verdicts import Judge
 T = TypeVar("T")
 logger = logging.getLogger("halfopen")
 
-# A caller tells the listeners what waits for them, also of other callers' events, until those that
-# take longer than the first have taken the second, in seconds. The next caller goes on.
-_LONG = 0.0005
-_LONG_ENOUGH = 0.05
+# Seconds. A delivery that takes longer than the first is slow. A caller that has spent the second
+# on slow ones leaves the remaining events to the next caller.
+_SLOW = 0.0005
+_MOST_SPENT = 0.05
 
 
 class Moment:
@@ -50,7 +50,7 @@ class Moment:
 
     def __init__(self, circuit: Circuit, *, judges_results: bool, shadow: bool) -> None:
         self._base = circuit
-        # The latest, which those of `_base` may not be.
+        # Maybe newer than those of `_base`.
         self.counters = circuit.counters
         self.failed = circuit.failed
         self.following: dict[None, Moment] = {}
@@ -62,7 +62,7 @@ class Moment:
         self._success_unheard = not waiting and Kind.CALL_SUCCEEDED not in heard
         self.steady: Period | None = None  # its successes change nothing, but may be told
         self.healthy: Period | None = None
-        # Its successes, its failures short of the one that opens: they change counts alone.
+        # In this period, a success, or a failure that opens nothing, changes only counts.
         self.counts_success: Period | None = None
         self.counts_failure: Period | None = None
         if self.admits_all:
@@ -90,9 +90,9 @@ class Moment:
         return circuit
 
     def counted(self, now: float, *, failed: bool) -> "Moment | None":
-        """The moment after an outcome that changes counts alone; None if it may do more.
+        """The moment after an outcome that changes only counts; None if it may do more.
 
-        Short for `Circuit.settle`: what calls cost that a rule counts.
+        A shortcut for `Circuit.settle`, which makes the calls cheap that a rule counts.
         """
         try:
             after = [counter.after(now, 0.0, failed=failed) for counter in self.counters]
@@ -137,7 +137,7 @@ class Permit:
         self.key = key  # names a probe, or a call whose time matters
         self.grant: Grant | None = None  # of a cluster, good until `lease_ends`
         self.lease_ends = 0.0
-        # Last, because a permit that is half made has nothing to let go of.
+        # Set last: a permit that is only half made has nothing to release.
         self._unsettled = {None: True}
 
     @property
@@ -179,7 +179,7 @@ class Permit:
 
 
 class HeldPermit(Permit):
-    """A probe, which holds a slot, or a call whose time matters. Abandoned, it lets go of both."""
+    """A probe, which holds a slot, or a call whose time matters. If abandoned, it ends both."""
 
     __slots__ = ("_running_since", "_spent", "started")
 
@@ -233,7 +233,7 @@ class Core:
     def latest(self) -> Moment:
         moment = self.moment
         if moment.following:
-            # Somebody has linked a moment and not come to this line, or came to it late.
+            # Another caller has linked a moment and not stored it yet, or has stored an old one.
             while following := moment.following.get(None):
                 moment = following
             self.moment = moment
@@ -244,9 +244,10 @@ class Core:
         return self.latest().circuit
 
     def change(self, step: Callable[[Circuit], tuple[Circuit, T]]) -> T:
-        """Have the circuit that `step` returns follow, unless it is the same. Returns the rest.
+        """Replace the circuit by the one that `step` returns; returns what else it returns.
 
-        `step` may run several times, and counts once.
+        `step` may run several times. Only the last run has an effect, unless it returns the circuit
+        that it got: then nothing changes.
         """
         while True:
             latest = self.latest()
@@ -490,17 +491,17 @@ class Core:
 
         Checks again afterwards, for events that arrived during the delivery.
         """
-        slow = 0.0
-        while self.circuit.waiting and slow < _LONG_ENOUGH:
+        spent = 0.0
+        while self.circuit.waiting and spent < _MOST_SPENT:
             mine = False
             for _ in self._turn.take():
                 mine = True
-                while (waiting := self.circuit.waiting) and slow < _LONG_ENOUGH:
+                while (waiting := self.circuit.waiting) and spent < _MOST_SPENT:
                     started = time.perf_counter()
                     self._tell(waiting[0])
                     self._drop(waiting[0])
                     took = time.perf_counter() - started
-                    slow += took if took > _LONG else 0.0
+                    spent += took if took > _SLOW else 0.0
             if not mine:
                 return
 

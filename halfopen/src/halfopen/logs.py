@@ -41,10 +41,8 @@ def log_changes(
         name = event.breaker.name
         log.warning("circuit %s: a probe is silent", name, extra={"breaker": name})
 
-    leave_changes, leave_probes = (
-        breakers.on(StateChanged, changed),
-        breakers.on(ProbeExpired, expired),
-    )
+    leave_changes = breakers.on(StateChanged, changed)
+    leave_probes = breakers.on(ProbeExpired, expired)
 
     def leave() -> None:
         leave_changes()

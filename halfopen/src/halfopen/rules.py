@@ -118,8 +118,8 @@ class _Pile(NamedTuple):
 class _Recent(NamedTuple):
     """The times of the last `n` failures: the rule trips when the first of them is young enough.
 
-    A queue of two parts: from `older[start:]` the first is taken, onto `newer` the next is put, the
-    latest on top. Once `n` are known, `older` is never empty: all of `newer` moves there at once.
+    A queue in two parts: the oldest time is `older[start]`, the latest is on top of `newer`. Once
+    there are `n`, `older` is never empty: when it runs out, all of `newer` moves there.
     """
 
     rule: FailureCount
@@ -254,15 +254,15 @@ class _LastSeconds(NamedTuple):
             or now >= latest.first + seconds / _BUCKETS
             or (older and older[0].last + seconds < now)
         ):
-            older, latest, calls, bads = self._turned(now)
+            older, latest, calls, bads = self._trimmed(now)
         first, last, its_calls, its_bad = latest
         # Threads may come with their times out of order.
         last = now if now > last else last  # noqa: FURB136
         latest = tuple.__new__(_Bucket, (first, last, its_calls + 1, its_bad + bad))
         return tuple.__new__(_LastSeconds, (seconds, older, latest, calls + 1, bads + bad))
 
-    def _turned(self, now: float) -> tuple[tuple[_Bucket, ...], _Bucket, int, int]:
-        """What it is before a call that comes `now`: without what is too old, its bucket apart."""
+    def _trimmed(self, now: float) -> tuple[tuple[_Bucket, ...], _Bucket, int, int]:
+        """Without buckets that are too old; `latest` is the bucket for a call that comes `now`."""
         seconds, older, latest, calls, bads = self
         buckets = older if latest is None else (*older, latest)
         gone = 0
@@ -342,7 +342,7 @@ class _Share(NamedTuple):
         return tuple.__new__(_Share, (rule, slower_than, tally.after(now, bad=bad)))
 
     def trips(self, now: float, hung: int) -> bool:
-        # What was just heard has brought the tally up to now.
+        # The call that was just counted has brought the tally up to date.
         calls, bad = self.tally.at(now, hung) if hung else (self.tally.calls, self.tally.bad)
         # A quotient, not a product: 7 / 100 is the float 0.07, but 0.07 * 100 is more than 7.
         return calls >= self.rule.minimum_calls and bad / calls >= self.rule.rate

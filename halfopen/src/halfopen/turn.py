@@ -17,9 +17,9 @@ class _Cell:
 class Turn:
     """At most one has the turn, and nobody waits for it: `for _ in turn.take(): ...`.
 
-    The loop runs once, or, if somebody else has the turn, not at all. Nothing but the loop holds
-    what it runs over, and when that is gone, the turn is free. So the turn ends with the loop,
-    however that ends: neither an exception out of a signal handler nor a fork leaves it taken.
+    The loop runs once, or, if somebody else has the turn, not at all. Only the loop refers to the
+    token that it runs over, and when the token is gone, the turn is free. So the turn ends with the
+    loop, however that ends: an exception from a signal handler or a fork does not leave it taken.
     """
 
     __slots__ = ("_cell",)

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from itertools import takewhile
 
 
 class CallsInFlight:
@@ -11,7 +11,7 @@ class CallsInFlight:
     __slots__ = ("_starts",)
 
     def __init__(self) -> None:
-        self._starts: dict[object, float] = {}
+        self._starts: dict[object, float] = {}  # in the order of their values
 
     def begin(self, key: object, started: float) -> None:
         self._starts[key] = started
@@ -20,20 +20,12 @@ class CallsInFlight:
         self._starts.pop(key, None)
 
     def longer_than(self, limit: float | None, now: float) -> int:
-        """Number of calls that have run for longer than `limit` seconds, kept in start order."""
+        """Number of calls that have run for longer than `limit` seconds."""
         if limit is None:
             return 0
         while True:
             try:
-                return _leading(self._starts, lambda started: now - started > limit)
+                late = takewhile(lambda started: now - started > limit, self._starts.values())
+                return sum(1 for _ in late)
             except RuntimeError:  # a call began or ended meanwhile
                 continue
-
-
-def _leading(starts: dict[object, float], hangs: Callable[[float], bool]) -> int:
-    count = 0
-    for started in starts.values():
-        if not hangs(started):
-            break
-        count += 1
-    return count
