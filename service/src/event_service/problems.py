@@ -79,9 +79,7 @@ def problem_for(error: Exception) -> Problem:
             members["errors"] = [{"path": path, "message": text} for path, text in error.errors]
         case errors.UpstreamRejected():
             members["upstream_status"] = error.upstream_status
-        case errors.Overloaded() | errors.RateLimited():
-            headers["retry-after"] = _whole_seconds(error.retry_after)
-        case errors.OutboxUnavailable():
+        case errors.Overloaded() | errors.RateLimited() | errors.OutboxUnavailable():
             headers["retry-after"] = _whole_seconds(error.retry_after)
         case errors.UpstreamUnavailable():
             headers["retry-after"] = _whole_seconds(error.retry_after or 1.0)

@@ -15,6 +15,7 @@ from event_service.errors import (
     UpstreamTimeout,
 )
 from event_service.models import Event, NewEvent, User, is_id
+from event_service.sources.guarded import Source
 from event_service.sources.tolerances import tolerated
 
 TITLE = "Written by event-service check-upstream"
@@ -37,20 +38,10 @@ _BY_STATUS: dict[int, str] = {
 _ALIGNED = "<<<>><"
 
 
-class Source(Protocol):
+class CheckedSource(Source, Protocol):
     """The source that is checked, over HTTP."""
 
     events_of: Callable[[str], Awaitable[list[Event]]] | None
-
-    async def users(self) -> list[User]: ...
-
-    async def user(self, user_id: str) -> User: ...
-
-    async def events(self) -> list[Event]: ...
-
-    async def event(self, event_id: str) -> Event: ...
-
-    async def add_event(self, event: NewEvent, *, event_id: str, idempotency_key: str) -> str: ...
 
 
 class Finding(NamedTuple):
@@ -110,7 +101,7 @@ class UpstreamCheck:
 
     def __init__(
         self,
-        source: Source,
+        source: CheckedSource,
         recorder: Recorder,
         *,
         timeout: float,
