@@ -9,7 +9,7 @@ import structlog
 
 from event_service.errors import DeliveryNotFound, OutboxUnavailable
 from event_service.libs.group_commit import GroupCommit
-from event_service.outbox.records import Accepted, Delivery, Figures, NewDelivery, State
+from event_service.outbox.records import Accepted, Delivery, NewDelivery, State
 from event_service.outbox.relay import POLL, Relay
 from event_service.outbox.store import Store, StoreFailed
 from event_service.signals import DeliveryAccepted, Emit, OutboxFailed, OutboxSeen
@@ -47,15 +47,9 @@ class Outbox:
         self._emit = emit
         self._clock = clock
         self._accepts: GroupCommit[NewDelivery, Accepted] = GroupCommit(store.accept)
-        self._figures = Figures(0, 0.0)
         self._stopping = asyncio.Event()
         self._ended = asyncio.Event()
         self._is_open = False
-
-    @property
-    def figures(self) -> Figures:
-        """The outbox's figures over all processes, a few seconds old."""
-        return self._figures
 
     async def open(self) -> None:
         """Connect and migrate. If the database cannot be reached, `run` tries again.
@@ -186,8 +180,7 @@ class Outbox:
         looks = TIDY_EVERY
         while not self._stopping.is_set():
             try:
-                self._figures = await self._store.figures()
-                self._emit(OutboxSeen(*self._figures))
+                self._emit(OutboxSeen(*await self._store.figures()))
                 if looks >= TIDY_EVERY and self._may_write():
                     looks = 0
                     await self._tidy_up()
