@@ -88,6 +88,26 @@ def test_a_rule_that_raises_harms_no_call(make, fail, succeed, caplog):
     }
 
 
+def test_a_rule_starts_once_so_that_no_recovery_fails_for_it(make, clock, fail, succeed):
+    starts = []
+
+    class Once(TotalTime):
+        def start(self):
+            starts.append(self)
+            if len(starts) > 1:
+                raise ZeroDivisionError
+            return super().start()
+
+    breaker = make(trip=Once(5))
+    breaker.trip()
+    clock.advance(10)
+
+    succeed(breaker)
+
+    assert breaker.state is State.CLOSED
+    assert breaker.snapshot().rules[0].value == 0
+
+
 class TooMany(Exception):
     def __init__(self, retry_after):
         super().__init__(f"retry after {retry_after}")

@@ -93,6 +93,7 @@ class CircuitBreaker:
         checks.function("random", random)
         policy = Policy(
             rules=rules,
+            fresh=tuple(rule.start() for rule in rules),
             limits=tuple(getattr(rule, "slower_than", None) for rule in rules),
             cooldown=Cooldown(cooldown, random),
             success_threshold=success_threshold,

@@ -60,6 +60,7 @@ class Policy:
     """The settings that the state machine uses."""
 
     rules: tuple[Rule, ...]
+    fresh: tuple[Counter, ...]  # of each rule: has heard of no call
     limits: tuple[float | None, ...]  # of each rule: beyond it a call is slow
     cooldown: Cooldown
     success_threshold: int
@@ -322,9 +323,7 @@ class Circuit(NamedTuple):
         if state is CLOSED:
             timed = self.policy.slower_than is not None
             period = Period(state, now, in_flight=CallsInFlight() if timed else None)
-            circuit = self._replace(
-                counters=tuple([rule.start() for rule in self.policy.rules]), step=0
-            )
+            circuit = self._replace(counters=self.policy.fresh, step=0)
         else:
             period = Period(
                 state,

@@ -25,7 +25,10 @@ class Rule(Protocol):
     """
 
     def start(self) -> "Counter":
-        """A counter that has heard of no call. Called whenever the circuit closes."""
+        """A counter that has heard of no call.
+
+        Called once for each breaker, which goes back to that counter whenever the circuit closes.
+        """
 
 
 class Counter(Protocol):
