@@ -14,6 +14,8 @@ import halfopen  # noqa: F401
 
 # In continuous integration every program is installed, so no test may be skipped.
 SKIPS_FAIL = bool(os.environ.get("SKIPS_FAIL"))
+# Long proofs in full, as continuous integration wants them: `make test LONG=1`.
+LONG = bool(os.environ.get("LONG"))
 REPOSITORY = Path(__file__).parent
 # On a busy machine any example may be slow.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
             signal.signal(number, usual)
     for marker in (
         "browser: needs Chromium",
+        "long: only `make test LONG=1` runs it",
         "needs(*programs): skipped where one of these programs is not installed",
         "slow: `make test-quick` leaves it out",
     ):
@@ -50,8 +53,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need a program count as slow.
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests that need a program count as slow; long ones are left out of the short form.
 
     Files whose tests run processes take longest and come first: otherwise the last would run alone.
     """
@@ -59,6 +62,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         fixtures = getattr(item, "fixturenames", ())
         if item.get_closest_marker("needs") or {"needs", "redis_server"}.intersection(fixtures):
             item.add_marker("slow")
+    if not LONG:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
     items.sort(key=lambda item: item.path.parent != REPOSITORY / "tests")
 
 
@@ -77,6 +84,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("needs"):
         for program in marker.args:
             find(program)
+
+
+@pytest.fixture(scope="session")
+def times() -> Callable[[int, int], int]:
+    """`times(6, 24)` is 6, and 24 in the long form."""
+    return lambda short, long: long if LONG else short
 
 
 @pytest.fixture(scope="session")

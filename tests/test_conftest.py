@@ -31,8 +31,16 @@ OF_NODE = """
     def test_something():
         pass
 """
+LONG = """
+    import pytest
 
+    def test_something(times):
+        assert times(2, 5) == ROUNDS
 
+    @pytest.mark.long
+    def test_in_full():
+        pass
+"""
 SETTINGS = """
     import os
     from pathlib import Path
@@ -113,3 +121,12 @@ def test_what_needs_a_program_or_is_marked_slow_is_not_in_the_quick_run(pytester
     pytester.makepyfile(test_marked=MARKED, test_fixture=IN_A_FIXTURE, test_plain=SETTINGS)
 
     pytester.runpytest("-m", "not slow").assert_outcomes(passed=1, deselected=2)
+
+
+@pytest.mark.parametrize(("environ", "rounds", "outcomes"), [("", 2, 1), ("1", 5, 2)])
+def test_long_proofs_are_short_unless_asked_for(pytester, monkeypatch, environ, rounds, outcomes):
+    monkeypatch.setenv("LONG", environ)
+    pytester.makeconftest(CONFTEST.read_text())
+    pytester.makepyfile(LONG.replace("ROUNDS", str(rounds)))
+
+    pytester.runpytest().assert_outcomes(passed=outcomes, deselected=2 - outcomes)

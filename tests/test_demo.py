@@ -32,6 +32,7 @@ def tell(monkeypatch):
     return run
 
 
+@pytest.mark.long
 def test_every_claim_of_the_demo_holds_and_its_output_is_plain_without_a_terminal():
     demo = subprocess.run(
         [sys.executable, "-m", "demo"],

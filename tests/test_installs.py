@@ -89,6 +89,7 @@ def test_no_two_files_pin_the_same_package_differently():
     assert {name: versions for name, versions in pinned.items() if len(versions) > 1} == {}
 
 
+@pytest.mark.long
 def test_later_releases_change_nothing_with_the_pip_that_python_brings(tmp_path):
     index, here = tmp_path / "index", tmp_path / "here"
     recipe = recipe_of(".venv/.dev")

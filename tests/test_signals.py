@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="reads /proc"),
     pytest.mark.timeout(900),
 ]
-ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("SIGNAL_ROUNDS", "2"))
 SEED = os.environ.get("SIGNAL_SEED", "1")
 # Seconds from the last reply to the end; the machine that runs the tests may be busy.
 QUICK = 2.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,11 @@ SCHEMATHESIS = Path(sysconfig.get_path("scripts")) / "schemathesis"
     ids=["open", "guarded"],
 )
 async def test_schemathesis_finds_nothing(
-    start: Start, tmp_path: Path, settings: dict[str, Any], options: tuple[str, ...]
+    start: Start,
+    tmp_path: Path,
+    times: Callable[[int, int], int],
+    settings: dict[str, Any],
+    options: tuple[str, ...],
 ):
     # A key that comes with another event is rightly refused, however valid the event is.
     (tmp_path / "schemathesis.toml").write_text(
@@ -40,7 +45,7 @@ async def test_schemathesis_finds_nothing(
             "run",
             f"{client._base_url}/openapi.json",
             "--checks=all",
-            "--max-examples=15",
+            f"--max-examples={times(4, 15)}",
             "--seed=1",
             "--generation-database=none",
             "--no-color",

@@ -7,8 +7,9 @@ from torture.power import FAILURES, failing_disk, power_cuts
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
-async def test_a_power_cut_at_any_sync_loses_nothing_that_was_acknowledged(tmp_path):
-    assert await power_cuts(50, 1, tmp_path) >= 50
+async def test_a_power_cut_at_any_sync_loses_nothing_that_was_acknowledged(tmp_path, times):
+    cuts = times(15, 50)
+    assert await power_cuts(cuts, 1, tmp_path) >= cuts
 
 
 @pytest.mark.parametrize(("errno", "operation"), FAILURES)
