@@ -73,22 +73,20 @@ class Pool:
         With `fresh`, it never returns an idle connection. Raises ClientClosed. The wait has no
         time limit of its own; a cancelled caller gives up its turn.
         """
-        while not self._closed:
-            if not fresh and (connection := self.take()) is not None:
-                return connection
-            if self._waiting or self.open >= self._limit:
-                if not self._idle:
-                    connection = await self._turn(watch)
-                    if connection is None or (connection.usable and not fresh):
-                        return connection
-                else:
-                    connection = self._idle.pop(0)
-                self._making += 1
-                connection.close()
-                return None
+        if self._closed:
+            raise ClientClosed("the client is closed")
+        if not fresh and (connection := self.take()) is not None:
+            return connection
+        if not self._waiting and self.open < self._limit:
             self._making += 1
             return None
-        raise ClientClosed("the client is closed")
+        connection = self._idle.pop(0) if self._idle else await self._turn(watch)
+        if connection is None or (connection.usable and not fresh):
+            return connection
+        # Counted before the close, which would let another caller open one.
+        self._making += 1
+        connection.close()
+        return None
 
     async def make(self, within: float) -> Connection:
         """Open a connection, `within` so many seconds. Raises what `Dial.connect` raises."""
