@@ -10,8 +10,9 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from random import SystemRandom
 
 import psutil
 
@@ -141,7 +142,9 @@ def running(*command: str | Path) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Not one of those for outgoing connections: any of them may take it before the server does."""
+    while True:
+        port = SystemRandom().randint(20_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port

@@ -178,6 +178,7 @@ class TestStream:
         ]
         assert 0.5 < took < 4
 
+    @pytest.mark.slow
     async def test_requests_show_in_the_next_frames(self, start: Start, mock: MockUpstream):
         async with start() as client, client.get("/dashboard/stream") as stream:
             await client.get("/api/getUsers")
@@ -205,6 +206,7 @@ class TestStream:
         assert counts["/api/getEventsByUserId/{id}"]["limited"] == 1
         assert counts["other paths"]["limited"] == sum(counts["other paths"].values()) == 1
 
+    @pytest.mark.slow
     async def test_all_watchers_get_the_same_frame(self, start: Start):
         async with (
             start() as client,
@@ -266,6 +268,7 @@ class TestStream:
         # What nothing happens to is left out; the whole frame has 20 times as much.
         assert changes[-1][0][0] < 1_000
 
+    @pytest.mark.slow
     async def test_an_open_dashboard_does_not_hold_up_a_stop(self, mock: MockUpstream):
         async with serve(mock.url) as server, aiohttp.ClientSession(server.url) as client:
             async with client.get("/dashboard/stream") as stream:

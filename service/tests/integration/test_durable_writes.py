@@ -79,6 +79,7 @@ async def test_an_event_is_accepted_at_once_and_delivered_once(started, mock):
     assert UUID(body["id"]).version == 7
 
 
+@pytest.mark.slow
 async def test_it_waits_through_an_outage(started, mock):
     mock.faults.set("addEvent", DOWN)
     async with started() as client:
@@ -269,6 +270,7 @@ async def test_log_lines_tell_both_requests_and_metrics_count(started, mock):
     assert metrics["outbox_delivery_seconds_count"] == "1.0"
 
 
+@pytest.mark.slow
 async def test_the_upstream_sees_the_same_id_and_key_at_each_attempt(started, mock):
     mock.faults.set("addEvent", Fault(status=500, first_n=1))
     async with started() as client:

@@ -313,6 +313,7 @@ async def test_an_unrecorded_trace_is_not_an_exemplar(start: Start, headers: dic
     assert not [sample for sample in samples if sample.exemplar]
 
 
+@pytest.mark.slow
 async def test_two_workers_answer_with_the_counts_of_both(mock: MockUpstream):
     async with serve(mock.url, workers="2") as server:
         await server.started()
@@ -333,6 +334,7 @@ async def test_two_workers_answer_with_the_counts_of_both(mock: MockUpstream):
     assert max(resident) * 1.5 < found.of("process_resident_memory_bytes") < sum(resident) * 1.2
 
 
+@pytest.mark.slow
 async def test_totals_outlive_the_worker_that_counted_them(mock: MockUpstream):
     async with serve(mock.url, workers="2") as server:
         first = await server.started()
@@ -350,6 +352,7 @@ async def test_totals_outlive_the_worker_that_counted_them(mock: MockUpstream):
     assert found.of("http_requests_in_flight") == 1
 
 
+@pytest.mark.slow
 async def test_workers_need_no_files(mock: MockUpstream, tmp_path: Path):
     """What they share is memory, so no cleaner, no full disk and no lost folder takes it."""
     async with serve(mock.url, workers="2", TMPDIR=str(tmp_path)) as server:

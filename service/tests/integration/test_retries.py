@@ -130,6 +130,7 @@ async def test_a_hanging_upstream_costs_a_request_its_deadline_and_three_calls(
         assert service.bulkhead.in_flight == 0
 
 
+@pytest.mark.slow
 async def test_under_steady_failures_retries_stay_within_a_tenth_of_the_requests():
     async with run_mock(users=400, events_per_user=0, seed=1) as mock:
         # Too few to open the breaker, and far more than the budget has retries for.
