@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -31,6 +32,10 @@ PACKAGES = {
     "taskset": "util-linux",
 }
 OTHER_NAMES = {"chromium": ["chromium-browser"]}
+# Variables of a contributor that change what is tested, or how it is printed.
+PERSONAL = re.compile(
+    r"(EVENT_SERVICE|OTEL)_.*|(http|https|all|no)_proxy|FORCE_COLOR|NO_COLOR|COLUMNS", re.IGNORECASE
+)
 # On Debian servers are not in an ordinary user's PATH.
 FOLDERS = ["/usr/local/sbin", "/usr/sbin", *map(str, Path("/usr/lib/postgresql").glob("*/bin"))]
 
@@ -71,11 +76,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_of_the_contributor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hide the user's own settings, in the environment or in `.env`, from all tests."""
+    """Hide the contributor's own environment and `.env` from all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("elsewhere"))
         for name in os.environ:
-            if name.startswith("EVENT_SERVICE_"):
+            if PERSONAL.fullmatch(name):
                 patch.delenv(name)
         yield
 

@@ -46,7 +46,8 @@ SETTINGS = """
     from pathlib import Path
 
     def test_something():
-        assert not [name for name in os.environ if name.startswith("EVENT_SERVICE_")]
+        assert not {"EVENT_SERVICE_PORT", "OTEL_SDK_DISABLED", "HTTP_PROXY"} & set(os.environ)
+        assert not {"http_proxy", "FORCE_COLOR", "COLUMNS"} & set(os.environ)
         assert not Path(".env").exists()
 """
 
@@ -111,6 +112,11 @@ def test_the_settings_of_a_contributor_reach_no_test(pytester, monkeypatch):
     pytester.makeconftest(CONFTEST.read_text())
     pytester.path.joinpath(".env").write_text("EVENT_SERVICE_PORT=3999\n")
     monkeypatch.setenv("EVENT_SERVICE_PORT", "3999")
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    for name in ("HTTP_PROXY", "http_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "40")
     pytester.makepyfile(SETTINGS)
 
     pytester.runpytest().assert_outcomes(passed=1)
