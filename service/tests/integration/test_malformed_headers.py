@@ -45,14 +45,23 @@ PATHS = {
     "access-control-request-headers": ["OPTIONS /api/getUsers"],
     "access-control-request-method": ["OPTIONS /api/getUsers"],
 }
+NO_URLS = ["http://[", "[::1", "a]b", "//["]
 # Each of these broke a parser once.
-KNOWN = [
-    *("http://[", "[::1", "a]b", "//[", "text/plain; version=zzz", "text/plain;version=1.0.0;q=x"),
-    *('for="', 'for=203.0.113.9;host="for=6.6.6.6"', "for=x", 'prefs={"x":1}', "flag", "path=/x"),
-    *("application/json;charset", 'application/json; a="', "respond-async, wait=", "wait=1e9999"),
-    *("2, 2", "+2", "1e3", "0x2", "2_0", "\xb2", "bytes=-", "bytes=9-1", "bytes=1e9-", 'W/"', "*"),
-    *("gzip, chunked", "chunked, chunked", "100-continue", "x" * 20_000, "=" * 5_000, "\xff" * 999),
-]
+KNOWN = {
+    "accept": ["text/plain; version=zzz", "text/plain;version=1.0.0;q=x"],
+    "content-length": ["2, 2", "+2", "1e3", "0x2", "2_0", "\xb2"],
+    "content-type": ["application/json;charset", 'application/json; a="'],
+    "cookie": ['prefs={"x":1}', "flag", "path=/x"],
+    "expect": ["100-continue"],
+    "forwarded": ['for="', 'for=203.0.113.9;host="for=6.6.6.6"', "for=x"],
+    "host": NO_URLS,
+    "if-none-match": ['W/"', "*"],
+    "origin": NO_URLS,
+    "prefer": ["respond-async, wait=", "wait=1e9999"],
+    "range": ["bytes=-", "bytes=9-1", "bytes=1e9-"],
+    "transfer-encoding": ["gzip, chunked", "chunked, chunked"],
+}
+LARGE = ["x" * 20_000, "=" * 5_000, "\xff" * 999]
 PIECES = """\
 http:// https:// // [ ] [::1 a]b [v1.x] : ; , = " ' \\ / ? # @ % %zz %00 * ** */* text/plain
 version=zzz version=9.9.9 q= q=x q=-1 q=1e9 application/json charset= charset="utf charset=utf-16
@@ -88,7 +97,6 @@ def request(path: str, header: str, value: str, number: int) -> bytes:
 async def test_no_malformed_header_makes_it_answer_500(
     start: Start, env: str, times: Callable[[int, int], int]
 ):
-    requests_per_header = times(20, 60)
     chance = random.Random(7)
     found: Counter[int] = Counter()
     faults = []
@@ -104,10 +112,10 @@ async def test_no_malformed_header_makes_it_answer_500(
     }
     async with start(**settings) as client:
         for header, paths in PATHS.items():
-            for number in range(requests_per_header):
-                path = paths[number % len(paths)]
-                known = KNOWN[number // len(paths) : number // len(paths) + 1]
-                value = known[0] if known else malformed(chance)
+            known = [*KNOWN.get(header, []), *LARGE]
+            tried = [(path, value) for path in paths for value in known]
+            tried += [(chance.choice(paths), malformed(chance)) for _ in range(times(14, 60))]
+            for number, (path, value) in enumerate(tried):
                 async with connection(client) as raw:
                     await raw.send(request(path, header, value, number))
                     answer = await raw.answer(to_head=path.startswith("HEAD"))
@@ -117,5 +125,4 @@ async def test_no_malformed_header_makes_it_answer_500(
                     faults.append((status, path, header, value))
 
     assert faults == []
-    assert found.total() == requests_per_header * len(PATHS)
     assert len(found) > 4, "the requests reach more than one check"

@@ -26,6 +26,7 @@ FAILED = {
     "operation": "addEvent",
     "reason": "timeout: no reply in time",
 }
+TALKATIVE = {**FAILED, "reason": "no reply in time; " * 20}
 
 
 def line(**members):
@@ -62,7 +63,9 @@ def test_a_bug_is_named_as_the_code_names_it():
     assert text == "15:36:37  POST /api/addEvent  500  2.7 ms  RuntimeError  abc"
 
 
-@pytest.mark.parametrize("members", [{}, REFUSED, FAILED, {"slow": True, "level": "warning"}])
+@pytest.mark.parametrize(
+    "members", [{}, REFUSED, FAILED, TALKATIVE, {"slow": True, "level": "warning"}]
+)
 @pytest.mark.parametrize("path", ["/", "/api/getEventsByUserId/" + "x" * 128, "/" + "\n" * 1000])
 @pytest.mark.parametrize("request_id", ["abc", REQUEST["request_id"], "x" * 128])
 @pytest.mark.parametrize("duration", [0.01, 59_999.99])
