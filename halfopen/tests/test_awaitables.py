@@ -150,6 +150,22 @@ def test_a_task_stays_a_task_and_counts_though_nobody_awaits_it(breaker, told):
     assert told == [CallFailed]
 
 
+def test_the_error_of_a_task_that_nobody_awaits_is_still_reported(breaker, told):
+    reported = []
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: reported.append(context["exception"]))
+        breaker.call(lambda: asyncio.ensure_future(work(ConnectionError("down"))))
+        await asyncio.sleep(0.01)
+        gc.collect()
+
+    asyncio.run(main())
+
+    assert told == [CallFailed]
+    assert [str(error) for error in reported] == ["down"]
+
+
 def test_a_future_of_an_executor_counts_when_it_is_done(breaker, told):
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         future = breaker.call(pool.submit, int, "42")

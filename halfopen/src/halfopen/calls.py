@@ -356,10 +356,20 @@ def _done(core: Core, permit: Permit, future: Any) -> None:
     """Judge a future or task when it is done."""
     if future.cancelled():
         permit.ignore()
-    elif (error := future.exception()) is not None:
+    elif (error := _error_of(future)) is not None:
         core.raised(permit, error)
     else:
         core.returned(permit, future.result())
+
+
+def _error_of(future: Any) -> BaseException | None:
+    """What the future raises.
+
+    asyncio reports an error that nobody has retrieved, and `exception()` retrieves it. So a task
+    that nobody awaits would fail in silence.
+    """
+    error = getattr(future, "_exception", None)
+    return error if isinstance(error, BaseException) else future.exception()
 
 
 class _Awaitable:
