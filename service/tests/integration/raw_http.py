@@ -30,6 +30,9 @@ class RawClient:
         self._writer.write(data)
         await self._writer.drain()
 
+    def end_sending(self) -> None:
+        self._writer.write_eof()
+
     async def answer(self, *, to_head: bool = False) -> Answer:
         """The next response; raises IncompleteReadError if the server closed instead."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")

@@ -50,6 +50,22 @@ async def test_a_call_ends_when_its_only_client_leaves(start: Start):
         await asyncio.wait_for(api.dropped.wait(), timeout=5)
 
 
+async def test_a_client_that_ends_its_sending_side_counts_as_one_that_left(start: Start):
+    """What the operations page says; HTTP clients and proxies do not do this."""
+    api = HangingApi()
+    async with (
+        start(app={"source": api}, request_deadline=60) as client,
+        connection(client) as half_closed,
+    ):
+        await half_closed.send(GET_USERS)
+        await api.asked.wait()
+
+        half_closed.end_sending()
+
+        await asyncio.wait_for(api.dropped.wait(), timeout=5)
+        assert await half_closed.closed()
+
+
 async def test_nothing_is_retried_for_a_client_that_left(start: Start, mock: MockUpstream):
     mock.faults.set("getUsers", Fault(delay=0.2, status=500))
     async with start() as client, connection(client) as leaver:
