@@ -65,6 +65,15 @@ def programs(pytester, monkeypatch):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def nothing_of_other_plugins(monkeypatch):
+    """What pytest imports in the tests' own process is forgotten, and then there twice.
+
+    So it runs in another, and there without the plugins that take long to import.
+    """
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+
+
 def add(folder: Path, program: str) -> None:
     (folder / program).write_text("")
     (folder / program).chmod(0o755)
@@ -74,7 +83,7 @@ def add(folder: Path, program: str) -> None:
 def test_a_missing_program_skips_with_one_line_that_says_how_to_get_it(pytester, programs, test):
     pytester.makepyfile(test)
 
-    run = pytester.runpytest("--strict-markers")
+    run = pytester.runpytest_subprocess("--strict-markers")
 
     run.assert_outcomes(skipped=1)
     run.stdout.fnmatch_lines(["skipped 1: needs wrk: apt-get install wrk"])
@@ -85,7 +94,7 @@ def test_with_its_programs_a_test_runs(pytester, programs, test):
     add(programs, "wrk")
     pytester.makepyfile(test)
 
-    pytester.runpytest("--strict-markers").assert_outcomes(passed=1)
+    pytester.runpytest_subprocess("--strict-markers").assert_outcomes(passed=1)
 
 
 def test_in_the_gate_a_missing_program_fails(pytester, programs, monkeypatch):
@@ -102,7 +111,7 @@ def test_in_the_gate_a_missing_program_fails(pytester, programs, monkeypatch):
 def test_missing_packages_of_node_are_skipped_with_the_command_that_gets_them(pytester, programs):
     pytester.makepyfile(OF_NODE)
 
-    run = pytester.runpytest()
+    run = pytester.runpytest_subprocess()
 
     run.assert_outcomes(skipped=1)
     run.stdout.fnmatch_lines(["skipped 1: needs *: npm ci --prefix tests/nowhere"])
@@ -119,14 +128,14 @@ def test_the_settings_of_a_contributor_reach_no_test(pytester, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
     pytester.makepyfile(SETTINGS)
 
-    pytester.runpytest().assert_outcomes(passed=1)
+    pytester.runpytest_subprocess().assert_outcomes(passed=1)
 
 
 def test_what_needs_a_program_or_is_marked_slow_is_not_in_the_quick_run(pytester, programs):
     add(programs, "wrk")
     pytester.makepyfile(test_marked=MARKED, test_fixture=IN_A_FIXTURE, test_plain=SETTINGS)
 
-    pytester.runpytest("-m", "not slow").assert_outcomes(passed=1, deselected=2)
+    pytester.runpytest_subprocess("-m", "not slow").assert_outcomes(passed=1, deselected=2)
 
 
 @pytest.mark.parametrize(("environ", "rounds", "outcomes"), [("", 2, 1), ("1", 5, 2)])
@@ -135,4 +144,4 @@ def test_long_proofs_are_short_unless_asked_for(pytester, monkeypatch, environ, 
     pytester.makeconftest(CONFTEST.read_text())
     pytester.makepyfile(LONG.replace("ROUNDS", str(rounds)))
 
-    pytester.runpytest().assert_outcomes(passed=outcomes, deselected=2 - outcomes)
+    pytester.runpytest_subprocess().assert_outcomes(passed=outcomes, deselected=2 - outcomes)

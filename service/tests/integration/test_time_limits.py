@@ -56,7 +56,7 @@ async def test_an_event_that_hangs_costs_a_partial_reply_that_event_alone(
 async def test_events_that_wait_in_a_queue_for_too_long_are_errors_of_a_partial_reply():
     async with (
         run_mock(users=1, events_per_user=30, event_delay=0.2) as mock,
-        observed(upstream_url=mock.url, upstream_concurrency=2, **TIGHT) as service,
+        observed(upstream_url=mock.url, upstream_concurrency=2, request_deadline=2.0) as service,
     ):
         user = next(mock.store.users())
         async with service.client.get(f"/api/getEventsByUserId/{user.id}?partial=true") as reply:
