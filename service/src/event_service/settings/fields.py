@@ -168,7 +168,7 @@ class Settings(BaseSettings):
     """Rate limit for each client, such as `100/second` or `5000/hour`; empty turns it off."""
     api_key_header: Annotated[str, AfterValidator(values.header_name)] = ""
     """Header with a client's API key, which identifies it for the rate limit; empty: its address
-    does.
+    does. An address can introduce only as many keys as it may send requests.
     """
     trusted_proxies: Annotated[
         list[Annotated[str, BeforeValidator(values.network)]],
