@@ -187,6 +187,21 @@ def test_a_full_disk_stops_nothing(tmp_path: Path):
     os.close(full)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
+def test_it_serves_with_closed_standard_streams(closed: str):
+    port = free_port()
+    with started(
+        *("/bin/sh", "-c", f"exec {BIN / 'event-service'} serve {closed}"),
+        EVENT_SERVICE_ENV="testing",
+        EVENT_SERVICE_PORT=str(port),
+        EVENT_SERVICE_UPSTREAM_URL=NOWHERE,
+    ) as process:
+        process.wait_for(f"http://127.0.0.1:{port}/livez")
+        process.send(signal.SIGTERM)
+        assert process.wait() == 0
+        assert "Traceback" not in process.output
+
+
 def test_with_few_files_and_many_connections_it_serves_on_and_says_so_once():
     """A lack of our own files is not the upstream's failure."""
     command = f"ulimit -n 64; exec {BIN / 'event-service'} serve"

@@ -23,6 +23,7 @@ elif (
 import asyncio
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -75,6 +76,7 @@ def about(
 @main.command()
 def serve(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) -> None:
     """Run the service. EVENT_SERVICE_* variables configure it; SIGTERM ends it gracefully."""
+    _open_closed_streams()
     settings = _settings(host=host, port=port, upstream_url=upstream_url)
     # First of all, so that the second of two services started together fails at once.
     listener = _listen(settings.host, settings.port, "EVENT_SERVICE_PORT", count=settings.workers)
@@ -151,6 +153,7 @@ def dev(host: Host = None, port: Port = None, upstream_url: UpstreamUrl = None) 
     """Run the service until Ctrl-C, restarted when its source changes. It starts a mock upstream
     unless you name an upstream of your own.
     """
+    _open_closed_streams()
     if not (find_spec("watchfiles") and find_spec("mock_upstream")):
         fail("`dev` is an extra of its own: pip install 'event-service[dev]'", code=1)
     from event_service import dev as development  # noqa: PLC0415  `serve` need not wait for it
@@ -170,6 +173,16 @@ def _settings(**flags: str | None) -> Settings:
     # Passed as variables, because workers load their settings themselves.
     os.environ.update({PREFIX + k.upper(): v for k, v in flags.items() if v is not None})
     return settings_or_exit()
+
+
+def _open_closed_streams() -> None:
+    """Open each standard stream that was closed before the start, to nowhere.
+
+    Otherwise Python has None in its place, and a socket gets its number.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115  never closed
 
 
 def _listen(host: str, port: int, variable: str, *, count: int = 1) -> Listener:

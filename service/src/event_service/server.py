@@ -312,10 +312,7 @@ class _Output:
     """Standard output, shared by all processes of one service."""
 
     def __init__(self) -> None:
-        # sys.stdout is None if it was closed before the start.
-        self._descriptor = (
-            os.open(os.devnull, os.O_WRONLY) if sys.stdout is None else sys.stdout.fileno()
-        )
+        self._descriptor = sys.stdout.fileno()
         # A file lock is released when its process is killed; a semaphore is not.
         self._lock = _file_without_a_name()
         # Threads do not survive a fork, so none may be running then.
