@@ -11,6 +11,7 @@ PYTHON ?= python3
 TEST_PROCESSES ?= $(shell expr 2 + $$(getconf _NPROCESSORS_ONLN))
 SEEDS ?= 2000
 # `make test COVERAGE=1` also records what `make coverage` reports, and takes half as long again.
+# `make test LONG=1` runs long proofs in full.
 MEASURED := $(if $(COVERAGE),coverage run -m)
 PYTEST := pytest --numprocesses $(TEST_PROCESSES) --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 VENV := .venv
@@ -67,7 +68,7 @@ dev: $(VENV)/.run ## Run the mock upstream on 4010 and the service on 3000 until
 demo: $(VENV)/.run ## Watch an outage and its recovery, in half a minute
 	@$(BIN)/python -m demo
 
-test: $(VENV)/.dev ## Run every test; under four minutes on two cores
+test: $(VENV)/.dev ## Run every test, long ones in a short form; under four minutes on two cores
 	@$(BIN)/python -m coverage erase
 	@$(BIN)/python -m $(MEASURED) $(PYTEST)
 
