@@ -2,6 +2,7 @@ import asyncio
 import json
 import re
 import time
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from importlib.resources import files
 from pathlib import Path
@@ -399,6 +400,17 @@ class TestControls:
         assert (off.status, silent.status, on.status, mock.status) == (404, 400, 200, 404)
         assert 'data-controls=""' in page
         assert 'data-controls="breakers"' in enabled
+
+    async def test_a_wish_in_chunks_is_read_too(self, start: Start):
+        async def chunks() -> AsyncIterator[bytes]:
+            yield b'{"seconds":'
+            yield b'"soon"}'
+
+        headers = {**CONTROL, "Content-Type": "application/json"}
+        async with start() as client:
+            response = await client.post(TRIP, data=chunks(), headers=headers)
+
+        assert response.status == 422
 
     async def test_how_long_why_and_by_whom_go_into_the_log(self, start: Start):
         wish = {"seconds": 60, "reason": "the upstream asked for it", "by": "Kim"}

@@ -50,7 +50,8 @@ def control_route(path: str, act: Act, method: str, access: OperatorAccess | Non
 
 async def read_wish(request: Request, *, asks: bool) -> Wish:
     """Raises InvalidRequest if `asks` is set and the reason or the name is missing."""
-    has_body = request.headers.get("content-length", "0") != "0"
+    chunked = "transfer-encoding" in request.headers
+    has_body = chunked or request.headers.get("content-length", "0") != "0"
     wish = await read_json(request, _decode_wish) if has_body else Wish()
     if asks and not ((wish.reason or "").strip() and (wish.by or "").strip()):
         raise InvalidRequest("Say why, and who you are: both go into the log.")
