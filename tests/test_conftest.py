@@ -1,5 +1,6 @@
 """A test that needs a program which is not there says how to get it, and is a hole in the gate."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ LONG = """
     @pytest.mark.long
     def test_in_full():
         pass
+"""
+PROCESS = """
+    import os
+    from pathlib import Path
+
+    import pytest
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_something(number):
+        with Path(__file__).with_suffix(".ids").open("a") as file:
+            print(os.getpid(), file=file)
 """
 SETTINGS = """
     import os
@@ -145,3 +157,17 @@ def test_long_proofs_are_short_unless_asked_for(pytester, monkeypatch, environ, 
     pytester.makepyfile(LONG.replace("ROUNDS", str(rounds)))
 
     pytester.runpytest_subprocess().assert_outcomes(passed=outcomes, deselected=2 - outcomes)
+
+
+def test_the_tests_of_a_file_share_a_process(pytester):
+    makefile = CONFTEST.with_name("Makefile").read_text()
+    (options,) = re.findall(r"^PYTEST := pytest (.+)$", makefile, re.MULTILINE)
+    options = options.replace("$(TEST_PROCESSES)", "2")
+    files = [pytester.makepyfile(**{name: PROCESS}) for name in ("test_one", "test_two")]
+
+    run = pytester.runpytest_subprocess("-p", "xdist", *options.split())
+
+    run.assert_outcomes(passed=8)
+    processes = [set(file.with_suffix(".ids").read_text().split()) for file in files]
+    assert [len(ids) for ids in processes] == [1, 1]
+    assert processes[0] != processes[1]
