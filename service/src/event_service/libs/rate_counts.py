@@ -56,5 +56,7 @@ class RateCounts:
                 for key in keys:
                     counts.incr(key, rate.get_expiry())
             left = max(0, rate.amount - counts.get(keys[0]))
-            standing.append((left, max(0.0, counts.get_expiry(keys[0]) - now)))
+            # A window that starts now reads the clock once more, a little later.
+            left_for = min(counts.get_expiry(keys[0]) - now, rate.get_expiry())
+            standing.append((left, max(0.0, left_for)))
         return Standing(wait, standing)

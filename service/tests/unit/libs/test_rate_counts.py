@@ -36,3 +36,10 @@ async def test_a_refused_request_counts_against_no_rate():
 
     assert [standing.wait for standing in standings] == [0.0, 1.0, 1.0, 1.0]
     assert standings[-1].rates == [(0, 1.0), (2, 3_600.0)]
+
+
+async def test_a_window_is_never_longer_than_its_rate_says():
+    readings = iter(range(1_000, 2_000))
+    counts = RateCounts(parse_rates("5/minute"), max_windows=10, clock=lambda: next(readings))
+
+    assert (await counts.take("a")).rates == [(4, 60.0)]
