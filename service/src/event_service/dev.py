@@ -80,6 +80,8 @@ def _run(
     asked: "_AskedToEnd",
 ) -> int:
     if _answers(service, settings, asked):
+        if mock is not None:
+            _wait_until_it_listens(mock, settings, asked)
         typer.echo(_hints(settings, mocked=mock is not None))
         return _watch(service, mock, asked)
     if asked.is_set():
@@ -216,6 +218,17 @@ def _answers(service: Restartable, settings: Settings, asked: _AskedToEnd) -> bo
                 return True
         time.sleep(0.05)
     return False
+
+
+def _wait_until_it_listens(
+    mock: subprocess.Popen[bytes], settings: Settings, asked: _AskedToEnd
+) -> None:
+    """Or until it ended, or a signal came. What the hints say to try would fail before that."""
+    url = parse_base_url(settings.upstream_url)
+    while mock.poll() is None and not asked.is_set():
+        with suppress(OSError), socket.create_connection((url.host, url.port), timeout=1):
+            return
+        time.sleep(0.05)
 
 
 def _address(settings: Settings) -> tuple[str, int]:
