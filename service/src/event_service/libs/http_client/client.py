@@ -102,8 +102,8 @@ class HttpClient:
         `time_limit`, in seconds, covers everything from opening a connection, if necessary, to the
         last byte of the reply. Waiting for a free connection does not count.
 
-        If a reused connection ends before the first byte of a reply, the request is sent once more
-        on a new connection if it is a GET or has an Idempotency-Key.
+        If a reused connection ends before the first byte of a reply, or with a 408 that closes it,
+        the request is sent once more on a new connection if it is a GET or has an Idempotency-Key.
 
         Raises only the errors of this package; their `progress` says whether the request was sent.
         Cancelling ends the call at the peer at once.
@@ -130,9 +130,7 @@ class HttpClient:
                 if reply.first_byte_at is not None or not _is_repeatable(reply, method, headers):
                     raise
             else:
-                # RFC 9110, 15.5.9: with a 408 a server closes a connection on which it waited too
-                # long for a request.
-                if reply.status != _REQUEST_TIMEOUT or not _is_repeatable(reply, method, headers):
+                if not _is_for_idling(reply) or not _is_repeatable(reply, method, headers):
                     return reply
                 reply.abandon()
             left -= self._clock() - reply.sent_at
@@ -169,6 +167,15 @@ class HttpClient:
             return "".join(parts).encode("latin-1") + body
         except UnicodeEncodeError:
             raise InvalidRequest("a header has a character that cannot be sent") from None
+
+
+def _is_for_idling(reply: Reply) -> bool:
+    """RFC 9110, 15.5.9: with a 408 a server closes a connection on which it waited too long for a
+    request. With a 408 that keeps the connection open it answers this one.
+    """
+    return (
+        reply.status == _REQUEST_TIMEOUT and reply.header(b"connection").strip().lower() == "close"
+    )
 
 
 def _is_repeatable(reply: Reply, method: str, headers: Mapping[str, str] | None) -> bool:

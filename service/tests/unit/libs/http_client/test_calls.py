@@ -202,6 +202,20 @@ async def test_a_408_on_a_connection_that_was_idle_costs_no_call():
             assert await fetch(client) == (200, b"{}")
 
 
+async def test_a_408_that_keeps_the_connection_open_is_the_reply():
+    async def script(call):
+        await call.answer(status="200 OK" if call.number == 1 else "408 Request Timeout")
+
+    async with peer(script) as server, client_of(server.url) as client:
+        await fetch(client)
+        answer = await fetch(
+            client, "/add", method="POST", headers={"idempotency-key": "1"}, body=b"x"
+        )
+
+    assert answer[0] == 408
+    assert [call.target for call in server.calls].count("/add") == 1
+
+
 async def test_a_408_on_a_new_connection_is_the_reply():
     async def script(call):
         await call.answer(status="408 Request Timeout")
