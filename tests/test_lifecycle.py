@@ -56,8 +56,9 @@ def test_one_json_line_at_start_tells_the_effective_configuration_and_no_secret(
         mock_upstream() as upstream,
         event_service(upstream, OPS_TOKEN="hush-hush-hush-hush") as (_, process),
     ):
-        first = json.loads(process.output.splitlines()[0])
+        pass
 
+    first = json.loads(process.output.splitlines()[0])
     assert first["event"] == "service started"
     assert first["settings"]["EVENT_SERVICE_UPSTREAM_URL"] == upstream
     assert "hush-hush-hush-hush" not in process.output

@@ -45,9 +45,9 @@ class RawClient:
         return Answer(int(status_line.split()[1]), headers, body)
 
     async def closed(self) -> bool:
-        """Whether the server ends the connection, without another byte, within 5 s."""
+        """Whether the server ends the connection, without another byte, within 15 s."""
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 return await self._reader.read(1) == b""
         except ConnectionError:
             return True
