@@ -138,7 +138,7 @@ format: $(VENV)/.lint ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: bench-install ## Compare the service with its peers; under half an hour on an idle machine
+bench: bench-install ## Compare the service with its peers; half an hour on an idle machine
 	@$(BIN)/python -m benchmarks
 
 bench-quick: bench-install ## The same in three minutes, with a wider spread
